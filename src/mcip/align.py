@@ -1,0 +1,243 @@
+"""Realign the text tower to a tuned, frozen image tower (Re-A; with GPR-FT before it, 2SFT).
+
+Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment", SISAP 2024.
+The images are embedded once; training then needs the text tower and the stored vectors, never the image tower.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mcip import models
+from mcip.artefacts import Artefact
+from mcip.data import read_table
+from mcip.data.transforms import TransformName
+from mcip.device import Precision, pick_device
+from mcip.embed import embed_images
+from mcip.embeddings import Embeddings
+from mcip.errors import ConfigError, DataError
+from mcip.evaluation.validation import Validation
+from mcip.losses import info_nce
+from mcip.progress import console
+from mcip.training import CHECKPOINTS, TENSORBOARD, EpochOrder, FitSettings, Group, fit
+
+KIND = "aligned"
+# CLIP's bound on the logit scale.
+_MAX_LOG_SCALE = math.log(100)
+
+
+def align(
+    data: str,
+    out: Path,
+    model: str,
+    *,
+    split: str | None = None,
+    validation: str | None = None,
+    validation_split: str | None = None,
+    unlocked_layers: int | None = None,
+    steps: int | None = None,
+    epochs: float = 1.0,
+    batch_size: int = 1024,
+    lr: float = 1e-5,
+    min_lr_ratio: float = 0.0,
+    warmup: int = 0,
+    weight_decay: float = 0.2,
+    clip: float = 1.0,
+    transform: TransformName = "model",
+    grad_checkpointing: bool = False,
+    validate_every: int = 0,
+    patience: int = 0,
+    checkpoint_every: int = 200,
+    seed: int = 37,
+    embed_batch_size: int = 256,
+    workers: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> Path:
+    """Realign a model's text tower to its frozen image tower, with InfoNCE on captioned images (Re-A).
+
+    The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started again
+    with the same command, it goes on from its last checkpoint and ends with the same weights.
+
+    Args:
+        data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is drawn.
+        out: The folder of the run: `model` in it is what open_clip loads.
+        model: The model to realign: what `mcip.load` takes.
+        split: Only the rows of this split.
+        validation: A table to validate text to image on.
+        validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
+        unlocked_layers: Train only this many of the last layer groups of the text tower; all of it if not given.
+        steps: Training steps; if not given, `epochs` counts.
+        epochs: Passes over the images.
+        batch_size: Pairs per step; each is a negative of all the others.
+        lr: Learning rate.
+        min_lr_ratio: The cosine schedule ends at this share of the learning rate.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's weight decay, of matrices only.
+        clip: Largest gradient norm.
+        transform: How the images are transformed: "model" or "paper".
+        grad_checkpointing: Trade time for memory.
+        validate_every: Steps between validations by text-to-image recall at 5; 0 validates never.
+        patience: Stop after this many validations without a new best; 0 never stops early.
+        checkpoint_every: Steps between checkpoints.
+        seed: Seeds the order and the choice of captions.
+        embed_batch_size: Images per forward pass when the images are embedded.
+        workers: Processes that decode images; 0 decodes in this one.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+        max_unreadable: The share of images that may be unreadable before it stops with an error.
+
+    Returns:
+        The folder of the realigned model, `out`/model.
+
+    Raises:
+        ConfigError: The parameters do not fit together.
+        DataError: There are no captions.
+        ArtefactError: `out` holds another run.
+    """
+    out = Path(out)
+    where = pick_device(device)
+    loaded = models.load(model, device=str(where))
+    table = read_table(data, split=split)
+    captions = table.captions
+    captioned = [row for row, own in enumerate(captions) if own]
+    if not captioned:
+        raise DataError(f"No row of {table.name} has a caption: Re-A needs captioned images.")
+    table = table.subset(captioned) if len(captioned) < len(table) else table
+    judged = None
+    if validate_every:
+        if validation is None and validation_split is None:
+            raise ConfigError(
+                "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
+            )
+        judged = read_table(validation if validation is not None else data, split=validation_split)
+    artefact = Artefact.begin(
+        out,
+        KIND,
+        {
+            "data": table.fingerprint, "model": loaded.fingerprint, "validation": judged.fingerprint if judged else None,
+            "unlocked_layers": unlocked_layers, "steps": steps, "epochs": epochs, "batch_size": batch_size, "lr": lr,
+            "min_lr_ratio": min_lr_ratio, "warmup": warmup, "weight_decay": weight_decay, "clip": clip,
+            "transform": transform, "validate_every": validate_every, "patience": patience, "seed": seed,
+            "precision": precision,
+        },
+    )  # fmt: skip
+    if artefact.complete:
+        console.print(f"{out} is complete: nothing to align.")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        return out / "model"
+    images = embed_images(
+        table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
+        precision=precision, max_unreadable=max_unreadable,
+    )  # fmt: skip
+    own = dict(zip(table.ids, table.captions, strict=True))
+    order = EpochOrder(len(images), batch_size, seed)
+    steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
+    judge = Validation(loaded, judged, "text", where, workers, precision) if judged else None
+    objective = TextAlignment(
+        loaded, images, [own[image] for image in images.ids], order, where, seed=seed, lr=lr, weight_decay=weight_decay,
+        unlocked_layers=unlocked_layers, grad_checkpointing=grad_checkpointing, validation=judge,
+    )  # fmt: skip
+    settings = FitSettings(
+        steps=steps, warmup=warmup, min_lr_ratio=min_lr_ratio, betas=(0.9, 0.98), eps=1e-6, clip=clip, seed=seed,
+        precision=precision, device=device, checkpoint_every=checkpoint_every, validate_every=validate_every,
+        patience=patience, unit="pairs", per_step=order.batch_size, title="re-a",
+    )  # fmt: skip
+    done = fit(objective, out / CHECKPOINTS, settings)
+    objective.give_back()
+    models.save(loaded, out / "model", made_by={"method": "re-a", **artefact.manifest["made_from"]})
+    artefact.finish(
+        leave_out=(CHECKPOINTS, TENSORBOARD), steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
+        validation=done.validation, pairs=len(images), unreadable=images.unreadable,
+    )  # fmt: skip
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out / "model"
+
+
+class TextAlignment:
+    """The objective of `align`: the text tower against stored image vectors."""
+
+    def __init__(
+        self,
+        model: models.Model,
+        images: Embeddings,
+        captions: list[list[str]],
+        order: EpochOrder,
+        device: torch.device,
+        *,
+        seed: int,
+        lr: float,
+        weight_decay: float,
+        unlocked_layers: int | None,
+        grad_checkpointing: bool,
+        validation: Validation | None,
+    ) -> None:
+        self.model, self.images, self.captions, self.order = model, images, captions, order
+        self.device, self.seed, self.validation = device, seed, validation
+        clip = model.clip
+        # The image tower is not needed: it stays away from the device.
+        self.image_tower, clip.visual = clip.visual.cpu(), None
+        if unlocked_layers is not None:
+            clip.lock_text_tower(unlocked_layers)
+        clip.logit_scale.requires_grad_(True)
+        if getattr(clip, "logit_bias", None) is not None:
+            clip.logit_bias.requires_grad_(False)
+        if grad_checkpointing:
+            tower = getattr(clip, "text", clip).transformer
+            tower.grad_checkpointing = True
+        self.modules: dict[str, nn.Module] = {"text_tower": _TextTower(clip).to(device)}
+        trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
+        self.tensors = {name: parameter.detach() for name, parameter in trained.items()}
+        self.groups = [
+            Group("matrices", [p for p in trained.values() if p.ndim >= 2], lr, weight_decay),
+            Group("vectors", [p for p in trained.values() if p.ndim < 2], lr, 0.0),
+        ]
+
+    def batches(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """The stored vectors of each step's images, and the tokens of one caption of each."""
+        for step in steps:
+            rows = self.order.batch(step)
+            pick = np.random.default_rng([self.seed, step]).random(len(rows))
+            texts = [
+                self.captions[row][int(share * len(self.captions[row]))] for row, share in zip(rows, pick, strict=True)
+            ]
+            yield torch.from_numpy(self.images.take(rows)), self.model.tokenizer(texts)
+
+    def losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """InfoNCE, and the logit scale to be logged."""
+        images, tokens = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        texts = F.normalize(self.modules["text_tower"](tokens).float(), dim=-1)
+        scale = self.model.clip.logit_scale.exp()
+        return {"loss": info_nce(images, texts, scale), "logit_scale": scale}
+
+    def after_step(self) -> None:
+        """Keep the logit scale within CLIP's bound."""
+        with torch.no_grad():
+            self.model.clip.logit_scale.clamp_(0, _MAX_LOG_SCALE)
+
+    def validate(self) -> dict[str, float]:
+        """Text-to-image recall at 5."""
+        return self.validation.scores() if self.validation else {}
+
+    def give_back(self) -> None:
+        """Put the image tower back into the model."""
+        self.model.clip.visual = self.image_tower.to(self.device)
+
+
+class _TextTower(nn.Module):
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        features: Tensor = self.clip.encode_text(tokens)
+        return features

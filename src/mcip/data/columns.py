@@ -1,0 +1,252 @@
+"""From a source's own columns to the table's: found, typed, filled in and checked, with errors that name the row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mcip.data.locate import normal_split
+from mcip.data.schema import FEATURES, NAMES, Source
+from mcip.errors import DataError
+
+
+def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Dataset:
+    """Make the table's five columns out of a source's, checked.
+
+    Embedded images stay memory-mapped; the other columns are views of the source's where their type is right already.
+    """
+    found = find_columns(source, columns)
+    if len(source.rows) == 0:
+        raise DataError(f"{source.name} has no rows")
+    if "image" not in found:
+        raise DataError(
+            f"{source.name} has no column 'image'; its columns are {quoted(source.rows.column_names)}. "
+            'Say which one holds the images, for example columns={"image": "path"}'
+        )
+    images, paths = _images(source, found["image"])
+    splits = _splits(source, found.get("split"))
+    ids = _ids(source, found, paths, splits)
+    others = {
+        "label": _labels(source, found.get("label")),
+        "captions": _captions(source, found),
+        "split": _text(splits),
+        "id": ids,
+    }
+    features = datasets.Features({name: FEATURES[name] for name in others})
+    table = pa.table(others).cast(features.arrow_schema)
+    rest = datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+    return datasets.concatenate_datasets([images, rest], axis=1).select_columns(list(FEATURES))
+
+
+def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
+    """Match our column names with the source's.
+
+    Raises:
+        DataError: `columns` names a column that we or the source do not have.
+    """
+    present = list(source.rows.column_names)
+    for ours, theirs in columns.items():
+        if ours not in NAMES:
+            raise DataError(f"columns: there is no table column {ours!r}{nearest(ours, NAMES)}; use {quoted(NAMES)}")
+        if theirs not in present:
+            raise DataError(
+                f"{source.name} has no column {theirs!r} (asked for as {ours!r}){nearest(theirs, present)}; "
+                f"its columns are {quoted(present)}"
+            )
+    return {name: name for name in NAMES if name in present} | dict(columns)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is most like this one, or nothing."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def arrow_column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    """A column as it lies in the memory map, without copying; copied where the rows are a selection."""
+    if rows._indices is not None:
+        rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
+    return rows.data.column(name)
+
+
+def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | None]:
+    """The image column as {"bytes", "path"}, and the paths as the source has them where images are files."""
+    column = arrow_column(source.rows, name)
+    kind = column.type
+    embedded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if embedded:
+        content = pc.struct_field(column, "bytes")
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        content, embedded = column, True
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        content = pa.chunked_array([pa.nulls(len(column), pa.binary())])
+    else:
+        raise DataError(f"{source.name}: the column {name!r} holds {kind}; images are paths, bytes or image columns")
+    image = datasets.Image(decode=False)
+    if content.null_count == 0:
+        one = source.rows.select_columns(name)
+        one = one.rename_column(name, "image") if name != "image" else one
+        return one.cast_column("image", image), None
+    values = column.cast(pa.string()) if not embedded else _field(column, "path", pa.string())
+    missing = pc.is_null(content).to_pylist()
+    given: list[str | None] = values.to_pylist()
+    paths = _existing_paths(source, given, missing)
+    stored = content.cast(pa.binary())
+    structs = pa.StructArray.from_arrays([_one_chunk(stored), pa.array(paths, pa.string())], names=["bytes", "path"])
+    features = datasets.Features({"image": image})
+    files = datasets.Dataset(pa.table({"image": structs}), info=datasets.DatasetInfo(features=features))
+    return files, [path or "" for path in given] if all(missing) else None
+
+
+def _existing_paths(source: Source, given: list[str | None], needed: list[bool]) -> list[str | None]:
+    """Absolute paths of the images that are files, each of them checked."""
+    folder = source.folder or Path()
+    paths: list[str | None] = []
+    gone: list[tuple[int, str, str]] = []
+    for row, (path, need) in enumerate(zip(given, needed, strict=True), start=1):
+        if need and not path:
+            raise DataError(f"row {row} of {source.name}: no image")
+        absolute = str((folder / Path(path).expanduser()).absolute()) if path and need else path
+        if need and absolute and not Path(absolute).is_file():
+            gone.append((row, str(path), absolute))
+        paths.append(absolute)
+    if gone:
+        row, path, absolute = gone[0]
+        more = f"; nor those of {len(gone) - 1} other rows" if len(gone) > 1 else ""
+        raise DataError(f"row {row} of {source.name}: no file {path} (looked for {absolute}){more}")
+    return paths
+
+
+def _labels(source: Source, name: str | None) -> pa.ChunkedArray:
+    if name is None:
+        return _text([None] * len(source.rows))
+    return _as_text(source, name, "labels")
+
+
+def _captions(source: Source, found: Mapping[str, str]) -> pa.ChunkedArray:
+    name = found.get("captions", found.get("caption"))
+    if name is None:
+        return pa.chunked_array([pa.array([[]] * len(source.rows), pa.list_(pa.string()))])
+    column = arrow_column(source.rows, name)
+    kind = column.type
+    if is_list(kind) and is_text(kind.value_type):
+        if column.null_count == 0 and not _has_blank(pc.list_flatten(column)):
+            return column.cast(pa.list_(pa.string()))
+        lists = column.to_pylist()
+    elif is_text(kind) or pa.types.is_null(kind):
+        cells = enumerate(column.to_pylist(), start=1)
+        lists = [caption_cell(cell, f"row {row} of {source.name}") for row, cell in cells]
+    else:
+        raise DataError(f"{source.name}: the column {name!r} holds {kind}; captions are a list of texts, or one text")
+    cleaned = [[text for text in cell or [] if text and text.strip()] for cell in lists]
+    return pa.chunked_array([pa.array(cleaned, pa.list_(pa.string()))])
+
+
+def caption_cell(cell: str | None, where: str) -> list[str]:
+    """The captions in one text cell: a JSON list of texts, or the cell itself as one caption."""
+    if not cell:
+        return []
+    try:
+        captions: Any = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
+    except ValueError:  # a caption that begins with a bracket
+        return [cell]
+    if not all(isinstance(caption, str) for caption in captions):
+        raise DataError(f"{where}: the JSON list in its captions must hold texts only, not {cell}")
+    return list(captions)
+
+
+def _splits(source: Source, name: str | None) -> list[str]:
+    if name is None:
+        runs = source.splits or (("train", len(source.rows)),)
+        return list(chain.from_iterable(repeat(split, count) for split, count in runs))
+    names = _as_text(source, name, "splits").to_pylist()
+    for row, split in enumerate(names, start=1):
+        if split is None:
+            raise DataError(f"row {row} of {source.name}: no split; name one, such as train, or leave the column out")
+    spelled = {split: normal_split(split) for split in set(names)}
+    return [spelled[split] for split in names]
+
+
+def _ids(source: Source, found: Mapping[str, str], paths: list[str] | None, splits: list[str]) -> pa.ChunkedArray:
+    if "id" in found:
+        ids = _as_text(source, found["id"], "ids")
+        if ids.null_count:
+            row = pc.index(pc.is_null(ids), True).as_py() + 1
+            raise DataError(f"row {row} of {source.name}: no id; give every row one, or leave the column out")
+        advice = "ids must differ"
+    elif paths is not None:
+        ids, advice = _text(paths), "put all captions of an image into one row, or give the rows a column id"
+    else:
+        counts: Counter[str] = Counter()
+        numbered = []
+        for split in splits:
+            numbered.append(f"{split}/{counts[split]}")
+            counts[split] += 1
+        ids, advice = _text(numbered), ""
+    if pc.count_distinct(ids).as_py() < len(ids):
+        first: dict[str, int] = {}
+        for row, identity in enumerate(ids.to_pylist(), start=1):
+            if (earlier := first.setdefault(identity, row)) != row:
+                raise DataError(f"rows {earlier} and {row} of {source.name} have the same id {identity!r}: {advice}")
+    return ids
+
+
+def _as_text(source: Source, name: str, what: str) -> pa.ChunkedArray:
+    """A column of texts, whole numbers or class labels as texts; empty texts become null."""
+    feature = source.rows.features[name]
+    column = arrow_column(source.rows, name)
+    kind = column.type
+    if isinstance(feature, datasets.ClassLabel):
+        names = [None if value is None or value < 0 else feature.int2str(value) for value in column.to_pylist()]
+        return _text(names)
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind) or pa.types.is_dictionary(kind)):
+        raise DataError(f"{source.name}: the column {name!r} holds {kind}; {what} are texts or whole numbers")
+    texts = column.cast(pa.string())
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts) if _has_empty(texts) else texts
+
+
+def _field(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type.get_field_index(name) < 0:
+        return pa.chunked_array([pa.nulls(len(column), kind)])
+    return pc.struct_field(column, name).cast(kind)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _text(values: Iterable[str | None]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(list(values), pa.string())])
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column type is text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column type is lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _has_empty(texts: pa.ChunkedArray) -> bool:
+    return bool(pc.any(pc.equal(texts, "")).as_py())
+
+
+def _has_blank(texts: pa.ChunkedArray) -> bool:
+    return texts.null_count > 0 or bool(pc.any(pc.equal(pc.utf8_trim_whitespace(texts), "")).as_py())
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as a message shows them."""
+    return ", ".join(map(repr, names))

@@ -1,0 +1,38 @@
+"""The columns of the one table, and a source's rows before they are brought into that form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import datasets
+
+FEATURES: Final = datasets.Features(
+    {
+        "image": datasets.Image(decode=False),
+        "label": datasets.Value("string"),
+        "captions": datasets.Sequence(datasets.Value("string")),
+        "split": datasets.Value("string"),
+        "id": datasets.Value("string"),
+    }
+)
+# What a source may call its columns without being told: the table's names, and `caption` for a single one.
+NAMES: Final = (*FEATURES, "caption")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows as the source has them, and what is needed to read them as a table.
+
+    Attributes:
+        rows: The source's own columns.
+        name: What messages call the source.
+        folder: Where relative image paths start; the working directory where None.
+        splits: Split of each row where the layout tells it, by runs: (split, number of rows).
+    """
+
+    rows: datasets.Dataset
+    name: str
+    folder: Path | None = None
+    splits: tuple[tuple[str, int], ...] = ()

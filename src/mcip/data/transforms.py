@@ -1,0 +1,224 @@
+"""Image transforms in two halves: resizing one image, which can be cached, and the rest on a batch, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Final, Literal, get_args
+
+import torch
+from open_clip.transform import MaybeToTensor, PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import Compose, InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from mcip.errors import ConfigError
+
+TransformName = Literal["model", "paper"]
+
+# Brightness, contrast and saturation factors are drawn from [1 - JITTER, 1 + JITTER] (the paper's ColorJitter).
+JITTER: Final = 0.4
+# The paper resizes to this many times the crop's side.
+MARGIN: Final = 1.125
+# ITU-R 601-2 luma weights, as torchvision's rgb_to_grayscale uses them.
+_LUMA: Final = (0.2989, 0.587, 0.114)
+# Uniform numbers drawn for each image in training: top, left, flip, brightness, contrast, saturation.
+_DRAWS: Final = 6
+_CACHED_VALUES: Final = 2**18
+
+
+class ImageTransform:
+    """What happens to an image before the model sees it, split so that the costly half can be kept.
+
+    `prepare` resizes one image; its uint8 result can be cached. `finish` crops, augments and normalises a batch of
+    prepared images on their device. Make one with `image_transform`.
+
+    Attributes:
+        name: "model" for the model's own transform, "paper" for the one of the paper.
+        train: Whether `finish` augments.
+        size: Side S of the square the model takes, in pixels.
+        prepared_size: Side P of what `prepare` returns: S, or round(1.125 S) for "paper".
+        mean, std: Normalisation of the three channels, of values in [0, 1].
+    """
+
+    def __init__(self, preprocess: PreprocessCfg, name: TransformName = "model", train: bool = False) -> None:
+        self.name: TransformName = name
+        self.train = train
+        self.size = _square(preprocess.size)
+        self.prepared_size = self.size if name == "model" else round(MARGIN * self.size)
+        self.mean = _three(preprocess.mean)
+        self.std = _three(preprocess.std)
+        self.preprocess = preprocess
+        self._resize = _model_resize(preprocess)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Resize one image to uint8 (3, P, P)."""
+        if self.name == "model":
+            resized = self._resize(image)
+        else:
+            side = [self.prepared_size, self.prepared_size]
+            resized = tvf.resize(image.convert("RGB"), side, InterpolationMode.BICUBIC)
+        pixels: Tensor = tvf.pil_to_tensor(resized)
+        return pixels
+
+    def finish(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Crop, augment in training, and normalise a batch.
+
+        Args:
+            pixels: uint8 (B, 3, P, P), on any device.
+            generator: CPU generator of the random numbers in training; the default generator if none is given. Equal
+                states give equal results. Evaluation draws nothing.
+
+        Returns:
+            float32 (B, 3, S, S), normalised, on the same device.
+
+        Raises:
+            ConfigError: `pixels` was not made by `prepare`.
+        """
+        side = self.prepared_size
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, side, side):
+            raise ConfigError(
+                f"finish() takes uint8 pixels of shape (B, 3, {side}, {side}) as prepare() makes them, "
+                f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
+            )
+        draws = torch.rand(len(pixels), _DRAWS, generator=generator) if self.train else None
+        if self.name == "model":
+            if draws is not None:
+                pixels = _flip(pixels, draws[:, 2] < 0.5)
+            return self._normalise(pixels)
+        room = side - self.size
+        if draws is None:
+            return self._normalise(tvf.center_crop(pixels, [self.size, self.size]))
+        corners = (draws[:, :2] * (room + 1)).long().clamp_(max=room)
+        flip = draws[:, 2] < 0.5
+        factors = 1 + JITTER * (2 * draws[:, 3:] - 1)
+        result = torch.empty(len(pixels), 3, self.size, self.size, device=pixels.device)
+        # On a CPU a few images at a time, so that they stay in its cache from the crop to the clamp.
+        step = len(pixels) if pixels.is_cuda else max(1, _CACHED_VALUES // (3 * self.size**2))
+        for start in range(0, len(pixels), max(1, step)):
+            part = slice(start, start + step)
+            cropped = _crop_and_flip(pixels[part], corners[part], flip[part], self.size)
+            jitter_and_normalise(cropped, factors[part], self.mean, self.std, out=result[part])
+        return result
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Transform one image to float32 (3, S, S)."""
+        return self.finish(self.prepare(image)[None])[0]
+
+    def __repr__(self) -> str:
+        return f"ImageTransform(name={self.name!r}, train={self.train}, preprocess={self.preprocess})"
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        # The order of operations is that of ToTensor and Normalize, so that the result is theirs to the last bit.
+        values = pixels.to(torch.float32).div_(255)
+        mean, std = (torch.tensor(v, device=values.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return values.sub_(mean).div_(std)
+
+
+def image_transform(
+    preprocess_cfg: Mapping[str, Any], name: TransformName = "model", train: bool = False
+) -> ImageTransform:
+    """Make the transform of a model.
+
+    Args:
+        preprocess_cfg: The model's `preprocess_cfg` from `open_clip_config.json`: size, mean, std, interpolation,
+            resize_mode, fill_color.
+        name: "model": open_clip's own evaluation transform, bit for bit; in training with a horizontal flip added.
+            "paper": squash to 1.125 S with bicubic filtering, then crop S; in training a random crop, horizontal flip
+            and colour jitter of 0.4, else the centre crop; normalised with the model's mean and std.
+        train: Whether to augment.
+
+    Raises:
+        ConfigError: An unknown key or name, or a picture that is not square.
+    """
+    known = [field.name for field in fields(PreprocessCfg)]
+    for key in preprocess_cfg:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r} in preprocess_cfg{_nearest(key, known)}")
+    if name not in get_args(TransformName):
+        names = list(get_args(TransformName))
+        raise ConfigError(f"unknown transform {name!r}{_nearest(name, names)}; there are {', '.join(names)}")
+    given = {key: value for key, value in preprocess_cfg.items() if value is not None}
+    try:
+        return ImageTransform(PreprocessCfg(**given), name, train)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"cannot use preprocess_cfg {dict(preprocess_cfg)}: {error}") from error
+
+
+def jitter_and_normalise(
+    pixels: Tensor, factors: Tensor, mean: tuple[float, ...], std: tuple[float, ...], out: Tensor | None = None
+) -> Tensor:
+    """Change brightness, then contrast, then saturation, and normalise, as one affine map of the colours per image.
+
+    Each step is affine in the colours x of an image: brightness b x, contrast c x + (1 - c) m with m the image's mean
+    luma, saturation s x + (1 - s) luma(x). So all three, the scaling to [0, 1] and the normalisation are one 3 x 3
+    matrix and an offset. Values are clamped to [0, 1] once, after the last step (torchvision: after each).
+
+    Args:
+        pixels: uint8 (B, 3, H, W).
+        factors: float (B, 3): brightness, contrast, saturation.
+        mean: Of the three channels, values in [0, 1].
+        std: Likewise.
+        out: float32 (B, 3, H, W), contiguous, to write the result to.
+
+    Returns:
+        float32 (B, 3, H, W), contiguous.
+    """
+    batch, _, height, width = pixels.shape
+    device = pixels.device
+    values = pixels.to(torch.float32).view(batch, 3, height * width)
+    luma = torch.tensor(_LUMA, device=device)
+    centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    brightness, contrast, saturation = factors.to(device, torch.float32).unbind(1)
+    mean_luma = (values.mean(dim=2) @ luma) / 255 * brightness
+
+    identity, grey = torch.eye(3, device=device), luma.expand(3, 3)
+    colour = saturation.view(-1, 1, 1) * identity + (1 - saturation).view(-1, 1, 1) * grey
+    matrix = (brightness * contrast / 255).view(-1, 1, 1) * colour / scale.view(3, 1)
+    # A grey offset is left as it is by the saturation step, since the luma weights sum to (almost) one.
+    shift = ((1 - contrast) * mean_luma).view(-1, 1) * colour.sum(dim=2)
+    offset = (shift - centre) / scale
+    result = torch.empty_like(pixels, dtype=torch.float32) if out is None else out
+    flat = result.view(batch, 3, height * width)
+    torch.bmm(matrix, values, out=flat)
+    flat.add_(offset.unsqueeze(2))
+    for channel in range(3):  # scalar bounds are several times faster than a tensor of them
+        low, high = -mean[channel] / std[channel], (1 - mean[channel]) / std[channel]
+        flat[:, channel].clamp_(low, high)
+    return result
+
+
+def _crop_and_flip(pixels: Tensor, corners: Tensor, flip: Tensor, size: int) -> Tensor:
+    cropped = pixels.new_empty(len(pixels), 3, size, size)
+    for target, image, (top, left), mirrored in zip(cropped, pixels, corners.tolist(), flip.tolist(), strict=True):
+        window = image[:, top : top + size, left : left + size]
+        target.copy_(window.flip(2) if mirrored else window)
+    return cropped
+
+
+def _flip(pixels: Tensor, flip: Tensor) -> Tensor:
+    return torch.where(flip.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
+
+
+def _model_resize(preprocess: PreprocessCfg) -> Compose:
+    steps = image_transform_v2(preprocess, is_train=False).transforms
+    end = next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))
+    return Compose(steps[:end])
+
+
+def _square(size: int | tuple[int, ...]) -> int:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise ConfigError(f"images must be square, but preprocess_cfg says size {size}")
+    return int(sides.pop())
+
+
+def _three(values: float | tuple[float, ...]) -> tuple[float, ...]:
+    return (values,) * 3 if isinstance(values, (int, float)) else tuple(float(v) for v in values)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,167 @@
+"""Measure one model on one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from mcip.data import Table, read_table
+from mcip.device import Precision
+from mcip.embed import embed_captions, embed_images
+from mcip.embeddings import Embeddings
+from mcip.errors import DataError
+from mcip.evaluation.tasks import Kind, Task
+from mcip.metrics import cross_modal_recall, knn_accuracy, recall_at_k, retrieval_map, top_accuracy, zero_shot_classify
+from mcip.models import Model
+
+_KS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model with a folder in which its embeddings are kept, for other tasks and other runs.
+
+    Attributes:
+        model: The model that is measured.
+        store: The folder of the embeddings.
+        batch_size: Images or captions per forward pass.
+        workers: Processes that decode images.
+        precision: Of the forward passes.
+        max_unreadable: The share of images that may be unreadable.
+    """
+
+    model: Model
+    store: Path
+    batch_size: int = 256
+    workers: int = 0
+    precision: Precision = "auto"
+    max_unreadable: float = 0.01
+
+    def images(self, table: Table, task: Task) -> Embeddings:
+        """The embeddings of a table's images."""
+        name = f"images-{table.images_fingerprint[:16]}-{self.model.fingerprint[:16]}-{task.transform}"
+        return embed_images(
+            table, self.model, self.store / name, transform=task.transform, batch_size=self.batch_size,
+            workers=self.workers, precision=self.precision, max_unreadable=self.max_unreadable,
+        )  # fmt: skip
+
+    def captions(self, captions: list[str], table: Table) -> NDArray[np.float32]:
+        """The embeddings of a table's captions."""
+        name = f"captions-{table.fingerprint[:16]}-{self.model.fingerprint[:16]}"
+        return embed_captions(
+            captions,
+            self.model,
+            self.store / name,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            source=table.name,
+        ).array()
+
+
+def measure(session: Session, task: Task) -> dict[str, float]:
+    """The metrics of a task, as shares from 0 to 1.
+
+    Raises:
+        DataError: The table lacks what the task needs.
+    """
+    return _MEASURES[task.kind](session, task)
+
+
+def data_hash(task: Task) -> str:
+    """What identifies the rows a task is measured on."""
+    splits = [task.split] if task.index_split is None else [task.split, task.index_split]
+    return "-".join(_read(task, split).fingerprint[:16] for split in splits)
+
+
+def _read(task: Task, split: str | None) -> Table:
+    return read_table(task.data, split=split, columns=None if task.label == "label" else {"label": task.label})
+
+
+def _labelled(session: Session, task: Task, split: str | None) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Vectors and labels of the rows that have a label and could be read."""
+    table = _read(task, split)
+    embeddings = session.images(table, task)
+    label_of = dict(zip(table.ids, table.labels, strict=True))
+    labels = [label_of[image] for image in embeddings.ids]
+    known = np.array([label is not None for label in labels], bool)
+    if not known.any():
+        raise DataError(f"Task {task.name!r}: no row of {table.name} has a {task.label}.")
+    return embeddings.array()[known], np.array([label for label in labels if label is not None])
+
+
+def _image_to_image(session: Session, task: Task) -> dict[str, float]:
+    vectors, labels = _labelled(session, task, task.split)
+    arguments = (vectors, vectors, labels, labels)
+    recalls = recall_at_k(*arguments, _KS, task.exclude_self)
+    return {"map": retrieval_map(*arguments, task.exclude_self), **{f"r{k}": value for k, value in recalls.items()}}
+
+
+def _knn(session: Session, task: Task) -> dict[str, float]:
+    train, train_labels = _labelled(session, task, task.index_split)
+    test, test_labels = _labelled(session, task, task.split)
+    found = knn_accuracy(train, train_labels, test, test_labels)
+    return {f"top{n}": value for n, value in found.items()}
+
+
+def class_embeddings(model: Model, names: list[str], templates: tuple[str, ...]) -> NDArray[np.float32]:
+    """The embedding of each class name: the mean over the templates of the normalised embeddings, renormalised.
+
+    Returns:
+        float32 of shape (C, D).
+    """
+    prompts = [template.format(name.replace("_", " ")) for name in names for template in templates]
+    encoded = model.encode_texts(prompts).view(len(names), len(templates), -1)
+    array: NDArray[np.float32] = F.normalize(encoded.mean(1), dim=-1).cpu().numpy()
+    return array
+
+
+def _zero_shot(session: Session, task: Task) -> dict[str, float]:
+    vectors, labels = _labelled(session, task, task.split)
+    names, codes = np.unique(labels, return_inverse=True)
+    classes = class_embeddings(session.model, names.tolist(), task.templates)
+    ranked = zero_shot_classify(vectors, classes, top=min(5, len(names)))
+    found = top_accuracy(ranked, codes, (1, 5))
+    return {f"top{n}": value for n, value in found.items()}
+
+
+def _pairs(session: Session, task: Task) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Vectors of images and of captions, and the place of each caption's image."""
+    table = _read(task, task.split)
+    embeddings = session.images(table, task)
+    place = {image: index for index, image in enumerate(embeddings.ids)}
+    captions = [
+        (caption, place[image])
+        for image, own in zip(table.ids, table.captions, strict=True)
+        for caption in own
+        if image in place
+    ]
+    if not captions:
+        raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.")
+    texts = session.captions([caption for caption, _ in captions], table)
+    return embeddings.array(), texts, np.array([image for _, image in captions], np.int64)
+
+
+def _text_to_image(session: Session, task: Task) -> dict[str, float]:
+    images, texts, image_of_text = _pairs(session, task)
+    return {f"r{k}": value for k, value in cross_modal_recall(texts, images, image_of_text, _KS).items()}
+
+
+def _image_to_text(session: Session, task: Task) -> dict[str, float]:
+    images, texts, image_of_text = _pairs(session, task)
+    found = cross_modal_recall(texts, images, image_of_text, _KS, direction="image_to_text")
+    return {f"r{k}": value for k, value in found.items()}
+
+
+_MEASURES: dict[Kind, Callable[[Session, Task], dict[str, float]]] = {
+    "i2i": _image_to_image,
+    "knn": _knn,
+    "zero-shot": _zero_shot,
+    "t2i": _text_to_image,
+    "i2t": _image_to_text,
+}

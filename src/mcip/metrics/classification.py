@@ -1,0 +1,130 @@
+"""Weighted k-NN and zero-shot classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcip.errors import ConfigError, DataError
+from mcip.metrics.labels import Labels, check_rows, encode, label_array
+from mcip.topk import Array, topk
+
+_VOTE_ROWS = 2048
+
+
+def knn_classify(
+    train: Array, train_labels: Labels, test: Array, k: int = 21, temperature: float = 0.1
+) -> Tensor | NDArray[np.generic]:
+    """Predict labels by a weighted vote of the k nearest training items.
+
+    A neighbour votes for its class with exp(similarity / temperature). Of classes with equal votes the one that sorts
+    first wins.
+
+    Args:
+        train: Embeddings (N, D).
+        train_labels: N labels, numbers or strings.
+        test: Embeddings (M, D).
+        k: Neighbours; all of `train` where it has fewer.
+        temperature: Above 0.
+
+    Returns:
+        M labels: an int64 tensor where `train_labels` is a tensor, else an array of their type.
+
+    Raises:
+        ConfigError, DataError: The arguments do not fit each other.
+
+    Source: Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
+    section 3.4; k = 21 and temperature 0.1 as in Schall et al., SISAP 2024.
+    """
+    (codes,) = encode(train_labels)
+    best = _knn_ranking(train, codes, test, k, temperature, 1)[:, 0]
+    known = label_array(train_labels)
+    _, first = np.unique(codes, return_index=True)
+    predictions: NDArray[np.generic] = known[first][best]
+    return torch.from_numpy(predictions) if isinstance(train_labels, Tensor) else predictions
+
+
+def knn_accuracy(
+    train: Array,
+    train_labels: Labels,
+    test: Array,
+    test_labels: Labels,
+    k: int = 21,
+    temperature: float = 0.1,
+    tops: Sequence[int] = (1, 5),
+) -> dict[int, float]:
+    """The share of test items whose class is among the n first of `knn_classify`'s vote, for each n of `tops`.
+
+    Classes without a vote are never counted; a test label that `train` lacks is a miss.
+    """
+    codes, wanted = encode(train_labels, test_labels)
+    check_rows("test", test, wanted)
+    classes, codes = np.unique(codes, return_inverse=True)
+    position = np.searchsorted(classes, wanted).clip(max=len(classes) - 1)
+    wanted = np.where(classes[position] == wanted, position, -2)
+    return top_accuracy(_knn_ranking(train, codes, test, k, temperature, max(tops)), wanted, tops)
+
+
+def zero_shot_classify(images: Array, class_embeddings: Array, top: int = 1) -> NDArray[np.int64]:
+    """Predict the class whose text embedding is the most similar; of equal ones the first.
+
+    Args:
+        images: Embeddings (M, D).
+        class_embeddings: Shape (C, D): per class the renormalised mean of its prompts' normalised embeddings.
+        top: How many classes to return for an image, the best first.
+
+    Returns:
+        Class indices, int64, shape (M,) for `top` 1, else (M, min(top, C)).
+    """
+    found: NDArray[np.int64] = topk(images, class_embeddings, top)[1].cpu().numpy()
+    return found[:, 0] if top == 1 else found
+
+
+def top_accuracy(ranked: Array, labels: Labels, tops: Sequence[int] = (1,)) -> dict[int, float]:
+    """The share of rows whose label is among the first n of their ranked predictions, for each n of `tops`.
+
+    Args:
+        ranked: Shape (M, n) or (M,), the best prediction first.
+        labels: M labels.
+        tops: The values of n.
+
+    Returns:
+        n -> share, from 0 to 1; NaN where there are no rows.
+    """
+    predictions = np.asarray(ranked.cpu() if isinstance(ranked, Tensor) else ranked)
+    predictions = predictions[:, None] if predictions.ndim == 1 else predictions
+    hits = predictions == label_array(labels)[:, None]
+    return {n: float(hits[:, :n].any(1).mean()) if len(hits) else float("nan") for n in tops}
+
+
+def _knn_ranking(
+    train: Array, codes: NDArray[np.int64], test: Array, k: int, temperature: float, top: int
+) -> NDArray[np.int64]:
+    """The `top` classes of each test item by votes, -1 where fewer have one."""
+    check_rows("training", train, codes)
+    if len(train) == 0:
+        raise DataError("There are no training items: k-NN has no neighbours to ask.")
+    if temperature <= 0:
+        raise ConfigError(f"temperature is {temperature}: it must be above 0 (the paper uses 0.1).")
+    values, indices = topk(test, train, k)
+    classes = torch.from_numpy(codes).to(indices.device)[indices]
+    weights = ((values - values[:, :1]).double() / temperature).exp()
+    starts = range(0, len(classes), _VOTE_ROWS)
+    parts = [_vote(classes[i : i + _VOTE_ROWS], weights[i : i + _VOTE_ROWS], top) for i in starts]
+    ranking: NDArray[np.int64] = torch.cat(parts).cpu().numpy() if parts else np.empty((0, top), np.int64)
+    return ranking
+
+
+def _vote(classes: Tensor, weights: Tensor, top: int) -> Tensor:
+    classes, order = classes.sort(dim=1, stable=True)
+    weights = weights.gather(1, order)
+    same = classes[:, :, None] == classes[:, None, :]
+    votes = (same * weights[:, None, :]).sum(2)
+    votes[:, 1:].masked_fill_(classes[:, 1:] == classes[:, :-1], -1.0)
+    votes, order = votes.sort(dim=1, descending=True, stable=True)
+    ranked = classes.gather(1, order).masked_fill(votes < 0, -1)[:, :top]
+    return torch.nn.functional.pad(ranked, (0, top - ranked.shape[1]), value=-1)

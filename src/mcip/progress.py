@@ -1,0 +1,50 @@
+"""Progress bars with a rate and an estimate of the time left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+# Progress and messages go to stderr, so that what a command prints on stdout can be piped.
+console = Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else f"- {self.unit}/s")
+
+
+@contextlib.contextmanager
+def progress(title: str, total: float, unit: str, done: float = 0) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar while the block runs; the block gets `advance(amount, note)`.
+
+    Args:
+        title: What is going on.
+        total: How much there is to do, in `unit`.
+        unit: What is counted, in the plural.
+        done: How much had been done before.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(title, total=total, completed=done, note="")
+
+        def advance(amount: float, note: str = "") -> None:
+            bar.update(task, advance=amount, note=note)
+
+        yield advance

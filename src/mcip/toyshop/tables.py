@@ -1,0 +1,104 @@
+"""Toyshop's pictures as tables: parquet files with image, label, captions, split, id, and the names of shape and colour."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from mcip.artefacts import atomic_write
+from mcip.progress import progress
+from mcip.toyshop.captions import sample_caption
+from mcip.toyshop.render import render, sample_view
+from mcip.toyshop.world import sample_product
+
+_SCHEMA = pa.schema(
+    {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "label": pa.string(),
+        "captions": pa.list_(pa.string()),
+        "split": pa.string(),
+        "id": pa.string(),
+        "shape": pa.string(),
+        "colour_shape": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the world: `products` products with `pictures` pictures of `captions` captions each.
+
+    Two slices with different streams have no product in common.
+
+    Attributes:
+        split: The name of the split.
+        stream: Seeds the products, their views and their captions.
+        products: How many products.
+        pictures: Pictures per product.
+        captions: Captions per picture.
+    """
+
+    split: str
+    stream: int
+    products: int
+    pictures: int = 1
+    captions: int = 0
+
+
+def write_slice(part: Slice, path: Path) -> Path:
+    """Draw a slice of the world and write it as parquet; if the file is there already, leave it.
+
+    The same slice gives the same pictures and captions, byte for byte.
+    """
+    if path.exists():
+        return path
+    with (
+        ProcessPoolExecutor(os.cpu_count()) as pool,
+        progress(f"draw {part.split}", part.products, "products") as advance,
+    ):
+        rows: list[dict[str, Any]] = []
+        for drawn in pool.map(draw_product, _parts(part), range(part.products), chunksize=32):
+            rows += drawn
+            advance(1, "")
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), temporary)
+    return path
+
+
+def _parts(part: Slice) -> Iterator[Slice]:
+    while True:
+        yield part
+
+
+def draw_product(part: Slice, number: int) -> list[dict[str, Any]]:
+    """The rows of one product of a slice."""
+    rng = np.random.default_rng([part.stream, number])
+    product = sample_product(rng)
+    name = f"{part.split}-{part.stream}-{number:06d}"
+    rows = []
+    for picture in range(part.pictures):
+        view = sample_view(rng)
+        file = io.BytesIO()
+        Image.fromarray(render(product, view)).save(file, "JPEG", quality=92)
+        rows.append(
+            {
+                "image": {"bytes": file.getvalue(), "path": None},
+                "label": name,
+                "captions": [sample_caption(product, view.scene, rng) for _ in range(part.captions)],
+                "split": part.split,
+                "id": f"{name}-{picture}",
+                "shape": product.shape,
+                "colour_shape": f"{product.colours[0]} {product.shape}",
+            }
+        )
+    return rows

@@ -1,0 +1,296 @@
+"""Tune the image tower for retrieval: GPR-FT (class labels) or MCIP (class labels and mined captions).
+
+Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment", SISAP 2024.
+The text tower stays locked and is not even on the device: captions are looked up by id among embeddings computed once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import open_clip
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mcip import models
+from mcip.artefacts import Artefact, atomic_write, write_json
+from mcip.captions import CaptionLookup, MinedCaptions
+from mcip.data import Pixels, Table, read_table
+from mcip.data.transforms import ImageTransform, TransformName
+from mcip.device import Precision, pick_device
+from mcip.embeddings import Embeddings
+from mcip.errors import ConfigError, DataError
+from mcip.evaluation.validation import Validation
+from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.progress import console
+from mcip.training import CHECKPOINTS, TENSORBOARD, EpochOrder, FitSettings, Group, fit
+
+Method: TypeAlias = Literal["gpr-ft", "mcip"]
+KIND = "tuned"
+
+
+def tune(
+    data: str,
+    out: Path,
+    model: str,
+    *,
+    method: Method = "mcip",
+    captions: Path | None = None,
+    split: str | None = None,
+    validation: str | None = None,
+    validation_split: str | None = None,
+    caption_weight: float = 0.25,
+    margin: float = 0.1,
+    scale: float = 30.0,
+    smoothing: float = 0.0,
+    steps: int | None = None,
+    epochs: float = 1.0,
+    batch_size: int = 128,
+    lr: float = 1e-6,
+    centre_lr_factor: float = 100.0,
+    min_lr_ratio: float = 0.1,
+    warmup: int = 0,
+    weight_decay: float = 0.01,
+    clip: float = 1.0,
+    transform: TransformName = "paper",
+    patch_dropout: float = 0.0,
+    grad_checkpointing: bool = False,
+    validate_every: int = 0,
+    patience: int = 0,
+    select: str = "mean",
+    checkpoint_every: int = 200,
+    seed: int = 37,
+    workers: int = 0,
+    cache_gb: float = 2.0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> Path:
+    """Tune a model's image tower for image-to-image retrieval, its text tower locked.
+
+    GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the captions
+    that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same command, it goes on
+    from its last checkpoint and ends with the same weights.
+
+    Args:
+        data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
+        out: The folder of the run: `model` in it is what open_clip loads.
+        model: The model to tune: what `mcip.load` takes.
+        method: "gpr-ft" or "mcip".
+        captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
+        split: Only the rows of this split.
+        validation: A table to validate on: image to image by its labels, text to image by its captions.
+        validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
+        caption_weight: The captions' share w of the loss.
+        margin: The margin in radians, of classes and of captions.
+        scale: The scale of the cosines in both losses.
+        smoothing: Weight of the reference's undocumented extra term in the caption loss (0.1 there).
+        steps: Training steps; if not given, `epochs` counts.
+        epochs: Passes over the data.
+        batch_size: Images per step.
+        lr: Learning rate of the image tower.
+        centre_lr_factor: The class centres learn this many times faster.
+        min_lr_ratio: The cosine schedule ends at this share of the learning rates.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's weight decay.
+        clip: Largest gradient norm, of the image tower and of the class centres, each by itself.
+        transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
+        patch_dropout: Share of a vision transformer's patches left out in training.
+        grad_checkpointing: Trade time for memory.
+        validate_every: Steps between validations; 0 validates never.
+        patience: Stop after this many validations without a new best; 0 never stops early.
+        select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
+        checkpoint_every: Steps between checkpoints.
+        seed: Seeds the class centres, the order and the augmentation.
+        workers: Processes that decode images; 0 decodes in this one.
+        cache_gb: Memory for decoded images, in 10^9 bytes; where all fit, each is decoded once.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+        max_unreadable: The share of images that may be unreadable before it stops with an error.
+
+    Returns:
+        The folder of the tuned model, `out`/model.
+
+    Raises:
+        ConfigError: The parameters do not fit together.
+        DataError: There are no labels, or only one class.
+        ArtefactError: The captions do not fit the images or the model, or `out` holds another run.
+    """
+    if method == "mcip" and captions is None:
+        raise ConfigError("MCIP needs mined captions: run `mcip mine` and pass its folder as --captions.")
+    if method == "gpr-ft" and captions is not None:
+        raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
+    if not 0 < caption_weight < 1:
+        raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
+    out = Path(out)
+    loaded = models.load(model)
+    table, without_label = _labelled(read_table(data, split=split))
+    order = EpochOrder(len(table), batch_size, seed)
+    steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
+    mined = MinedCaptions(captions) if captions is not None else None
+    judged = None
+    if validate_every:
+        source = validation if validation is not None else data
+        if validation is None and validation_split is None:
+            raise ConfigError(
+                "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
+            )
+        judged = read_table(source, split=validation_split)
+    artefact = Artefact.begin(
+        out,
+        KIND,
+        {
+            "method": method, "data": table.fingerprint, "model": loaded.fingerprint,
+            "captions": mined.artefact.manifest["files"] if mined else None,
+            "validation": judged.fingerprint if judged else None, "caption_weight": caption_weight if mined else None,
+            "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size, "lr": lr,
+            "centre_lr_factor": centre_lr_factor, "min_lr_ratio": min_lr_ratio, "warmup": warmup,
+            "weight_decay": weight_decay, "clip": clip, "transform": transform, "patch_dropout": patch_dropout,
+            "validate_every": validate_every, "patience": patience, "select": select, "seed": seed, "precision": precision,
+        },
+    )  # fmt: skip
+    if artefact.complete:
+        console.print(f"{out} is complete: nothing to tune.")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        return out / "model"
+    if without_label:
+        console.print(
+            f"{len(without_label)} images without a label are left out; they are listed in {out}/manifest.json."
+        )
+    where = pick_device(device)
+    objective = ImageTuning(
+        loaded, table, order, mined, where, margin=margin, scale=scale, smoothing=smoothing, caption_weight=caption_weight,
+        lr=lr, centre_lr=lr * centre_lr_factor, weight_decay=weight_decay, transform=loaded.transform(transform, train=True), workers=workers,
+        cache_gb=cache_gb, max_unreadable=max_unreadable, seed=seed,
+        validation=Validation(loaded, judged, "image", where, workers, precision) if judged else None,
+    )  # fmt: skip
+    if patch_dropout:
+        drop_patches(loaded.clip.visual, patch_dropout)
+    if grad_checkpointing:
+        loaded.clip.visual.set_grad_checkpointing(True)
+    settings = FitSettings(
+        steps=steps, warmup=warmup, min_lr_ratio=min_lr_ratio, clip=clip, seed=seed,
+        precision=precision, device=device, checkpoint_every=checkpoint_every, validate_every=validate_every,
+        patience=patience, select=select, per_step=order.batch_size, title=method,
+    )  # fmt: skip
+    done = fit(objective, out / CHECKPOINTS, settings)
+    models.save(loaded, out / "model", made_by={"method": method, **artefact.manifest["made_from"]})
+    with atomic_write(out / "centres.safetensors") as temporary:
+        save_file({"weight": objective.tensors["centres.weight"].cpu().contiguous()}, temporary)
+    write_json(out / "classes.json", objective.classes)
+    artefact.finish(
+        leave_out=(CHECKPOINTS, TENSORBOARD), steps_made=done.steps, best_step=done.best_step, best_score=done.best_score, validation=done.validation,
+        classes=len(objective.classes), without_label=without_label,
+        unreadable={table.ids[row]: why for row, why in objective.pixels.unreadable.items()},
+    )  # fmt: skip
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out / "model"
+
+
+class ImageTuning:
+    """The objective of `tune`: the image tower and the class centres are trained, captions are looked up."""
+
+    def __init__(
+        self,
+        model: models.Model,
+        table: Table,
+        order: EpochOrder,
+        mined: MinedCaptions | None,
+        device: torch.device,
+        *,
+        margin: float,
+        scale: float,
+        smoothing: float,
+        caption_weight: float,
+        lr: float,
+        centre_lr: float,
+        weight_decay: float,
+        transform: ImageTransform,
+        workers: int,
+        cache_gb: float,
+        max_unreadable: float,
+        seed: int,
+        validation: Validation | None,
+    ) -> None:
+        self.order, self.device, self.transform, self.validation = order, device, transform, validation
+        self.pixels = Pixels(table, transform, workers=workers, cache_gb=cache_gb, max_unreadable=max_unreadable)
+        self.classes = sorted({label for label in table.labels if label is not None})
+        number = {name: index for index, name in enumerate(self.classes)}
+        self.labels = torch.tensor([number[label] for label in table.labels if label is not None])
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            centres = ArcMargin(len(self.classes), model.embed_dim, margin=margin, scale=scale).to(device)
+        self.caption_loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
+        self.caption_weight = caption_weight if mined else 0.0
+        self.lookup: CaptionLookup | None = mined.of_images(table.ids) if mined else None
+        self.texts: Embeddings | None = mined.text_embeddings(model) if mined else None
+        visual = model.clip.visual.to(device, memory_format=torch.channels_last)
+        self.modules: dict[str, nn.Module] = {"image_tower": visual, "centres": centres}
+        self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
+        self.tensors["centres.weight"] = centres.weight.detach()
+        self.groups = [
+            Group("image tower", [p for p in visual.parameters() if p.requires_grad], lr, weight_decay),
+            Group("centres", list(centres.parameters()), centre_lr, weight_decay),
+        ]
+
+    def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
+        """The prepared pixels and the rows of each step."""
+        return self.pixels.batches(self.order.batch(step) for step in steps)
+
+    def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
+        """The total loss and its parts."""
+        pixels, rows = batch
+        pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), generator)
+        images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
+        images = F.normalize(images.float(), dim=-1)
+        by_class = self.modules["centres"](images, self.labels[rows].to(self.device))
+        if self.lookup is None or self.texts is None:
+            return {"loss": by_class, "class_loss": by_class}
+        captions, targets = self.lookup.batch(rows)
+        texts = torch.from_numpy(self.texts.take(captions)).to(self.device)
+        by_caption = self.caption_loss(images, texts, targets.to(self.device))
+        loss = (1 - self.caption_weight) * by_class + self.caption_weight * by_caption
+        return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
+
+    def after_step(self) -> None:
+        """Nothing to do."""
+
+    def validate(self) -> dict[str, float]:
+        """Image-to-image mAP, and text-to-image recall where there are captions."""
+        return self.validation.scores() if self.validation else {}
+
+
+def drop_patches(visual: nn.Module, share: float) -> None:
+    """Let a vision transformer leave out this share of its patches in training.
+
+    Raises:
+        ConfigError: The image tower is not a vision transformer.
+    """
+    trunk = getattr(visual, "trunk", visual)
+    if hasattr(visual, "patch_dropout"):
+        visual.patch_dropout = open_clip.transformer.PatchDropout(share)
+    elif hasattr(trunk, "patch_drop"):
+        trunk.patch_drop = timm.layers.PatchDropout(share, num_prefix_tokens=trunk.num_prefix_tokens)
+    else:
+        raise ConfigError("patch_dropout needs a vision transformer: leave it out for this model.")
+
+
+def _labelled(table: Table) -> tuple[Table, list[str]]:
+    """The rows with a label, and the ids of those without."""
+    labels, ids = table.labels, table.ids
+    without = [ids[row] for row, label in enumerate(labels) if label is None]
+    if len(without) == len(labels):
+        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
+    if without:
+        table = table.subset([row for row, label in enumerate(labels) if label is not None])
+    if len(set(table.labels)) == 1:
+        raise DataError(
+            f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
+        )
+    return table, without

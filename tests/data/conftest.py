@@ -1,0 +1,46 @@
+"""Fixtures of the data tests: a cache of their own, and pictures on disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+MakeImage = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(datasets, "load_dataset", _no_network)
+
+
+def _no_network(*args: object, **kwargs: object) -> None:
+    raise ConnectionError("tests must not reach the hub")
+
+
+def picture(seed: int = 0, width: int = 24, height: int = 16) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def file_bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def make_image(tmp_path: Path) -> MakeImage:
+    def make(name: str, seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file_bytes(picture(seed)))
+        return path
+
+    return make
