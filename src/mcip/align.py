@@ -23,11 +23,11 @@ from mcip.data.transforms import TransformName
 from mcip.device import Precision, pick_device
 from mcip.embed import embed_images
 from mcip.embeddings import Embeddings
-from mcip.errors import ConfigError, DataError
-from mcip.evaluation.validation import Validation
+from mcip.errors import DataError
+from mcip.evaluation.validation import Validation, validation_table
 from mcip.losses import info_nce
 from mcip.progress import console
-from mcip.training import CHECKPOINTS, TENSORBOARD, EpochOrder, FitSettings, Group, fit
+from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "aligned"
 # CLIP's bound on the logit scale.
@@ -113,13 +113,7 @@ def align(
     if not captioned:
         raise DataError(f"No row of {table.name} has a caption: Re-A needs captioned images.")
     table = table.subset(captioned) if len(captioned) < len(table) else table
-    judged = None
-    if validate_every:
-        if validation is None and validation_split is None:
-            raise ConfigError(
-                "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
-            )
-        judged = read_table(validation if validation is not None else data, split=validation_split)
+    judged = validation_table(data, split, validation, validation_split) if validate_every else None
     artefact = Artefact.begin(
         out,
         KIND,
@@ -156,7 +150,7 @@ def align(
     objective.give_back()
     models.save(loaded, out / "model", made_by={"method": "re-a", **artefact.manifest["made_from"]})
     artefact.finish(
-        leave_out=(CHECKPOINTS, TENSORBOARD), steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
         validation=done.validation, pairs=len(images), unreadable=images.unreadable,
     )  # fmt: skip
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -183,6 +177,7 @@ class TextAlignment:
     ) -> None:
         self.model, self.images, self.captions, self.order = model, images, captions, order
         self.device, self.seed, self.validation = device, seed, validation
+        self.unreadable: dict[str, str] = {}
         clip = model.clip
         # The image tower is not needed: it stays away from the device.
         self.image_tower, clip.visual = clip.visual.cpu(), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -19,6 +20,8 @@ from mcip.errors import ArtefactError
 MANIFEST = "manifest.json"
 _RECORDED = ("mcip", "torch", "open_clip_torch", "numpy", "datasets", "pillow")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What writers say that do not pass the operating system's error on: safetensors, then NumPy.
+_NO_SPACE_WORDS = ("No space left", "File too large", "quota exceeded", "requested and")
 
 
 @contextlib.contextmanager
@@ -29,24 +32,63 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ArtefactError: The disk is full. What was at `path` before is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block for lack of space on the disk of `path` into an `ArtefactError` that says so."""
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except Exception as error:
-        if (isinstance(error, OSError) and error.errno in _NO_SPACE) or "No space left" in str(error):
-            free = shutil.disk_usage(path.parent).free
-            raise ArtefactError(
-                f"The disk is full: could not write {path} ({free / 1e6:.0f} MB free). Nothing was lost: "
-                "free some space, or choose another folder, and run the same command again."
-            ) from error
+        yield
+    except ArtefactError:
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    except Exception as error:
+        if not _is_for_lack_of_space(error):
+            raise
+        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+        raise ArtefactError(
+            f"The disk is full: could not write {path} ({free / 1e6:.0f} MB free). Nothing was lost: "
+            "free some space, or choose another folder, and run the same command again."
+        ) from error
+
+
+def _is_for_lack_of_space(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        if any(words in str(error) for words in _NO_SPACE_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files for `path` of processes that were killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        process = leftover.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -105,13 +147,15 @@ class Artefact:
     def begin(cls, folder: str | Path, kind: str, made_from: Mapping[str, Any]) -> Artefact:
         """Start the artefact in `folder`, or take up one that was started from the same inputs and parameters.
 
+        One that was started from others, but holds nothing yet, is started anew.
+
         Raises:
             ArtefactError: The folder holds something else, or an artefact made from other inputs or parameters.
         """
         folder = Path(folder)
         wanted = json.loads(json.dumps(made_from))
         if not (folder / MANIFEST).exists():
-            if folder.is_dir() and any(not entry.name.endswith(".part") for entry in folder.iterdir()):
+            if _holds_anything(folder):
                 raise ArtefactError(f"{folder} is not empty and is not an artefact of mcip. Choose another folder.")
             artefact = cls(folder, {"kind": kind, "complete": False, "made_from": wanted, "versions": _versions()})
             artefact._save()
@@ -123,7 +167,10 @@ class Artefact:
             for key in sorted(found.keys() | wanted.keys())
             if found.get(key) != wanted.get(key)
         ]
-        if different:
+        if different and not artefact.complete and not _holds_anything(folder):
+            artefact.manifest |= {"made_from": wanted, "versions": _versions()}
+            artefact._save()
+        elif different:
             raise ArtefactError(
                 f"{folder} was made with other inputs or parameters ({'; '.join(different)}). "
                 "Choose another folder, remove this one, or use the same inputs and parameters."
@@ -174,6 +221,13 @@ class Artefact:
 
     def _save(self) -> None:
         write_json(self.folder / MANIFEST, self.manifest)
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether there is more in `folder` than a manifest and what a killed process left half written."""
+    return folder.exists() and any(
+        entry.name != MANIFEST and not entry.name.endswith(".part") for entry in folder.iterdir()
+    )
 
 
 def _versions() -> dict[str, str]:

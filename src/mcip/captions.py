@@ -6,6 +6,7 @@ first) and `similarities` (cosine in the miner's space); `text-<model>` holds th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,12 @@ class MinedCaptions:
         self.artefact = Artefact.open(folder, KIND)
         self.folder = self.artefact.folder
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the captions and whose they are."""
+        files = self.artefact.manifest["files"]
+        return hashlib.sha256(f"{files[CAPTIONS]} {files[IMAGES]}".encode()).hexdigest()
+
     @cached_property
     def captions(self) -> list[str]:
         """The unique captions; a caption's id is its place here."""
@@ -57,19 +64,21 @@ class MinedCaptions:
         return embed_captions(self.captions, model, folder, source="mined captions")
 
     def of_images(self, ids: Sequence[str]) -> CaptionLookup:
-        """The captions of these images, by row.
+        """The captions of these images, by row; an image that could not be read when the captions were mined has none.
 
         Raises:
             ArtefactError: An image was not mined for.
         """
         row_of = {image: row for row, image in enumerate(self.images["id"].to_pylist())}
-        missing = [image for image in ids if image not in row_of]
+        unreadable = self.artefact.manifest["unreadable"]
+        missing = [image for image in ids if image not in row_of and image not in unreadable]
         if missing:
             raise ArtefactError(
                 f"{self.folder} has no captions for {len(missing)} of {len(ids)} images, {missing[0]!r} among them: "
                 "mine the captions for the same table that is trained on."
             )
-        mined = self.images["captions"].take(pa.array([row_of[image] for image in ids], pa.int64())).combine_chunks()
+        rows = pa.array([row_of.get(image) for image in ids], pa.int64())
+        mined = self.images["captions"].take(rows).combine_chunks()
         lengths = mined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return CaptionLookup(offsets, mined.flatten().to_numpy(zero_copy_only=False).astype(np.int64))

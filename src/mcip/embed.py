@@ -17,7 +17,8 @@ from mcip.artefacts import Artefact
 from mcip.data import Pixels, Table, read_captions, read_table
 from mcip.data.transforms import TransformName
 from mcip.device import Precision, autocast, pick_device
-from mcip.embeddings import KIND, Dtype, Embeddings, shard_is_whole, write_shard
+from mcip.embeddings import KIND, Dtype, Embeddings, read_rows, shard_is_whole, write_shard
+from mcip.errors import DataError
 from mcip.progress import console, progress
 
 Advance: TypeAlias = Callable[[float, str], None]
@@ -67,7 +68,10 @@ def embed(
     loaded = models.load(model, device=str(pick_device(device)))
     if what == "captions":
         captions = read_captions(data)
-        embed_captions(captions["caption"], loaded, out, source=data, shard_rows=shard_rows, dtype=dtype)
+        embed_captions(
+            captions["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
+            precision=precision, source=str(data),
+        )  # fmt: skip
     else:
         table = read_table(data, split=split)
         embed_images(
@@ -114,7 +118,7 @@ def embed_images(
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
         "shard_rows": shard_rows, "dtype": dtype,
     }  # fmt: skip
-    return _write_shards(out, made_from, len(table), shard_rows, encode, model, source=table.name)
+    return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable)
 
 
 def embed_captions(
@@ -149,12 +153,12 @@ def embed_captions(
         "what": "captions", "data": fingerprint_texts(captions), "model": model.fingerprint,
         "shard_rows": shard_rows, "dtype": dtype,
     }  # fmt: skip
-    return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source=source)
+    return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source)
 
 
 def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precision = "auto") -> NDArray[np.float32]:
     """Embed a finished batch of pixels; float32 vectors of unit length, shape (B, D), on the host."""
-    with torch.inference_mode(), autocast(model.device, precision):
+    with torch.inference_mode(), autocast(pixels.device, precision):
         vectors = model.encode_images(pixels.contiguous(memory_format=torch.channels_last))
     array: NDArray[np.float32] = vectors.float().cpu().numpy()
     return array
@@ -178,6 +182,7 @@ def _write_shards(
     encode: Callable[[list[range], Advance], Iterator[Shard]],
     model: models.Model,
     source: str,
+    max_unreadable: float = 1.0,
 ) -> Embeddings:
     artefact = Artefact.begin(out, KIND, made_from)
     if artefact.complete:
@@ -188,6 +193,14 @@ def _write_shards(
     with progress(f"embed {source}", count, made_from["what"], count - sum(len(shards[n]) for n in left)) as advance:
         for number, shard in zip(left, encode([shards[n] for n in left], advance), strict=True):
             write_shard(artefact.folder, number, *shard)
+    # While embedding only the rows of this run are counted; shards of earlier runs have unreadable ones as well.
+    lost = [row for row in read_rows(artefact.folder).to_pylist() if row["unreadable"] is not None]
+    if len(lost) > max_unreadable * count:
+        raise DataError(
+            f"{len(lost)} of the {count} images of {source} are unreadable, more than max_unreadable = "
+            f"{max_unreadable:g} allows; the first is {lost[0]['id']}: {lost[0]['unreadable']}. "
+            "Repair or remove them, or raise max_unreadable."
+        )
     artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
     embeddings = Embeddings(out)
     if embeddings.unreadable:

@@ -52,6 +52,11 @@ def shard_is_whole(folder: Path, shard: int) -> bool:
     return (folder / f"rows-{shard:05d}.parquet").is_file()
 
 
+def read_rows(folder: Path) -> pa.Table:
+    """The columns `id` and `unreadable` of all shards that are there."""
+    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("rows-*.parquet"))])
+
+
 class Embeddings:
     """A complete embeddings artefact, its vectors memory-mapped."""
 
@@ -72,28 +77,22 @@ class Embeddings:
         return int(self.offsets[-1])
 
     @cached_property
-    def _rows(self) -> pa.Table:
-        paths = sorted(self.folder.glob("rows-*.parquet"))
-        return pa.concat_tables([pq.read_table(path) for path in paths])
-
-    @cached_property
     def ids(self) -> list[str]:
         """The id of each vector, in order."""
-        rows = self._rows
+        rows = read_rows(self.folder)
         ids: list[str] = rows.filter(rows["unreadable"].is_null())["id"].to_pylist()
         return ids
 
     @cached_property
     def unreadable(self) -> dict[str, str]:
         """The ids that have no vector, with the reason."""
-        rows = self._rows
+        rows = read_rows(self.folder)
         rows = rows.filter(rows["unreadable"].is_valid())
         return dict(zip(rows["id"].to_pylist(), rows["unreadable"].to_pylist(), strict=True))
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """The shards in order: the number of the first row, and the memory-mapped vectors."""
-        for start, shard in zip(self.offsets[:-1].tolist(), self.shards, strict=True):
-            yield start, shard
+        yield from zip(self.offsets[:-1].tolist(), self.shards, strict=True)
 
     def take(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """The vectors of these rows, float32 of shape (n, D)."""

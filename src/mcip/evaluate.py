@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as TextTable
 
 from mcip import models
 from mcip.artefacts import read_json, write_json
@@ -15,8 +14,8 @@ from mcip.errors import ConfigError
 from mcip.evaluation.measure import Session, data_hash, measure
 from mcip.evaluation.tasks import Task, own_tasks, read_suite
 from mcip.progress import console
-
-RESULTS = "results"
+from mcip.reporting.comparison import RESULTS, Comparison, read_results
+from mcip.reporting.table import as_text
 
 
 def evaluate(
@@ -87,23 +86,23 @@ def measure_models(
         session = Session(loaded, out / "embeddings", batch_size, workers, precision, max_unreadable)
         path = out / f"{name}.json"
         known = _known(path, loaded.fingerprint)
-        results: dict[str, Any] = {
-            "kind": RESULTS, "model": name, "source": source, "fingerprint": loaded.fingerprint, "suite": suite,
-            "embeddings": str(session.store), "tasks": [],
-        }  # fmt: skip
-        for task in tasks:
-            asked = {**task.as_dict(), "data_hash": data_hash(task)}
-            entry = known.get(repr(asked))
-            if entry is None:
-                entry = {**asked, "headline": task.headline, "metrics": measure(session, task)}
-            results["tasks"].append(entry)
-            write_json(path, results)
+        asked = [{**task.as_dict(), "data_hash": data_hash(task)} for task in tasks]
+        entries = [known.get(repr(one)) for one in asked]
+        for number, task in enumerate(tasks):
+            if entries[number] is None:
+                metrics = measure(session, task)
+                entries[number] = {**asked[number], "headline": task.headline, "metrics": metrics}
+                _write(path, name, source, suite, session, entries)
+        _write(path, name, source, suite, session, entries)
         paths.append(path)
-    show(paths)
+    Console().print(as_text(Comparison.of([read_results(path) for path in paths])))
+    console.print(f"Results are in {out}.", markup=False)
     return paths
 
 
 def _named(entries: list[str]) -> list[tuple[str, str]]:
+    if not entries:
+        raise ConfigError("There is no model to evaluate: pass --model NAME=MODEL, once for each.")
     pairs = []
     for entry in entries:
         name, separator, source = entry.partition("=")
@@ -112,6 +111,19 @@ def _named(entries: list[str]) -> list[tuple[str, str]]:
     if len(set(names)) < len(names):
         raise ConfigError(f"Two models have the same name: {', '.join(names)}. Name them: --model NAME=MODEL.")
     return pairs
+
+
+def _write(
+    path: Path, name: str, source: str, suite: str, session: Session, entries: list[dict[str, Any] | None]
+) -> None:
+    """Write what has been measured so far."""
+    write_json(
+        path,
+        {
+            "kind": RESULTS, "model": name, "source": source, "fingerprint": session.model.fingerprint, "suite": suite,
+            "embeddings": str(session.store), "tasks": [entry for entry in entries if entry is not None],
+        },
+    )  # fmt: skip
 
 
 def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
@@ -125,15 +137,3 @@ def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
         repr({key: value for key, value in entry.items() if key not in ("headline", "metrics")}): entry
         for entry in earlier["tasks"]
     }
-
-
-def show(paths: list[Path]) -> None:
-    """Print the headline metrics of results files as a table, in percent."""
-    results = [read_json(path) for path in paths]
-    columns = list(dict.fromkeys(task["name"] for result in results for task in result["tasks"]))
-    table = TextTable("model", *columns)
-    for result in results:
-        values = {task["name"]: task["metrics"][task["headline"]] for task in result["tasks"]}
-        table.add_row(result["model"], *(f"{100 * values[name]:.1f}" if name in values else "-" for name in columns))
-    Console().print(table)
-    console.print(f"Results are in {paths[0].parent}.")

@@ -42,8 +42,8 @@ def write_state_dict(model: Model, out: str | Path) -> Path:
     out = Path(out)
     if out.is_dir():
         raise ModelError(f"{out} is a folder; format pth writes a file: name it, as in {out / 'model.pth'}.")
-    with atomic_write(out) as path:
-        torch.save(plain_state_dict(model.clip), path)
+    with atomic_write(out) as path, path.open("wb") as file:
+        torch.save(plain_state_dict(model.clip), file)
     config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg, "source": model.source}
     write_json(out.with_name(f"{out.name}.json"), config)
     return out

@@ -22,7 +22,7 @@ from mcip.data.transforms import TransformName
 from mcip.device import Precision, pick_device
 from mcip.embed import embed_captions, embed_images
 from mcip.embeddings import Embeddings
-from mcip.errors import ConfigError
+from mcip.errors import ConfigError, DataError
 from mcip.progress import console, progress
 from mcip.topk import topk
 
@@ -78,7 +78,7 @@ def mine(
         ConfigError: Both a threshold and a quantile are given, or one is out of range.
         DataError: The pool is empty, or no image can be read.
     """
-    _check(k, threshold, quantile)
+    _check(k, image_block, threshold, quantile)
     out = Path(out)
     where = str(pick_device(device))
     miner = models.load(model, device=where)
@@ -91,7 +91,7 @@ def mine(
         KIND,
         {
             "data": table.images_fingerprint, "pool": pool_hash, "model": miner.fingerprint,
-            "transform": transform, "k": k, "threshold": threshold, "quantile": quantile,
+            "transform": transform, "k": k, "threshold": threshold, "quantile": quantile, "image_block": image_block,
         },
     )  # fmt: skip
     trained = miner if trained_model is None else models.load(trained_model, device=where)
@@ -104,6 +104,8 @@ def mine(
         table, miner, store / f"images-{table.images_fingerprint[:12]}-{miner.fingerprint[:12]}-{transform}", transform=transform,
         batch_size=batch_size, workers=workers, precision=precision, max_unreadable=max_unreadable,
     )  # fmt: skip
+    if not len(images):
+        raise DataError(f"None of the {len(table)} images of {table.name} can be read: there is nothing to mine for.")
     captions = embed_captions(
         unique["caption"], miner, store / f"pool-{pool_hash[:12]}-{miner.fingerprint[:12]}",
         batch_size=batch_size, precision=precision, source="pool",
@@ -131,7 +133,9 @@ def first_occurrences(texts: Sequence[str], slice_rows: int = 65_536) -> tuple[N
     return rows, hashlib.sha256(digests[rows].tobytes()).hexdigest()
 
 
-def _check(k: int, threshold: float | None, quantile: float | None) -> None:
+def _check(k: int, image_block: int, threshold: float | None, quantile: float | None) -> None:
+    if image_block < 1:
+        raise ConfigError(f"image_block is {image_block}: a block needs at least 1 image.")
     if k < 1:
         raise ConfigError(f"k is {k}: an image needs at least 1 caption to be mined.")
     if threshold is not None and quantile is not None:

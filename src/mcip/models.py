@@ -42,7 +42,7 @@ class Model:
         folder: The local folder it was loaded from, if any.
     """
 
-    clip: nn.Module
+    clip: nn.Module = field(repr=False)
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
     source: str
@@ -111,7 +111,7 @@ class Model:
             float32 (B, D) of unit length, without gradient.
         """
         with torch.no_grad():
-            features = self.clip.encode_image(pixels.to(self.device))  # type: ignore[operator]
+            features = self.clip.encode_image(pixels.to(next(self.clip.visual.parameters()).device))  # type: ignore[operator]
             return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
@@ -190,7 +190,7 @@ def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None
     """Write a folder that `open_clip.create_model_and_transforms("local-dir:<folder>")` loads, whole or not at all.
 
     It holds `open_clip_config.json`, `open_clip_model.safetensors`, the tokenizer's files where the model uses one of
-    Hugging Face, and a manifest. A model folder that is already there is replaced.
+    Hugging Face, and a manifest. A folder that `save` wrote before is replaced.
 
     Args:
         model: What to write.
@@ -198,12 +198,12 @@ def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None
         made_by: What made it, recorded in the manifest.
 
     Raises:
-        ModelError: `folder` is there and holds something else than a model.
+        ModelError: `folder` is there and holds something that `save` did not write.
         ArtefactError: The disk is full.
     """
     folder = Path(folder)
     if folder.exists() and not _is_ours_to_replace(folder):
-        raise ModelError(f"{folder} is there and does not hold a model. Choose another folder.")
+        raise ModelError(f"{folder} is there and does not hold a model that mcip saved. Choose another folder.")
     new, old = (folder.with_name(f".{folder.name}.{state}.part") for state in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -267,5 +267,4 @@ def _quiet_root_logger() -> Iterator[None]:
 
 
 def _is_ours_to_replace(folder: Path) -> bool:
-    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
-    return not entries or CONFIG_FILE in entries or Artefact.is_one(folder, "model")
+    return folder.is_dir() and (Artefact.is_one(folder, "model") or not any(folder.iterdir()))

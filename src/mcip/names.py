@@ -56,11 +56,13 @@ def resolve(name: str | Path) -> Recipe:
         return Recipe(base.model_cfg, base.preprocess_cfg, _file_filler(lambda: fetch_released(text), text))
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB))
-    if isinstance(name, Path) or text.startswith(LOCAL) or Path(text).is_dir():
+    if isinstance(name, Path) or text.startswith(LOCAL) or (Path(text) / CONFIG_FILE).is_file():
         return _from_folder(Path(text.removeprefix(LOCAL)))
     architecture = _architecture(text)
     model_cfg = open_clip.get_model_config(architecture)
     if model_cfg is None:
+        if Path(text).is_dir():
+            return _from_folder(Path(text))
         raise _unknown(text)
     if architecture == text.replace("/", "-"):
         return Recipe(model_cfg, {}, None)
@@ -114,9 +116,8 @@ def _from_folder(folder: Path) -> Recipe:
     if not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"{folder} is not a model folder: it has no {CONFIG_FILE}.")
     model_cfg, preprocess_cfg = _read_config(folder / CONFIG_FILE)
-    file = next((folder / file for file in _WEIGHTS_FILES if (folder / file).is_file()), None)
-    if file is None:
-        file = folder / WEIGHTS_FILE
+    found = [folder / file for file in _WEIGHTS_FILES if (folder / file).is_file()]
+    file = found[0] if found else folder / WEIGHTS_FILE
     return Recipe(model_cfg, preprocess_cfg, _file_filler(lambda: file, str(folder)), folder)
 
 

@@ -25,7 +25,7 @@ from mcip.errors import DataError
 from mcip.evaluation.validation import Validation
 from mcip.losses import info_nce
 from mcip.progress import console
-from mcip.training import CHECKPOINTS, TENSORBOARD, EpochOrder, FitSettings, Group, fit
+from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "pretrained"
 _MAX_LOG_SCALE = math.log(100)
@@ -120,11 +120,9 @@ def pretrain(
     done = fit(objective, out / CHECKPOINTS, settings)
     models.save(model, out / "model", made_by={"method": "pretraining", **artefact.manifest["made_from"]})
     artefact.finish(
-        leave_out=(CHECKPOINTS, TENSORBOARD),
-        steps_made=done.steps,
-        best_step=done.best_step,
-        validation=done.validation,
-    )
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, validation=done.validation,
+        unreadable=dict(sorted(objective.unreadable.items())),
+    )  # fmt: skip
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out / "model"
 
@@ -148,7 +146,7 @@ class ContrastivePretraining:
         validation: Validation | None,
     ) -> None:
         self.model, self.order, self.device, self.seed, self.validation = model, order, device, seed, validation
-        self.captions = table.captions
+        self.captions, self.ids, self.unreadable = table.captions, table.ids, dict[str, str]()
         self.transform = model.transform(transform, train=True)
         self.pixels = Pixels(table, self.transform, workers=workers, cache_gb=cache_gb)
         clip = model.clip.to(device, memory_format=torch.channels_last)
@@ -172,12 +170,15 @@ class ContrastivePretraining:
     def losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE."""
         pixels, tokens = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        if not len(pixels):
+            return {}
         pixels = self.transform.finish(pixels, generator).contiguous(memory_format=torch.channels_last)
         images, texts, scale = self.modules["clip"](pixels, tokens)
         return {"loss": info_nce(F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1), scale)}
 
     def after_step(self) -> None:
-        """Keep the logit scale within CLIP's bound."""
+        """Keep the logit scale within CLIP's bound, and note what could not be read."""
+        self.unreadable |= {self.ids[row]: why for row, why in self.pixels.unreadable.items()}
         with torch.no_grad():
             self.model.clip.logit_scale.clamp_(0, _MAX_LOG_SCALE)
 

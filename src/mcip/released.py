@@ -177,6 +177,8 @@ def _go_on(url: str, part: Path, expected: int | None) -> bool:
                 f"{url} is now {total:,} bytes; {expected:,} were recorded when it was first used. It was changed: "
                 f"to accept the new file, remove {part.with_suffix('.json')}."
             )
+        if not start:
+            part.unlink(missing_ok=True)  # before the notes change: an old part under new notes would be gone on with
         write_json(notes, {"url": url, "total": total, "validator": _validator(response.headers)})
         _append(response, part, start, total)
     return total is None or _size(part) == total

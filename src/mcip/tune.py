@@ -26,10 +26,10 @@ from mcip.data.transforms import ImageTransform, TransformName
 from mcip.device import Precision, pick_device
 from mcip.embeddings import Embeddings
 from mcip.errors import ConfigError, DataError
-from mcip.evaluation.validation import Validation
+from mcip.evaluation.validation import Validation, validation_table
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
 from mcip.progress import console
-from mcip.training import CHECKPOINTS, TENSORBOARD, EpochOrder, FitSettings, Group, fit
+from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 Method: TypeAlias = Literal["gpr-ft", "mcip"]
 KIND = "tuned"
@@ -134,20 +134,13 @@ def tune(
     order = EpochOrder(len(table), batch_size, seed)
     steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
     mined = MinedCaptions(captions) if captions is not None else None
-    judged = None
-    if validate_every:
-        source = validation if validation is not None else data
-        if validation is None and validation_split is None:
-            raise ConfigError(
-                "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
-            )
-        judged = read_table(source, split=validation_split)
+    judged = validation_table(data, split, validation, validation_split) if validate_every else None
     artefact = Artefact.begin(
         out,
         KIND,
         {
             "method": method, "data": table.fingerprint, "model": loaded.fingerprint,
-            "captions": mined.artefact.manifest["files"] if mined else None,
+            "captions": mined.fingerprint if mined else None,
             "validation": judged.fingerprint if judged else None, "caption_weight": caption_weight if mined else None,
             "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size, "lr": lr,
             "centre_lr_factor": centre_lr_factor, "min_lr_ratio": min_lr_ratio, "warmup": warmup,
@@ -185,9 +178,8 @@ def tune(
         save_file({"weight": objective.tensors["centres.weight"].cpu().contiguous()}, temporary)
     write_json(out / "classes.json", objective.classes)
     artefact.finish(
-        leave_out=(CHECKPOINTS, TENSORBOARD), steps_made=done.steps, best_step=done.best_step, best_score=done.best_score, validation=done.validation,
-        classes=len(objective.classes), without_label=without_label,
-        unreadable={table.ids[row]: why for row, why in objective.pixels.unreadable.items()},
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score, validation=done.validation,
+        classes=len(objective.classes), without_label=without_label, unreadable=dict(sorted(objective.unreadable.items())),
     )  # fmt: skip
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out / "model"
@@ -219,6 +211,7 @@ class ImageTuning:
         validation: Validation | None,
     ) -> None:
         self.order, self.device, self.transform, self.validation = order, device, transform, validation
+        self.ids, self.unreadable = table.ids, dict[str, str]()
         self.pixels = Pixels(table, transform, workers=workers, cache_gb=cache_gb, max_unreadable=max_unreadable)
         self.classes = sorted({label for label in table.labels if label is not None})
         number = {name: index for index, name in enumerate(self.classes)}
@@ -246,6 +239,8 @@ class ImageTuning:
     def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
         pixels, rows = batch
+        if not rows:
+            return {}
         pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), generator)
         images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
         images = F.normalize(images.float(), dim=-1)
@@ -259,7 +254,8 @@ class ImageTuning:
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
 
     def after_step(self) -> None:
-        """Nothing to do."""
+        """Note what could not be read."""
+        self.unreadable |= {self.ids[row]: why for row, why in self.pixels.unreadable.items()}
 
     def validate(self) -> dict[str, float]:
         """Image-to-image mAP, and text-to-image recall where there are captions."""

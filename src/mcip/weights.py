@@ -22,7 +22,7 @@ _RANDOM_FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_)
 
 
 class SkipInit(TorchFunctionMode):
-    """Inside this context, modules are made without filling their weights: for those that a checkpoint fills anyway."""
+    """Inside this context, modules are made without drawing random weights, for those that a checkpoint fills."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -127,7 +127,7 @@ def _read_torch(path: Path) -> Any:
                 f"If you trust its origin, load it yourself and save model.state_dict() alone. ({_first_line(error)})"
             ) from error
         raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle makes its reader fail in any way
         raise _damaged(path, error) from error
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +184,8 @@ def test_postscript_is_never_run() -> None:
 def test_pillow_settings_stay_as_they_are() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     for content in (bomb(100_000), file_bytes(picture())[:100], file_bytes(picture())):
-        try:
+        with suppress(UnreadableImage):
             decode(content, max_pixels=10**12)
-        except UnreadableImage:
-            pass
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
@@ -194,7 +193,5 @@ def test_pillow_settings_stay_as_they_are() -> None:
 def test_damaged_bytes_decode_or_are_unreadable(noise: bytes, position: int) -> None:
     content = bytearray(file_bytes(picture(), "JPEG"))
     content[position : position + len(noise)] = noise
-    try:
+    with suppress(UnreadableImage):
         assert decode(bytes(content)).mode == "RGB"
-    except UnreadableImage as error:
-        assert str(error)

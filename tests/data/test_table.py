@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +43,16 @@ def embedded(count: int) -> list[dict[str, Any]]:
 
 
 def test_class_folders(tmp_path: Path, make_image: MakeImage) -> None:
-    for name in ("b/2.JPG", "b/10.jpg", "a/x.PNG", "a b/y.png", "._b/1.jpg", "a/._x.PNG", "a/.hidden.png", "a/note.txt"):
+    for name in (
+        "b/2.JPG",
+        "b/10.jpg",
+        "a/x.PNG",
+        "a b/y.png",
+        "._b/1.jpg",
+        "a/._x.PNG",
+        "a/.hidden.png",
+        "a/note.txt",
+    ):
         make_image(name)
     table = read_table(tmp_path)
     assert table.ids == ["a/x.PNG", "a b/y.png", "b/10.jpg", "b/2.JPG"]
@@ -95,7 +106,7 @@ def test_folder_without_images(tmp_path: Path, files: list[str], message: str) -
 def test_file_name_that_is_not_utf8(tmp_path: Path, make_image: MakeImage) -> None:
     path = make_image("a/1.png")
     try:
-        os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/\xff.png")
+        os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/\xff.png")  # noqa: PTH104 - bytes
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     with pytest.raises(DataError, match="not UTF-8"):
@@ -130,6 +141,22 @@ def test_csv_with_other_column_names(tmp_path: Path, make_image: MakeImage) -> N
     assert (table.ids, table.labels, table.captions) == (["a.png"], ["disc"], [["[not a list"]])
 
 
+def test_caption_that_is_asked_for_wins_over_captions(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image("a.png")
+    path = write_csv(tmp_path / "t.csv", ["image", "captions", "title"], ["a.png", "long", "short"])
+    assert read_table(path).captions == [["long"]]
+    assert read_table(path, columns={"caption": "title"}).captions == [["short"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("val.csv", "val"), ("test_small.csv", "test"), ("my-test.csv", "train"), ("testy.csv", "train")],
+)
+def test_split_of_a_file_without_the_column(tmp_path: Path, make_image: MakeImage, name: str, split: str) -> None:
+    make_image("a.png")
+    assert read_table(write_csv(tmp_path / name, ["image"], ["a.png"])).splits == [split]
+
+
 def test_tsv_and_single_caption_and_byte_order_mark(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("a.png")
     path = tmp_path / "t.tsv"
@@ -146,7 +173,11 @@ def test_tsv_and_single_caption_and_byte_order_mark(tmp_path: Path, make_image: 
         ([["image"], ["a.png", "x"]], {}, r"row 1 of t\.csv \(line 2\) has 2 cells, the header 1"),
         ([["image", "id"], ["a.png", "1"], ["a.png", "2"], ["a.png", "1"]], {}, "rows 1 and 3 .* same id '1'"),
         ([["image", "id"], ["a.png", "1"], ["a.png", ""]], {}, r"row 2 of t\.csv: no id"),
-        ([["image", "caption"], ["a.png", "x"], ["a.png", "y"]], {}, "rows 1 and 2 .*all captions of an image into one"),
+        (
+            [["image", "caption"], ["a.png", "x"], ["a.png", "y"]],
+            {},
+            "rows 1 and 2 .*all captions of an image into one",
+        ),
         ([["image", "split"], ["a.png", ""]], {}, r"row 1 of t\.csv: no split"),
         ([["image", "captions"], ["a.png", "[1, 2]"]], {}, r"row 1 of t\.csv.*texts only"),
         ([["image"]], {}, "no rows"),
@@ -177,7 +208,7 @@ def test_unknown_split_names_the_known_ones(tmp_path: Path, make_image: MakeImag
     make_image("a.png")
     make_image("b.png")
     path = write_csv(tmp_path / "t.csv", ["image", "split"], ["a.png", "train"], ["b.png", "query"])
-    with pytest.raises(DataError, match="no split 'querry'; did you mean 'query'.*it has train, query"):
+    with pytest.raises(DataError, match=r"no split 'querry'; did you mean 'query'.*it has train, query"):
         read_table(path, split="querry")
 
 
@@ -261,7 +292,7 @@ def test_unreadable_image_names_its_row(tmp_path: Path, make_image: MakeImage) -
 
 def test_missing_source_names_the_nearest(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("birds/a.png")
-    with pytest.raises(DataError, match="no file or folder .*birdz; did you mean .*birds"):
+    with pytest.raises(DataError, match=r"no file or folder .*birdz; did you mean .*birds"):
         read_table(tmp_path / "birdz")
     with pytest.raises(DataError, match="does not exist either"):
         read_table(str(tmp_path / "x" / "y"))
@@ -323,6 +354,25 @@ def test_changed_csv_and_folder_are_read_again(tmp_path: Path, make_image: MakeI
     assert read_table(path).labels == ["y"]
     make_image("img/b/2.png")
     assert read_table(tmp_path / "img").labels == ["a", "b"]
+
+
+def test_full_disk_is_named(tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_image("a.png")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(datasets.Dataset, "from_generator", full)
+    with pytest.raises(DataError, match=r"t\.csv \(into the cache .*No space left on device"):
+        read_table(write_csv(tmp_path / "t.csv", ["image"], ["a.png"]))
+
+
+def test_pickled_table_is_the_same(tmp_path: Path) -> None:
+    """Worker processes that are not forked receive the table pickled."""
+    table = read_table(write_parquet(tmp_path / "t.parquet", {"image": embedded(3)})).subset([2, 0])
+    again = pickle.loads(pickle.dumps(table))  # noqa: S301 - made one line above
+    assert again.fingerprint == table.fingerprint
+    assert again.image(0).tobytes() == picture(2).tobytes()
 
 
 def test_fingerprint_goes_by_content_not_place(tmp_path: Path, make_image: MakeImage) -> None:

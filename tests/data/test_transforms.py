@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from mcip.data import ImageTransform, image_transform
+from mcip.data import image_transform
 from mcip.data.transforms import jitter_and_normalise
 from mcip.errors import ConfigError
 
@@ -39,7 +39,7 @@ def test_model_evaluation_is_open_clips_to_the_last_bit(resize_mode: str, interp
         "resize_mode": resize_mode,
         "fill_color": fill_color,
     }
-    expected = image_transform_v2(PreprocessCfg(**cfg), is_train=False)  # type: ignore[arg-type]
+    expected = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     transform = image_transform(cfg)
     for seed, (width, height) in enumerate([(32, 32), (50, 41), (20, 77), (33, 32), (7, 5)]):
         image = picture(seed, width, height)
@@ -139,6 +139,17 @@ def test_jitter_is_torchvisions_on_mid_range_images() -> None:
     torch.testing.assert_close(result, torch.stack(expected), atol=1e-3, rtol=0)
 
 
+def test_memory_format_of_the_pixels_does_not_matter() -> None:
+    pixels = random_pixels(5, 18)
+    for train in (False, True):
+        transform = image_transform({"size": 16}, "paper", train)
+        results = [
+            transform.finish(given_as, torch.Generator().manual_seed(0))
+            for given_as in (pixels, pixels.to(memory_format=torch.channels_last))
+        ]
+        torch.testing.assert_close(results[1], results[0])
+
+
 def test_jitter_of_one_changes_nothing() -> None:
     pixels = random_pixels(5, 8)
     expected = v2.normalize(v2.to_dtype(pixels, scale=True), list(MEAN), list(STD))
@@ -171,8 +182,7 @@ def test_single_mean_and_std_count_for_all_channels() -> None:
 
 
 def test_other_modes_are_converted() -> None:
-    for name in ("model", "paper"):
-        transform: ImageTransform = image_transform({"size": 8}, name)  # type: ignore[arg-type]
+    for transform in (image_transform({"size": 8}), image_transform({"size": 8}, "paper")):
         assert transform(Image.new("L", (9, 9))).shape == (3, 8, 8)
 
 

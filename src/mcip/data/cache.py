@@ -47,11 +47,22 @@ def cached(make: Callable[[str, str], datasets.Dataset], files: list[Path], sett
 def generated(
     generate: Callable[[], Iterator[dict[str, Any]]], features: datasets.Features, files: list[Path], settings: str
 ) -> datasets.Dataset:
-    """Write the rows that a generator makes of `files` to the cache, and map them into memory."""
+    """Write the rows that a generator makes of `files` to the cache, and map them into memory.
+
+    Raises:
+        DataError: The files cannot be read, the cache cannot be written, or there is not one row.
+    """
+
+    def at_least_one() -> Iterator[dict[str, Any]]:
+        row = None
+        for row in generate():
+            yield row
+        if row is None:
+            raise DataError(f"{files[0] if len(files) == 1 else files[0].parent} has no rows")
 
     def make(cache_dir: str, fingerprint: str) -> datasets.Dataset:
         return datasets.Dataset.from_generator(
-            generate, features=features, cache_dir=cache_dir, fingerprint=fingerprint
+            at_least_one, features=features, cache_dir=cache_dir, fingerprint=fingerprint
         )
 
     return cached(make, files, settings)

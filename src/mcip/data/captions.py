@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mcip.data.cache import generated
 from mcip.data.columns import arrow_column, caption_cell, is_list, is_text, nearest, quoted
 from mcip.data.locate import locate
-from mcip.data.readers import csv_rows, hub_rows, parquet_rows, text_rows
+from mcip.data.readers import csv_rows, hub_rows, parquet_counts, parquet_rows, text_rows
 from mcip.data.tars import tar_captions
 from mcip.errors import DataError
 
@@ -38,17 +38,15 @@ def collect_captions(source: str | Path | datasets.Dataset, name: str, column: s
 def _open(source: str | Path, column: str | None) -> datasets.Dataset:
     kind, files, root = locate(source)
     if kind == "text":
-        return text_rows(files).rename_column("text", column or "caption")
+        return text_rows(files).rename_column("text", "caption")
     if kind == "csv":
         return datasets.concatenate_datasets([_csv(file, column) for file in files])
     if kind == "parquet":
-        try:
-            present = pq.read_schema(files[0]).names
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{files[0]} is no parquet file, or cut off: {error}") from error
+        parquet_counts(files)  # says which file is damaged
+        present = pq.read_schema(files[0]).names
         return parquet_rows(files, [_column(present, str(source), column)])
     if kind == "tar":
-        return tar_captions(files).rename_column("caption", column or "caption")
+        return tar_captions(files)
     if kind == "hub":
         parts = hub_rows(str(source))
         return datasets.concatenate_datasets(

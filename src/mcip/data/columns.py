@@ -62,7 +62,10 @@ def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
                 f"{source.name} has no column {theirs!r} (asked for as {ours!r}){nearest(theirs, present)}; "
                 f"its columns are {quoted(present)}"
             )
-    return {name: name for name in NAMES if name in present} | dict(columns)
+    found = {name: name for name in NAMES if name in present} | dict(columns)
+    if "caption" in columns and "captions" not in columns:
+        found.pop("captions", None)
+    return found
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

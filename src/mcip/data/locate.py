@@ -58,11 +58,13 @@ def normal_split(name: str) -> str:
 
 
 def split_of(file: Path, root: Path) -> str:
-    """The split that a shard's folder or name tells ("val/0.tar", "test-00000-of-00004.parquet"), else train."""
-    folders = file.relative_to(root).parts[:-1]
-    stem = file.name.partition(".")[0]
-    words = [*folders, stem, *stem.replace("_", "-").split("-")]
-    return next((SPLITS[word.lower()] for word in words if word.lower() in SPLITS), "train")
+    """The split that a file's folder or the first word of its name tells, else train.
+
+    So "val/0.tar", "val.csv" and "validation-00000-of-00004.parquet" are val.
+    """
+    first = file.name.partition(".")[0].replace("_", "-").partition("-")[0]
+    words = [word.lower() for word in (*file.relative_to(root).parts[:-1], first)]
+    return next((SPLITS[word] for word in words if word in SPLITS), "train")
 
 
 def _kind(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcip.data.cache import cached, generated, quiet
@@ -57,7 +58,9 @@ def csv_rows(file: Path) -> datasets.Dataset:
 
 def parquet_rows(files: list[Path], columns: list[str] | None = None) -> datasets.Dataset:
     """Read parquet files of one schema, memory-mapped."""
-    names = [str(file) for file in files]
+    names = [str(file) for file, count in zip(files, parquet_counts(files), strict=True) if count]
+    if not names:
+        raise DataError(f"{files[0] if len(files) == 1 else files[0].parent} has no rows")
 
     def make(cache_dir: str, _: str) -> datasets.Dataset:
         return datasets.Dataset.from_parquet(names, cache_dir=cache_dir, columns=columns)
@@ -65,9 +68,29 @@ def parquet_rows(files: list[Path], columns: list[str] | None = None) -> dataset
     return cached(make, files, f"parquet {columns}")
 
 
+def parquet_counts(files: list[Path]) -> list[int]:
+    """The number of rows of each parquet file."""
+    counts = []
+    for file in files:
+        try:
+            counts.append(pq.read_metadata(file).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read {file}, it is cut off or no parquet file: {error}") from error
+    return counts
+
+
 def text_rows(files: list[Path]) -> datasets.Dataset:
     """Read text files, a row a line, as the column `text`, memory-mapped."""
-    names = [str(file) for file in files]
+    names = []
+    for file in files:
+        try:
+            with file.open(encoding="utf-8-sig") as lines:
+                if any(line.strip() for line in lines):
+                    names.append(str(file))
+        except (UnicodeDecodeError, OSError) as error:
+            raise DataError(f"cannot read {file} as UTF-8 text: {error}") from error
+    if not names:
+        raise DataError(f"{files[0] if len(files) == 1 else files[0].parent} holds no captions: the pool is empty")
 
     def make(cache_dir: str, _: str) -> datasets.Dataset:
         return datasets.Dataset.from_text(names, cache_dir=cache_dir, encoding="utf-8-sig")
@@ -113,12 +136,13 @@ def _one_csv(files: list[Path], root: Path) -> Source:
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:5])
         raise DataError(f"{root} holds {len(files)} CSV files ({names}): give the path of the one you mean")
-    return Source(csv_rows(files[0]), files[0].name, files[0].parent)
+    rows = csv_rows(files[0])
+    return Source(rows, files[0].name, files[0].parent, ((split_of(files[0], root), len(rows)),))
 
 
 def _parquet(files: list[Path], root: Path) -> Source:
     rows = parquet_rows(files)
-    splits = tuple((split_of(file, root), pq.read_metadata(file).num_rows) for file in files)
+    splits = tuple((split_of(file, root), count) for file, count in zip(files, parquet_counts(files), strict=True))
     return Source(rows, _name(files, root), root, splits)
 
 

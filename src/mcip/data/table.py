@@ -135,7 +135,8 @@ def read_table(source: str | Path, split: str | None = None, columns: dict[str, 
             a .parquet file, or a folder or glob of them;
             a webdataset .tar file, or a folder or glob of them (.txt: caption, .cls: label, .json: the other columns);
             a data set of the hub, "owner/name" or "owner/name:configuration".
-        split: Keep this split only. "valid" and "validation" are the same as "val".
+        split: Keep this split only. "valid" and "validation" are the same as "val". Without a column `split`, the split
+            is told by a folder above the files or by the first word of the file's name, else it is "train".
         columns: Our column names to the source's, for example {"label": "shape", "captions": "title"}. Columns are
             image, label, captions (a list, one text, or in CSV a JSON list), caption (one text), split and id; only
             image is required.

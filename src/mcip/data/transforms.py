@@ -96,7 +96,7 @@ class ImageTransform:
         factors = 1 + JITTER * (2 * draws[:, 3:] - 1)
         result = torch.empty(len(pixels), 3, self.size, self.size, device=pixels.device)
         # On a CPU a few images at a time, so that they stay in its cache from the crop to the clamp.
-        step = len(pixels) if pixels.is_cuda else max(1, _CACHED_VALUES // (3 * self.size**2))
+        step = max(1, _CACHED_VALUES // (3 * self.size**2)) if pixels.device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), max(1, step)):
             part = slice(start, start + step)
             cropped = _crop_and_flip(pixels[part], corners[part], flip[part], self.size)
@@ -168,7 +168,7 @@ def jitter_and_normalise(
     """
     batch, _, height, width = pixels.shape
     device = pixels.device
-    values = pixels.to(torch.float32).view(batch, 3, height * width)
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format).view(batch, 3, height * width)
     luma = torch.tensor(_LUMA, device=device)
     centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     brightness, contrast, saturation = factors.to(device, torch.float32).unbind(1)
@@ -180,7 +180,7 @@ def jitter_and_normalise(
     # A grey offset is left as it is by the saturation step, since the luma weights sum to (almost) one.
     shift = ((1 - contrast) * mean_luma).view(-1, 1) * colour.sum(dim=2)
     offset = (shift - centre) / scale
-    result = torch.empty_like(pixels, dtype=torch.float32) if out is None else out
+    result = torch.empty(pixels.shape, device=device) if out is None else out
     flat = result.view(batch, 3, height * width)
     torch.bmm(matrix, values, out=flat)
     flat.add_(offset.unsqueeze(2))

@@ -45,9 +45,9 @@ class Session:
 
     def images(self, table: Table, task: Task) -> Embeddings:
         """The embeddings of a table's images."""
-        name = f"images-{table.images_fingerprint[:16]}-{self.model.fingerprint[:16]}-{task.transform}"
+        folder = self.store / images_name(table, self.model.fingerprint, task.transform)
         return embed_images(
-            table, self.model, self.store / name, transform=task.transform, batch_size=self.batch_size,
+            table, self.model, folder, transform=task.transform, batch_size=self.batch_size,
             workers=self.workers, precision=self.precision, max_unreadable=self.max_unreadable,
         )  # fmt: skip
 
@@ -64,6 +64,11 @@ class Session:
         ).array()
 
 
+def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
+    """The name, within a session's store, of the folder with a model's embeddings of a table's images."""
+    return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}"
+
+
 def measure(session: Session, task: Task) -> dict[str, float]:
     """The metrics of a task, as shares from 0 to 1.
 
@@ -76,23 +81,34 @@ def measure(session: Session, task: Task) -> dict[str, float]:
 def data_hash(task: Task) -> str:
     """What identifies the rows a task is measured on."""
     splits = [task.split] if task.index_split is None else [task.split, task.index_split]
-    return "-".join(_read(task, split).fingerprint[:16] for split in splits)
+    return "-".join(task_table(task, split).fingerprint[:16] for split in splits)
 
 
-def _read(task: Task, split: str | None) -> Table:
+def task_table(task: Task, split: str | None) -> Table:
+    """The table of a task, its label column as the task names it."""
     return read_table(task.data, split=split, columns=None if task.label == "label" else {"label": task.label})
 
 
 def _labelled(session: Session, task: Task, split: str | None) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """Vectors and labels of the rows that have a label and could be read."""
-    table = _read(task, split)
+    table = task_table(task, split)
     embeddings = session.images(table, task)
+    rows, labels = labelled_rows(task, table, embeddings)
+    return embeddings.array()[rows], labels
+
+
+def labelled_rows(task: Task, table: Table, embeddings: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """The rows of `embeddings` whose image has a label in `table`, and these labels.
+
+    Raises:
+        DataError: No image has one.
+    """
     label_of = dict(zip(table.ids, table.labels, strict=True))
     labels = [label_of[image] for image in embeddings.ids]
-    known = np.array([label is not None for label in labels], bool)
-    if not known.any():
+    rows = np.array([row for row, label in enumerate(labels) if label is not None], np.int64)
+    if not len(rows):
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a {task.label}.")
-    return embeddings.array()[known], np.array([label for label in labels if label is not None])
+    return rows, np.array([label for label in labels if label is not None])
 
 
 def _image_to_image(session: Session, task: Task) -> dict[str, float]:
@@ -132,7 +148,7 @@ def _zero_shot(session: Session, task: Task) -> dict[str, float]:
 
 def _pairs(session: Session, task: Task) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Vectors of images and of captions, and the place of each caption's image."""
-    table = _read(task, task.split)
+    table = task_table(task, task.split)
     embeddings = session.images(table, task)
     place = {image: index for index, image in enumerate(embeddings.ids)}
     captions = [

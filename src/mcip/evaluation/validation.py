@@ -8,12 +8,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mcip.data import Pixels, Table
+from mcip.data import Pixels, Table, read_table
 from mcip.device import Precision, autocast
 from mcip.embed import encode_pixels
-from mcip.errors import DataError
+from mcip.errors import ConfigError, DataError
 from mcip.metrics import cross_modal_recall, retrieval_map
 from mcip.models import Model
+
+
+def validation_table(data: str, split: str | None, validation: str | None, validation_split: str | None) -> Table:
+    """The table to validate on while the rows `split` of `data` are trained on; see `mcip.tune`.
+
+    Raises:
+        ConfigError: There is none, or it would be trained on as well.
+    """
+    if validation is not None:
+        return read_table(validation, split=validation_split)
+    if validation_split is None:
+        raise ConfigError(
+            "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
+        )
+    if split in (None, validation_split):
+        raise ConfigError(
+            f"The rows to validate on, those of the split {validation_split!r}, would be trained on as well: "
+            "pass --split with the one to train on."
+        )
+    return read_table(data, split=validation_split)
 
 
 class Validation:
@@ -42,7 +62,8 @@ class Validation:
         self.labels = np.array([label or "" for label in table.labels])
         captions = [(caption, row) for row, own in enumerate(table.captions) for caption in own]
         self.captions = [caption for caption, _ in captions]
-        repeated = len(set(self.labels)) < len(self.labels)
+        labelled = self.labels[self.labels != ""]
+        repeated = len(set(labelled)) < len(labelled)
         if not captions and (trained == "text" or not repeated):
             need = "captions" if trained == "text" else "captions, or classes with two images or more"
             raise DataError(f"{table.name} has nothing to validate on: it needs {need}.")

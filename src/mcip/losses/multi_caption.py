@@ -82,5 +82,5 @@ class MultiCaptionArcMargin(nn.Module):
 
 def _least_likely(surprisal: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
     """max_j (1 - t_ij) * surprisal_ij of each image with captions, 0 for the others."""
-    share = targets / counts.clamp(min=1)[:, None]
+    share = targets.to(surprisal.dtype) / counts.clamp(min=1)[:, None]
     return ((1 - share) * surprisal).amax(1) * (counts > 0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from mcip.topk import Array, blocks
 
-_BLOCK_VALUES = 4_000_000
+_BLOCK_VALUES = 6_000_000
 
 
 def block_rows(gallery_size: int) -> int:
-    """Queries per block, so that their similarities to the whole gallery take about 16 MB."""
+    """Queries per block, so that their similarities to the whole gallery take about 24 MB."""
     return max(16, _BLOCK_VALUES // max(1, gallery_size))
 
 
@@ -52,8 +54,14 @@ def _positions(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sorted(values: Tensor) -> Tensor:
-    # NumPy's sort is vectorised: on CPU it takes a tenth of torch's time, which also returns the order.
-    return torch.from_numpy(np.sort(values.numpy(), 1)) if values.device.type == "cpu" else values.sort(1).values
+    if values.device.type != "cpu":
+        return values.sort(1).values
+    # NumPy's sort is vectorised and takes a tenth of the time of torch's, which also returns the order.
+    out = values.numpy().copy()
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda rows: rows.sort(axis=1), np.array_split(out, threads)))
+    return torch.from_numpy(out)
 
 
 def _distinct_keys(scores: Tensor) -> Tensor:

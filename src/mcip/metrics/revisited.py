@@ -1,4 +1,4 @@
-"""The protocol of the revisited Oxford and Paris benchmarks: easy, hard and junk images, trapezoid average precision."""
+"""Revisited Oxford and Paris: easy, hard and junk images, trapezoid average precision."""
 
 from __future__ import annotations
 

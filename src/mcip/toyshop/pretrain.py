@@ -18,11 +18,11 @@ from mcip.toyshop.tables import Slice, write_slice
 
 BASE = Path(__file__).parent / "base"
 # Streams of products: pretraining has its own, so that no product of the demo is in it.
-TRAIN = Slice("train", stream=1, products=36_000, captions=4)
-VALIDATION = Slice("val", stream=2, products=1_000, captions=1)
+TRAIN = Slice("pretraining", stream=1, products=36_000, captions=4)
+VALIDATION = Slice("pretraining-val", stream=2, products=1_000, captions=1)
 
 
-def main(out: str = "runs/toyshop-base", steps: int = 1800) -> None:
+def main(out: str = "runs/toyshop-base", steps: int = 1000) -> None:
     """Draw the pictures, pretrain, and write the weights in half precision with the record of how they were made."""
     start = time.time()
     folder = Path(out)

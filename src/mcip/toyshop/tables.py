@@ -41,18 +41,20 @@ class Slice:
     Two slices with different streams have no product in common.
 
     Attributes:
-        split: The name of the split.
+        name: What it is for; part of its products' names.
         stream: Seeds the products, their views and their captions.
         products: How many products.
         pictures: Pictures per product.
         captions: Captions per picture.
+        splits: The splits of a product's pictures, in turn.
     """
 
-    split: str
+    name: str
     stream: int
     products: int
     pictures: int = 1
     captions: int = 0
+    splits: tuple[str, ...] = ("train",)
 
 
 def write_slice(part: Slice, path: Path) -> Path:
@@ -64,7 +66,7 @@ def write_slice(part: Slice, path: Path) -> Path:
         return path
     with (
         ProcessPoolExecutor(os.cpu_count()) as pool,
-        progress(f"draw {part.split}", part.products, "products") as advance,
+        progress(f"draw {part.name}", part.products, "products") as advance,
     ):
         rows: list[dict[str, Any]] = []
         for drawn in pool.map(draw_product, _parts(part), range(part.products), chunksize=32):
@@ -84,7 +86,7 @@ def draw_product(part: Slice, number: int) -> list[dict[str, Any]]:
     """The rows of one product of a slice."""
     rng = np.random.default_rng([part.stream, number])
     product = sample_product(rng)
-    name = f"{part.split}-{part.stream}-{number:06d}"
+    name = f"{part.name}-{number:05d}"
     rows = []
     for picture in range(part.pictures):
         view = sample_view(rng)
@@ -95,7 +97,7 @@ def draw_product(part: Slice, number: int) -> list[dict[str, Any]]:
                 "image": {"bytes": file.getvalue(), "path": None},
                 "label": name,
                 "captions": [sample_caption(product, view.scene, rng) for _ in range(part.captions)],
-                "split": part.split,
+                "split": part.splits[picture % len(part.splits)],
                 "id": f"{name}-{picture}",
                 "shape": product.shape,
                 "colour_shape": f"{product.colours[0]} {product.shape}",

@@ -1,6 +1,10 @@
 """The training loop that tuning and realignment share."""
 
-from mcip.training.fit import CHECKPOINTS, TENSORBOARD, Fit, FitSettings, Group, Objective, fit
+from mcip.training.fit import CHECKPOINTS, Fit, FitSettings, Group, Objective, fit
+from mcip.training.log import METRICS, TENSORBOARD
 from mcip.training.order import EpochOrder
 
-__all__ = ["CHECKPOINTS", "TENSORBOARD", "EpochOrder", "Fit", "FitSettings", "Group", "Objective", "fit"]
+# What a run's folder holds beside its result: how it went, which differs from run to run.
+LOGS = (CHECKPOINTS, METRICS, TENSORBOARD)
+
+__all__ = ["CHECKPOINTS", "LOGS", "TENSORBOARD", "EpochOrder", "Fit", "FitSettings", "Group", "Objective", "fit"]

@@ -13,8 +13,9 @@ from mcip.errors import ArtefactError
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, and dicts and lists of them), whole or not at all."""
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    # Through a Python file a full disk is reported as such; torch's own writer hides the reason.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

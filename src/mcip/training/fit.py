@@ -26,7 +26,7 @@ from mcip.training.checkpoint import copy_into, load_checkpoint, save_checkpoint
 from mcip.training.log import MetricsLog
 
 Batch: TypeAlias = Any
-CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+CHECKPOINTS = "checkpoints"
 LATEST, BEST = "latest.pt", "best.pt"
 
 
@@ -46,12 +46,14 @@ class Objective(Protocol):
     modules: dict[str, nn.Module]
     groups: list[Group]
     tensors: dict[str, torch.Tensor]
+    # Images that could not be read so far: id to reason. It is kept in checkpoints.
+    unreadable: dict[str, str]
 
     def batches(self, steps: range) -> Iterator[Batch]:
         """One batch per step."""
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Scalars by name; `loss` is minimised, the others are logged."""
+        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing of the batch could be read."""
 
     def after_step(self) -> None:
         """Called after each optimiser step."""
@@ -125,6 +127,8 @@ class _Loop:
     def __init__(self, objective: Objective, folder: Path, settings: FitSettings) -> None:
         if settings.steps < 1:
             raise ConfigError(f"There are {settings.steps} steps to train: ask for at least 1.")
+        if settings.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every is {settings.checkpoint_every}: it is a number of steps, 1 or more.")
         self.objective, self.folder, self.settings = objective, folder, settings
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
@@ -164,15 +168,16 @@ class _Loop:
                     self._step(step, batch)
                     self.done.steps = step + 1
                     bar(settings.per_step)
-                    if self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps:
-                        values = self._mean_losses()
-                        seconds, since = time.perf_counter() - since, time.perf_counter()
-                        rate = settings.log_every * settings.per_step / seconds
+                    logged = self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps
+                    if logged and self.recent:
+                        rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
+                        values, since = self._mean_losses(), time.perf_counter()
                         log.write(self.done.steps, {**values, "lr": self._lr(), f"{settings.unit}_per_second": rate})
                         bar(0, f"loss {values['loss']:.3f}")
                     if settings.validate_every and self.done.steps % settings.validate_every == 0:
+                        began = time.perf_counter()
                         self._validate(log)
-                        since = time.perf_counter()
+                        since += time.perf_counter() - began
                     if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
                         self._checkpoint()
         finally:
@@ -187,10 +192,11 @@ class _Loop:
         for group, own in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
             group["lr"] = own.lr * factor
         torch.manual_seed(settings.seed * 1_000_003 + step)
-        torch.manual_seed(settings.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         with self.accelerator.autocast():
             losses = self.objective.losses(batch, generator)
+        if not losses:
+            return
         self.accelerator.backward(losses["loss"])
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.accelerator.unscale_gradients()
@@ -254,6 +260,7 @@ class _Loop:
             "best_step": self.done.best_step,
             "best_score": self.done.best_score,
             "validation": self.done.validation,
+            "unreadable": self.objective.unreadable,
         }
         save_checkpoint(self.folder / LATEST, state)
 
@@ -263,6 +270,7 @@ class _Loop:
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.objective.unreadable.update(state["unreadable"])
         self.done = Fit(state["step"], state["best_step"], state["best_score"], state["validation"])
         console.print(f"Going on from step {self.done.steps} of {self.settings.steps}.")
 

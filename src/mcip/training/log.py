@@ -7,16 +7,27 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from mcip.artefacts import atomic_write, explain_full_disk
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
 
 class MetricsLog:
     """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it goes on from is dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "metrics.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        self.path.write_text("".join(kept), encoding="utf-8")
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        """Open the log.
+
+        Args:
+            folder: Where the files lie.
+            step: The step of the checkpoint that training goes on from; 0 where it starts, and everything is dropped.
+        """
+        self.path = folder / METRICS
+        kept = [line for line in self._lines() if 0 < step >= json.loads(line)["step"]]
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+        with explain_full_disk(self.path):
+            self.writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else 0)
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
@@ -26,12 +37,18 @@ class MetricsLog:
         return [line for line in lines if line.endswith("}\n")]
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` under `step`."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+        """Record `values` under `step`.
+
+        Raises:
+            ArtefactError: The disk is full.
+        """
+        with explain_full_disk(self.path):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush what TensorBoard has buffered."""
-        self.writer.close()
+        with explain_full_disk(self.path):
+            self.writer.close()

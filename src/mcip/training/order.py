@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.errors import ConfigError
+
 
 class EpochOrder:
     """Every epoch visits every row at most once, in an order drawn from (seed, epoch); an incomplete last batch is left out.
@@ -17,6 +19,13 @@ class EpochOrder:
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        """Set the order.
+
+        Raises:
+            ConfigError: The batch size is below 1.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: a step needs at least 1 row.")
         self.rows = rows
         self.seed = seed
         self.batch_size = min(batch_size, rows)

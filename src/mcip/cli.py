@@ -1,0 +1,257 @@
+"""The command `mcip`: sub-commands, flags and YAML keys made from the signatures and docstrings of the stages."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import shutil
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+import mcip
+from mcip.errors import McipError
+from mcip.signatures import signature_of, summary_of
+
+COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "demo")
+# Parameters of many stages that change how it is computed rather than what comes out.
+_COMPUTING = frozenset(
+    {
+        "workers", "device", "precision", "max_unreadable", "cache_gb", "grad_checkpointing", "checkpoint_every",
+        "image_block", "shard_rows", "embed_batch_size",
+    }
+)  # fmt: skip
+_INTERRUPTED = 130
+
+
+class UsageError(McipError):
+    """The command line or its configuration file is wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The arguments; those of the process if none are given.
+
+    Returns:
+        The exit code: 0, 1 for an error that a stage reports, 2 for wrong usage, 130 for an interruption.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("MCIP_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        if not arguments or arguments[0].startswith("-"):
+            _main_parser().parse_args(arguments or ["--help"])
+        command, parameters = parse(arguments)
+        made = getattr(mcip, command)(**parameters)
+    except UsageError as error:
+        return _fail(error, 2)
+    except McipError as error:
+        if debug:
+            raise
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        return _INTERRUPTED
+    for path in made if isinstance(made, list) else [made]:
+        print(path)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Turn the arguments into the name of a stage and its parameters.
+
+    Raises:
+        UsageError: There is no such command, flag or YAML key, or a value is missing or has the wrong type.
+    """
+    command = arguments[0]
+    if command not in COMMANDS:
+        raise UsageError(f"unknown command {command!r}{_nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}.")
+    parser = _Parser(command)
+    try:
+        parsed = parser.parse_args(parser.tidy(arguments[1:]))
+    except (UsageError, argparse.ArgumentError) as error:
+        message = parser.explain(error) if isinstance(error, argparse.ArgumentError) else str(error)
+        raise UsageError(f"{message}\n`mcip {command} --help` lists the parameters.") from error
+    return command, {name: value for name, value in parsed.as_dict().items() if name in parser.types}
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Shows the type of a value as its placeholder, and the default after the help."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = [super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n")]
+        return "\n\n".join(paragraphs)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # jsonargparse gives lists a second flag, `--model+`; here a flag is repeated instead.
+        flags = super()._format_action_invocation(action).split(", ")
+        return ", ".join(flag for flag in flags if "+" not in flag)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        known = action.default not in (None, argparse.SUPPRESS)
+        return (action.help or "") + (" [%(default)s]" if known else "")
+
+
+class _Parser(ArgumentParser):
+    """The parser of one sub-command."""
+
+    def __init__(self, command: str) -> None:
+        function = signature_of(command)
+        explained = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        super().__init__(
+            prog=f"mcip {command}",
+            usage=f"mcip {command} [--config FILE.yaml] [--PARAMETER VALUE ...]",
+            description=explained.description,
+            formatter_class=_Formatter,
+            exit_on_error=False,
+        )
+        help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
+        groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
+        self.types: dict[str, Any] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            self.types[name] = parameter.annotation
+            required = parameter.default is parameter.empty
+            group = groups["required" if required else "computing" if name in _COMPUTING else "optional"]
+            given = {"required": True} if required else {"default": parameter.default}
+            group.add_argument(
+                f"--{name}",
+                type=parameter.annotation,
+                help=help_of[name],
+                metavar=_metavar(parameter.annotation),
+                **given,
+            )
+        self.add_argument(
+            "--config", action="config", metavar="FILE.yaml", help="Parameters by name; flags override its values."
+        )
+        printing = next(action for action in self._actions if "--print_config" in action.option_strings)
+        printing.help = "Print the parameters as YAML for --config, those given filled in, and stop."
+        printing.metavar = "\b"
+
+    def tidy(self, arguments: Sequence[str]) -> list[str]:
+        """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
+
+        Flags may have hyphens or underscores, list flags several values or several occurrences, and switches no value.
+
+        Raises:
+            UsageError: There is no such flag or YAML key, or a flag has too many values.
+        """
+        lists: dict[str, list[str]] = {}
+        first: list[str] = []
+        flags: list[str] = []
+        last: list[str] = []
+        for flag, values in _by_flag(arguments):
+            name = flag.removeprefix("--").replace("-", "_")
+            if flag == "-h" or name == "help":
+                return ["--help"]
+            if not flag:
+                raise UsageError(f"unexpected argument {values[0]!r}: parameters are given as --NAME VALUE.")
+            if name not in (*self.types, "config", "print_config"):
+                raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
+            if _is_list(self.types.get(name)):
+                lists.setdefault(name, []).extend(values)
+                continue
+            if len(values) > 1:
+                raise UsageError(f"{flag} takes one value, not {len(values)}: {' '.join(values)}")
+            if name == "config" and values:
+                self._check_keys(Path(values[0]))
+            if self.types.get(name) is bool and not values:
+                values = ["true"]
+            (first if name == "config" else last if name == "print_config" else flags).append(
+                "=".join([f"--{name}", *values])
+            )
+        return [*first, *flags, *(f"--{name}={json.dumps(values)}" for name, values in lists.items()), *last]
+
+    def explain(self, error: argparse.ArgumentError) -> str:
+        """What is wrong with a value, by the name and the type of its parameter."""
+        message = str(error)
+        name = message.removeprefix('Parser key "').partition('"')[0]
+        if name not in self.types or "Got value: " not in message:
+            return message
+        value = message.rpartition("Got value: ")[2]
+        return f"--{name} takes {_metavar(self.types[name])}, not {value}{_nearest(value, _choices(self.types[name]))}"
+
+    def _check_keys(self, path: Path) -> None:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"cannot read {path}: {error}") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"{path} holds no parameters: write one `name: value` a line.")
+        for key in content:
+            if key not in self.types:
+                raise UsageError(f"unknown key {key!r} in {path}{_nearest(str(key), self.types)}")
+
+
+def _main_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mcip",
+        usage="mcip COMMAND [--PARAMETER VALUE ...]",
+        description=mcip.__doc__.partition("\n")[0] if mcip.__doc__ else None,
+        epilog="`mcip COMMAND --help` lists the parameters of a command.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mcip {mcip.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error (also: MCIP_DEBUG=1)")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        commands.add_parser(command, help=summary_of(command))
+    return parser
+
+
+def _by_flag(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each flag with the values that follow it; a value may be attached with "="."""
+    flag, values = "", list[str]()
+    for argument in arguments:
+        if argument.startswith("--") or argument == "-h":
+            if flag or values:
+                yield flag, values
+            flag, separator, value = argument.partition("=")
+            values = [value] if separator else []
+        else:
+            values.append(argument)
+    if flag or values:
+        yield flag, values
+
+
+def _metavar(annotation: Any) -> str:
+    """The placeholder of a value in the help text, as in INT or {gpr-ft,mcip}."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    if choices := _choices(annotation):
+        return "{" + ",".join(choices) + "}"
+    if typing.get_origin(annotation) is list:
+        return f"{_metavar(parts[0])} ..."
+    if parts:
+        return _metavar(parts[0])
+    return {str: "TEXT", bool: "{true,false}"}.get(annotation, annotation.__name__.upper())
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(typing.get_origin(part) is list for part in (annotation, *typing.get_args(annotation)))
+
+
+def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    found = get_close_matches(word, known, n=1)
+    return f"; did you mean {prefix + found[0]!r}?" if found else ""
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,107 @@
+"""Report: the results of several models as tables, plots, neighbour grids and one page to show around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from mcip.artefacts import atomic_write, write_json
+from mcip.errors import ConfigError, McipError
+from mcip.progress import console
+from mcip.reporting import plots, table
+from mcip.reporting.comparison import Comparison, read_results
+from mcip.reporting.grids import Grid, neighbour_grid
+from mcip.reporting.mined import Mined, read_mined
+from mcip.reporting.page import page
+
+_TEXTS: dict[str, Callable[[Comparison], str]] = {
+    "report.csv": table.as_csv,
+    "report.md": table.as_markdown,
+    "report.tex": table.as_latex,
+}
+
+
+def report(
+    results: list[str],
+    out: Path,
+    *,
+    baseline: str | None = None,
+    captions: Path | None = None,
+    images: str | None = None,
+    queries: int = 6,
+    neighbours: int = 8,
+) -> Path:
+    """Compare the results of `mcip evaluate`: tables, plots, and one self-contained HTML file. No model is loaded.
+
+    Neighbour grids need the images and the embeddings that `mcip evaluate` kept; where they are gone, the page says so.
+
+    Args:
+        results: The results files, one JSON per model.
+        out: The folder for report.html, report.json, report.md, report.csv, report.tex, and the plots as PNG and SVG.
+        baseline: The name of the model that the others are compared to; the first one if not given.
+        captions: What `mcip mine` wrote, to show how many captions each image got, and examples.
+        images: The table that was mined for; looked for among the tables of the tasks if not given.
+        queries: Queries per neighbour grid; 0 for no grids.
+        neighbours: Images per row of a neighbour grid.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ArtefactError: A results file or the captions artefact cannot be read.
+        ConfigError: The results cannot be compared, or a parameter is out of range.
+    """
+    if queries < 0 or neighbours < 1:
+        raise ConfigError(f"queries is {queries} and neighbours {neighbours}: use at least 0 queries and 1 neighbour.")
+    comparison = Comparison.of([read_results(path) for path in results], baseline)
+    out = Path(out)
+    mined = None if captions is None else read_mined(Path(captions), _tables(comparison, images))
+    write_json(out / "report.json", {"rows": table.rows(comparison)})
+    for name, render in _TEXTS.items():
+        _write(out / name, render(comparison))
+    _plot(comparison, mined, out)
+    grids, notes = _grids(comparison, queries, neighbours)
+    _write(out / "report.html", page(comparison, grids, notes, mined))
+    Console().print(table.as_text(comparison))
+    for note in notes:
+        console.print(note, markup=False)
+    console.print(f"The report is {out / 'report.html'}.", markup=False)
+    return out / "report.html"
+
+
+def _tables(comparison: Comparison, images: str | None) -> list[str]:
+    return [images] if images is not None else [one.task.data for one in comparison.tasks.values()]
+
+
+def _plot(comparison: Comparison, mined: Mined | None, out: Path) -> None:
+    figures = {
+        "teaser": plots.teaser(comparison),
+        "captions": None if mined is None else plots.caption_histogram(mined.images_by_count),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            plots.save(figure, out, name)
+
+
+def _grids(comparison: Comparison, queries: int, neighbours: int) -> tuple[list[Grid], list[str]]:
+    """A grid per image-to-image task, and a sentence for each that had to be left out."""
+    tasks = comparison.of_kind("i2i")
+    if not tasks or queries == 0:
+        return [], []
+    after = comparison.best_other
+    if after is None:
+        return [], ["There is no neighbour grid: it takes two models to compare their rankings."]
+    grids, notes = [], []
+    for task in tasks:
+        try:
+            grids.append(neighbour_grid(comparison, task, after, queries, neighbours))
+        except McipError as error:
+            notes.append(f"The neighbour grid of {task} is left out. {error}")
+    return grids, notes
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,175 @@
+"""The report as one self-contained HTML file: it loads nothing, runs no script, and follows light and dark mode."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from importlib import resources
+
+from mcip.evaluation.tasks import Kind
+from mcip.reporting import plots
+from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, number, signed
+from mcip.reporting.galleries import grid_section, mined_section, themed
+from mcip.reporting.grids import Grid
+from mcip.reporting.markup import Html, tag
+from mcip.reporting.mined import Mined
+from mcip.reporting.protocol import made_section
+from mcip.reporting.table import Cell, caption, cells, columns, groups
+
+# No address but the data in the file itself may be loaded.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mined: Mined | None) -> str:
+    """Draw the page.
+
+    Args:
+        comparison: The results.
+        grids: The neighbour grids.
+        notes: Sentences about what was left out.
+        mined: The mined captions to show, if any.
+
+    Returns:
+        HTML.
+    """
+    title, summary = headline(comparison)
+    style = resources.files("mcip.reporting").joinpath("page.css").read_text(encoding="utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{title} - mcip report"),
+        tag("style", Html(style)),
+    )
+    body = tag(
+        "body",
+        tag("header", tag("p", "mcip report", class_="eyebrow"), tag("h1", title), tag("p", summary, class_="summary")),
+        tag(
+            "main",
+            _tiles(comparison),
+            _table_section(comparison),
+            _teaser_section(comparison),
+            *(grid_section(grid) for grid in grids),
+            *(tag("p", note, class_="note") for note in notes),
+            mined_section(mined) if mined else None,
+            made_section(comparison),
+        ),
+        tag("footer", tag("p", f"Made by mcip {importlib.metadata.version('mcip')} from the results files alone.")),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def headline(comparison: Comparison) -> tuple[str, str]:
+    """What the best model gains over the baseline: a line, and a sentence or two more."""
+    best, baseline = comparison.best_other, comparison.baseline
+    if best is None:
+        several = len(comparison.models) > 1
+        why = (
+            "No other model was measured at the same tasks."
+            if several
+            else "There is no second model to compare it to."
+        )
+        return f"What {baseline} reaches", why
+    i2i = comparison.gain(best, comparison.of_kind("i2i"))
+    gain = comparison.gain(best) if i2i is None else i2i
+    assert gain is not None
+    where = f"over all {len(comparison.tasks)} tasks" if i2i is None else "in image-to-image retrieval"
+    verb = "gains" if gain > 0 else "loses"
+    title = f"{best} {verb} {abs(gain):.1f} points {'over' if gain > 0 else 'against'} {baseline} {where}"
+    if not round(gain, 1):
+        title = f"{best} equals {baseline} {where}"
+    kept = [
+        f"{KIND_WORDS[kind]} {_proper(signed(found))}"
+        for kind in KIND_WORDS
+        if kind != "i2i" and (found := comparison.gain(best, comparison.of_kind(kind))) is not None
+    ]
+    overall = f"mean over all tasks {_proper(signed(comparison.gain(best)))}"
+    return title, f"At the same time: {', '.join([*kept, overall])} points." if i2i is not None and kept else (
+        f"Best of {len(comparison.models) - 1} compared to {baseline}, by the mean over all tasks."
+    )  # fmt: skip
+
+
+def _proper(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _tiles(comparison: Comparison) -> Html:
+    tiles = [_tile(comparison, kind) for kind in KIND_WORDS if comparison.of_kind(kind)]
+    return tag("section", tiles, class_="tiles", aria_label="Means by kind of task")
+
+
+def _tile(comparison: Comparison, kind: Kind) -> Html:
+    tasks, best = comparison.of_kind(kind), comparison.best_other
+    metric = comparison.tasks[tasks[0]].headline
+    before = comparison.mean(comparison.baseline, tasks)
+    value = tag("p", tag("span", number(before)), class_="value")
+    foot = tag("p", comparison.baseline, class_="who")
+    if best is not None:
+        value = tag(
+            "p",
+            tag("span", number(before), class_="from"),
+            tag("span", " → ", class_="from"),
+            tag("span", number(comparison.mean(best, tasks))),
+            class_="value",
+        )
+        gain = tag("strong", _proper(signed(comparison.gain(best, tasks))) or "-")
+        foot = tag("p", gain, f" points, {comparison.baseline} → {best}", class_="who")
+    mean = f", mean of {len(tasks)} tasks" if len(tasks) > 1 else ""
+    name = tag("h2", KIND_WORDS[kind], tag("small", f"{METRIC_WORDS.get(metric, metric)} in %{mean}"))
+    return tag("div", name, value, foot, class_="tile")
+
+
+def _table_section(comparison: Comparison) -> Html:
+    shown = columns(comparison)
+    spans = groups(shown)
+    kinds = [tag("th", group, colspan=span, scope="colgroup" if group else None) for group, span in spans]
+    titles = [
+        tag("th", tag("span", column.title), tag("small", column.metric) if column.metric else None, scope="col")
+        for column in shown
+    ]
+    rows = [_row(comparison, model) for model in comparison.models]
+    table = tag(
+        "table",
+        tag("thead", tag("tr", tag("td"), kinds, class_="kinds"), tag("tr", tag("th", "model", scope="col"), titles)),
+        tag("tbody", rows),
+    )
+    scroller = tag("div", table, class_="scroll", role="region", tabindex=0, aria_label="Table of results")
+    return tag("section", tag("h2", "Results"), scroller, tag("p", caption(comparison), class_="caption"))
+
+
+def _row(comparison: Comparison, model: str) -> Html:
+    found = [_cell(cell) for cell in cells(comparison, model)]
+    return tag("tr", tag("th", model, _mark(comparison, model), scope="row"), found)
+
+
+def _mark(comparison: Comparison, model: str) -> Html | None:
+    return tag("small", "baseline") if model == comparison.baseline and len(comparison.models) > 1 else None
+
+
+def _cell(cell: Cell) -> Html:
+    value = tag("strong", cell.value) if cell.best else tag("span", cell.value)
+    difference = tag("small", _proper(cell.difference)) if cell.difference else None
+    return tag("td", value, difference, class_="best" if cell.best else None)
+
+
+def _teaser_section(comparison: Comparison) -> Html:
+    figures = []
+    for kind in plots.PANELS:
+        points = plots.panel_points(comparison, kind)
+        if points:
+            told = "; ".join(f"{model}: {across:.1f} and {up:.1f}" for model, (across, up) in points.items())
+            alt = f"Scatter plot of {KIND_WORDS[kind]} against image to image, in percent. {told}."
+            light, dark = (plots.panel(comparison, kind, theme) for theme in (plots.LIGHT, plots.DARK))
+            name = f"{KIND_WORDS[kind].capitalize()} against image to image"
+            figures.append(tag("figure", tag("figcaption", name), themed(light, dark, alt)))
+    title = tag("h2", "Image search against text")
+    if not figures:
+        missing = (
+            "No model was measured at image to image and also at text to image or zero-shot: there is nothing to plot."
+        )
+        return tag("section", title, tag("p", missing, class_="note"))
+    text = "Further right: better at finding images by images. Further up: better with text."
+    arrows = f" Arrows start at {comparison.baseline}." if len(comparison.models) > 1 else None
+    return tag("section", title, tag("p", text, arrows), tag("div", figures, class_="plots"))

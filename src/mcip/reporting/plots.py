@@ -1,0 +1,171 @@
+"""Plots: the scatter plots of the paper's teaser, and the histogram of mined captions."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mcip.artefacts import atomic_write
+from mcip.evaluation.tasks import HEADLINE, Kind
+from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison
+from mcip.reporting.labels import place_labels
+
+_MARKERS = "osD^vPX*hp"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot.
+
+    Attributes:
+        text: Labels and ticks.
+        grid: Grid lines and the frame.
+        baseline: The baseline's point, and the arrows.
+        models: The other models' points in turn, distinct for colour-blind eyes.
+        background: Behind the plot; "none" leaves it to the page.
+    """
+
+    text: str
+    grid: str
+    baseline: str
+    models: tuple[str, ...]
+    background: str
+
+
+PAPER = Theme("#1c2430", "#dfe3e8", "#6b7683", ("#0072b2", "#d55e00", "#009e73", "#b3478c", "#8a6d00"), "white")
+LIGHT = Theme(PAPER.text, PAPER.grid, PAPER.baseline, PAPER.models, "none")
+DARK = Theme("#e6e9ee", "#343c48", "#98a3b1", ("#56b4e9", "#ff9e4a", "#3fcf9f", "#e59ac8", "#e5cf4e"), "none")
+
+# The teaser's two panels: what stands on the y axis against image to image.
+PANELS: tuple[Kind, ...] = ("t2i", "zero-shot")
+
+
+def panel_points(comparison: Comparison, y: Kind) -> dict[str, tuple[float, float]]:
+    """The models that have all tasks of image to image and of kind `y`, each with its two means in percent."""
+    points = {}
+    for model in comparison.models:
+        across, up = comparison.mean(model, comparison.of_kind("i2i")), comparison.mean(model, comparison.of_kind(y))
+        if across is not None and up is not None:
+            points[model] = (across, up)
+    return points
+
+
+def panel(comparison: Comparison, y: Kind, theme: Theme) -> Figure:
+    """One panel of the teaser as a figure of its own."""
+    figure = _figure(4.6, 3.9, theme)
+    _draw_panel(figure.add_subplot(), comparison, y, theme)
+    return figure
+
+
+def teaser(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
+    """The paper's teaser: text to image and zero-shot against image to image, an arrow from the baseline to each model.
+
+    None where no model was measured at both kinds of a panel.
+    """
+    kinds = [y for y in PANELS if panel_points(comparison, y)]
+    if not kinds:
+        return None
+    figure = _figure(4.6 * len(kinds), 3.9, theme)
+    for place, y in enumerate(kinds, 1):
+        _draw_panel(figure.add_subplot(1, len(kinds), place), comparison, y, theme)
+    return figure
+
+
+def caption_histogram(images_by_count: Sequence[int], theme: Theme = PAPER) -> Figure:
+    """How many images got how many mined captions; `images_by_count[n]` images got n."""
+    figure = _figure(6.2, 2.9, theme)
+    axes = figure.add_subplot()
+    _style(axes, theme)
+    bars = axes.bar(range(len(images_by_count)), images_by_count, color=theme.models[0], width=0.82)
+    if images_by_count and images_by_count[0]:
+        bars[0].set_color(theme.models[1])
+        bars[0].set_hatch("///")
+        bars[0].set_edgecolor(theme.text)
+    if len(images_by_count) <= 25:
+        axes.bar_label(bars, [f"{n:,}" if n else "" for n in images_by_count], fontsize=7, color=theme.text, padding=2)
+    axes.margins(y=0.12)
+    axes.grid(axis="x", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("captions of an image")
+    axes.set_ylabel("images")
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as `name`.png and `name`.svg."""
+    for ending in ("png", "svg"):
+        with atomic_write(folder / f"{name}.{ending}") as path:
+            path.write_bytes(_rendered(figure, ending))
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as an SVG data URI."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_rendered(figure, "svg")).decode()
+
+
+def _rendered(figure: Figure, ending: str) -> bytes:
+    file = io.BytesIO()
+    # The same figure gives the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "mcip"}):
+        figure.savefig(file, format=ending, dpi=200, metadata={"Date": None} if ending == "svg" else {})
+    return file.getvalue()
+
+
+def _figure(width: float, height: float, theme: Theme) -> Figure:
+    figure = Figure((width, height), facecolor=theme.background, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.background)
+    axes.grid(color=theme.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.text, labelsize=9, length=0)
+    axes.spines[:].set_color(theme.grid)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.label.set(color=theme.text, size=10)
+    axes.yaxis.label.set(color=theme.text, size=10)
+
+
+def _draw_panel(axes: Axes, comparison: Comparison, y: Kind, theme: Theme) -> None:
+    points = panel_points(comparison, y)
+    _style(axes, theme)
+    axes.set_xlabel(_axis(comparison, "i2i"))
+    axes.set_ylabel(_axis(comparison, y))
+    start = points.get(comparison.baseline)
+    others = [model for model in comparison.models if model != comparison.baseline]
+    colours = {model: theme.models[place % len(theme.models)] for place, model in enumerate(others)}
+    for model, point in points.items():
+        marker = _MARKERS[others.index(model) % len(_MARKERS)] if model in colours else "o"
+        colour = colours.get(model, theme.baseline)
+        axes.plot(*point, marker, color=colour, markersize=8, markeredgecolor=theme.text, markeredgewidth=0.6, zorder=3)
+        if start is not None and model in colours:
+            arrow = {"arrowstyle": "-|>", "color": colour, "alpha": 0.65, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6}
+            axes.annotate("", point, start, arrowprops=arrow, zorder=2)
+    axes.set_xlim(_limits([across for across, _ in points.values()]))
+    axes.set_ylim(_limits([up for _, up in points.values()]))
+    place_labels(axes, points, {model: colours.get(model, theme.text) for model in points}, start)
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """Limits with room for labels around the values, at least 5 points apart: noise does not look like a difference."""
+    low, high = min(values), max(values)
+    room = 0.2 * (high - low) + max(1.0, (5.0 - (high - low)) / 2)
+    return low - room, high + room
+
+
+def _axis(comparison: Comparison, kind: Kind) -> str:
+    tasks = comparison.of_kind(kind)
+    name = f"{KIND_WORDS[kind]}, {METRIC_WORDS[HEADLINE[kind]]} in %"
+    return name if len(tasks) < 2 else f"{name}, mean of {len(tasks)} tasks"

@@ -1,0 +1,68 @@
+"""The section of the page that says how its numbers were made."""
+
+from __future__ import annotations
+
+import math
+
+from mcip.evaluation.tasks import Task
+from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, Measured
+from mcip.reporting.markup import Html, tag
+
+
+def made_section(comparison: Comparison) -> Html:
+    """Where the models come from, how each task was asked, and all metrics."""
+    models = [[result.model, result.source, result.fingerprint[:12], result.suite] for result in comparison.results]
+    tasks = [_protocol(one) for one in comparison.tasks.values()]
+    measured = [
+        [result.model, name, *_metrics(one)] for result in comparison.results for name, one in result.measured.items()
+    ]
+    asked = ["task", "kind", "data", "queries", "transform", "protocol"]
+    return tag(
+        "section",
+        tag("h2", "How it was made"),
+        tag("h3", "Models"),
+        _table("Models", ["model", "loaded from", "weights (SHA-256)", "suite"], models),
+        tag("h3", "Tasks"),
+        _table("Tasks", asked, tasks),
+        tag(
+            "details", tag("summary", "All metrics"), _table("All metrics", ["model", "task", "metrics in %"], measured)
+        ),
+        class_="made",
+    )
+
+
+def _protocol(one: Measured) -> list[str]:
+    task = one.task
+    return [task.name, KIND_WORDS[task.kind], task.data, _rows(task.split), task.transform, how_asked(task)]
+
+
+def _rows(split: str | None) -> str:
+    return "all rows" if split is None else f"split {split}"
+
+
+def how_asked(task: Task) -> str:
+    """What else defines a task's numbers, in words."""
+    if task.kind == "i2i":
+        own = "the query is left out of its own ranking" if task.exclude_self else "the query stays in its own ranking"
+        return f"classes: {task.label}; {own}"
+    if task.kind == "knn":
+        return f"classes: {task.label}; votes: {_rows(task.index_split)}"
+    if task.kind == "zero-shot":
+        return f"classes: {task.label}; templates: {', '.join(task.templates)}"
+    return "every caption is a query" if task.kind == "t2i" else "every image with captions is a query"
+
+
+def _metrics(one: Measured) -> list[str]:
+    values = {METRIC_WORDS.get(name, name): value for name, value in one.metrics.items()}
+    return [
+        ", ".join(
+            f"{name} {100 * value:.2f}" if math.isfinite(value) else f"{name} -" for name, value in values.items()
+        )
+    ]
+
+
+def _table(name: str, heads: list[str], rows: list[list[str]]) -> Html:
+    head = tag("thead", tag("tr", [tag("th", text, scope="col") for text in heads]))
+    body = [tag("tr", tag("th", first, scope="row"), [tag("td", text) for text in rest]) for first, *rest in rows]
+    table = tag("table", head, tag("tbody", body), class_="facts")
+    return tag("div", table, class_="scroll", role="region", tabindex=0, aria_label=name)

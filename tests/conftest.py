@@ -1,0 +1,68 @@
+"""Fixtures that the tests of the stages share: a tiny model, tiny tables, a pool, mined captions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+from mcip import models
+from mcip.mine import mine
+from mcip.toyshop.tables import Slice, write_slice
+from tiny import CONFIG
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tables' cache lies in the tests' own folder, for the processes they start too."""
+    cache = tmp_path_factory.mktemp("datasets")
+    os.environ["HF_DATASETS_CACHE"] = str(cache)
+    datasets.config.HF_DATASETS_CACHE = cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """So small models are faster on one thread, and processes that compare results bit for bit use as many."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def base(shared: Path) -> Path:
+    """A model folder: a vision transformer of 32 pixels with random weights, 16 dimensions."""
+    return models.save(models.from_config(CONFIG, seed=1), shared / "base")
+
+
+@pytest.fixture(scope="session")
+def train(shared: Path) -> Path:
+    """8 products with 4 pictures of 2 captions each."""
+    return write_slice(Slice("train", stream=101, products=8, pictures=4, captions=2), shared / "train.parquet")
+
+
+@pytest.fixture(scope="session")
+def val(shared: Path) -> Path:
+    """5 products with 3 pictures of 1 caption each."""
+    return write_slice(Slice("val", stream=102, products=5, pictures=3, captions=1), shared / "val.parquet")
+
+
+@pytest.fixture(scope="session")
+def pool(shared: Path) -> Path:
+    """48 different captions in 52 lines."""
+    shapes, places = ("mug", "star", "fish", "ball"), ("on wood", "in the snow", "at night")
+    lines = [f"a {c} {s} {p}" for c in ("red", "blue", "green", "teal") for s in shapes for p in places]
+    path = shared / "pool.txt"
+    path.write_text("\n".join([*lines[:20], lines[3], lines[3], *lines[20:], lines[0], lines[47]]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def mined(shared: Path, base: Path, train: Path, pool: Path) -> Path:
+    """A captions artefact for `train`: the top 5, without the least similar 30 %."""
+    return mine(str(train), str(pool), shared / "mined", str(base), k=5, quantile=0.3)

@@ -1,0 +1,109 @@
+"""A model, tables and runs small enough for tests, and processes that are killed at a chosen moment."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mcip.training import LOGS
+
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {"size": 32, "resize_mode": "squash"},
+}
+_PRELOADED = ("mcip.embed", "mcip.mine", "mcip.tune", "mcip.align", "mcip.pretrain", "timm", "open_clip", "tiny")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file below `folder`, but for the logs of a training run."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in LOGS
+    }
+
+
+def start(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> multiprocessing.process.BaseProcess:
+    """Run `mcip.<stage>.<stage>(**arguments)` in a process of its own.
+
+    Args:
+        stage: The name of the stage.
+        arguments: Its arguments.
+        kill_at: Kill it with SIGKILL just before it does this one (counted from 1) of the things that make a file last or
+            appear: flushing it to the disk, replacing another.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    process = context.Process(target=_run, args=(stage, arguments, kill_at))
+    process.start()
+    return process
+
+
+def run(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> int:
+    """Run a stage as `start` does, to its end; its exit code, 0 or -SIGKILL."""
+    process = start(stage, arguments, kill_at)
+    process.join(120)
+    code = process.exitcode
+    assert code in (0, -signal.SIGKILL), f"{stage} ended with {code}"
+    return code
+
+
+def run_killed_over_and_over(stage: str, arguments: dict[str, Any]) -> int:
+    """Run a stage and kill it at the first moment, run it again and kill it at the second, until it ends by itself.
+
+    Returns:
+        How often it was killed.
+    """
+    kills = 0
+    while run(stage, arguments, kill_at=kills + 1) != 0:
+        kills += 1
+    return kills
+
+
+def run_killed_when(stage: str, arguments: dict[str, Any], reached: Callable[[], bool]) -> None:
+    """Run a stage and kill it as soon as `reached()`; it must not have ended before."""
+    process = start(stage, arguments)
+    while not reached():
+        assert process.is_alive(), f"{stage} ended too early, with {process.exitcode}"
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _run(stage: str, arguments: dict[str, Any], kill_at: int | None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if kill_at is not None:
+        _kill_at(kill_at)
+    getattr(importlib.import_module(f"mcip.{stage}"), stage)(**arguments)
+
+
+def _kill_at(moment: int) -> None:
+    count = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    os.fsync = counted(os.fsync)
+    for name in ("replace", "rename"):
+        setattr(Path, name, counted(getattr(Path, name)))
