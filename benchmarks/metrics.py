@@ -6,9 +6,10 @@ python benchmarks/metrics.py --only map captions
 
 `map` is full mAP at GPR1200's size (12,000 x 12,000 x 768) against a loop that ranks one query at a time, as the MCIP
 reference does (timed on some of the queries). `peers` compares with libraries at a size that they can hold; those that
-are not installed are left out. `knn` is 5,000 of 50,000 queries against 1,281,167 vectors, and the bare matrix products.
-`captions` is recall between 25,010 captions and 5,000 images. Expected on two idle cores: map 20 times the loop or more,
-knn 1.3 times the products or less, under 1 GB for map and captions. OMP_NUM_THREADS=1 steadies the ratios on busy ones.
+are not installed are left out. `knn` is 5,000 of 50,000 queries against 1,281,167 vectors, and the bare products.
+`captions` is recall between 25,010 captions and 5,000 images. Expected on two idle cores: map 20 times the loop or
+more, knn 1.3 times the products or less, under 1 GB for map and captions. OMP_NUM_THREADS=1 steadies the ratios where
+the cores are busy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from metric_peers import PEERS
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -89,6 +89,47 @@ def measure_map(quick: bool) -> dict[str, Any]:
         "map_largest_difference": error,
         "map_peak_gb": peak_gb(),
     }
+
+
+def torchmetrics(x: torch.Tensor, labels: NDArray[np.int64]) -> float:
+    from torchmetrics.retrieval import RetrievalMAP
+
+    target = torch.from_numpy(labels)
+    rows = torch.arange(len(x))[:, None].expand(-1, len(x))
+    return float(RetrievalMAP()(x @ x.T, target[:, None] == target, indexes=rows))
+
+
+def pytorch_metric_learning(x: torch.Tensor, labels: NDArray[np.int64]) -> float:
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from pytorch_metric_learning.utils.inference import CustomKNN
+
+    search = CustomKNN(CosineSimilarity(), batch_size=512)
+    calculator = AccuracyCalculator(
+        include=("mean_average_precision",), k=len(x), knn_func=search, device=torch.device("cpu")
+    )
+    target = torch.from_numpy(labels)
+    found = calculator.get_accuracy(x, target, x, target, ref_includes_query=False)
+    return float(found["mean_average_precision"])
+
+
+def open_metric_learning(x: torch.Tensor, labels: NDArray[np.int64]) -> float:
+    from oml.functional.metrics import calc_retrieval_metrics
+
+    target = torch.from_numpy(labels)
+    ranked = (x @ x.T).argsort(dim=1, descending=True)
+    relevant = [(target == label).nonzero()[:, 0] for label in target]
+    found = calc_retrieval_metrics(
+        list(ranked), relevant, cmc_top_k=(), precision_top_k=(), map_top_k=(len(x),), verbose=False
+    )
+    return float(found["map"][len(x)])
+
+
+PEERS: dict[str, Callable[[torch.Tensor, NDArray[np.int64]], float]] = {
+    "torchmetrics": torchmetrics,
+    "pytorch_metric_learning": pytorch_metric_learning,
+    "open_metric_learning": open_metric_learning,
+}
 
 
 def measure_peers(quick: bool) -> dict[str, Any]:

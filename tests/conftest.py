@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -27,6 +28,20 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def one_thread() -> None:
     """So small models are faster on one thread, and processes that compare results bit for bit use as many."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_config() -> dict[str, Any]:
+    """A vision transformer of 16 pixels and a text tower of 12 tokens, with all that makes preprocessing its own."""
+    return {
+        "model_cfg": {
+            "embed_dim": 8,
+            "quick_gelu": True,
+            "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16},
+            "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "resize_mode": "squash"},
+    }
 
 
 @pytest.fixture(scope="session")

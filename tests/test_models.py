@@ -197,6 +197,16 @@ def test_text_batches_do_not_change_the_result(tiny: Model) -> None:
         tiny.encode_texts("a cat")
 
 
+def test_towers_may_be_on_different_devices(config: dict[str, Any]) -> None:
+    model = models.from_config(config)
+    model.clip.get_submodule("visual").to("meta")
+    assert model.device.type == "meta"
+    tokens = config["model_cfg"]["text_cfg"]["context_length"]
+    model._tokenizer = lambda texts: torch.ones(len(texts), tokens, dtype=torch.int64)
+    assert model.encode_texts(["a cat"]).device.type == "cpu"
+    assert model.encode_images(pixels_for(model)).device.type == "meta"
+
+
 def test_every_parameter_is_in_one_tower_or_is_the_logit_scale(tiny_config: dict[str, Any]) -> None:
     for config in (tiny_config, TINY_SIGLIP):
         model = models.from_config(config)

@@ -40,7 +40,8 @@ def start(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> 
     Args:
         stage: The name of the stage.
         arguments: Its arguments.
-        kill_at: Kill it with SIGKILL just before it does this one (counted from 1) of the things that make a file last or
+        kill_at: Kill it with SIGKILL just before it does this one (counted from 1) of the things that make a file last
+            or
             appear: flushing it to the disk, replacing another.
     """
     context = multiprocessing.get_context("forkserver")
@@ -59,14 +60,14 @@ def run(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> in
     return code
 
 
-def run_killed_over_and_over(stage: str, arguments: dict[str, Any]) -> int:
-    """Run a stage and kill it at the first moment, run it again and kill it at the second, until it ends by itself.
+def run_killed_over_and_over(stage: str, arguments: dict[str, Any], stride: int) -> int:
+    """Run a stage and kill it at the first moment, again and kill it `stride` moments later, until it ends by itself.
 
     Returns:
         How often it was killed.
     """
     kills = 0
-    while run(stage, arguments, kill_at=kills + 1) != 0:
+    while run(stage, arguments, kill_at=1 + kills * stride) != 0:
         kills += 1
     return kills
 

@@ -2,9 +2,9 @@
 
     python examples/real_pictures/run.py DATA
 
-DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet. Everything goes to
-runs/real; started again, it goes on where it was. The hyper-parameters were chosen with `--sweep`, which trains without a fifth
-of the bird species and measures on validation splits only.
+DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
+Everything goes to runs/real; started again, it goes on where it was. The hyper-parameters were chosen with `--sweep`,
+which trains without a fifth of the bird species and measures on validation splits only.
 
 Takes: see docs/results.md, which holds the table this prints.
 """
@@ -33,7 +33,7 @@ METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
 class Recipe:
     """The hyper-parameters."""
 
-    pretrain_steps: int = 1500
+    pretrain_steps: int = 1200
     pretrain_batch_size: int = 256
     k: int = 20
     quantile: float = 0.25

@@ -51,8 +51,8 @@ def recaption(table: pa.Table, captions: list[list[str]]) -> pa.Table:
 def fashion_classes(table: pa.Table) -> pa.Table:
     """Fashion pictures with their class: the same brand (first word of the title) and the same "colour type for whom".
 
-    Titles alone give 1,166 classes with four pictures or more; this rule gives more classes and more pictures, without looking
-    at anything but a picture's own two captions. Classes with fewer than four pictures are left out.
+    Titles alone give 1,166 classes with four pictures or more; this rule gives more classes and more pictures, without
+    looking at anything but a picture's own two captions. Classes with fewer than four pictures are left out.
     """
     names = [f"{own[0].split()[0].lower()} {own[-1]}" for own in table["captions"].to_pylist()]
     count = Counter(names)
@@ -71,7 +71,9 @@ def birds(source: Path, held_out: bool | None) -> pa.Table:
     """cub100's train species: the held-out ones, the others, or all (None)."""
     table = read(source, "cub100", "train")
     species = sorted(set(table["label"].to_pylist()))
-    chosen = [name for index, name in enumerate(species) if held_out is None or (index % HELD_OUT_EVERY == 0) == held_out]
+    chosen = [
+        name for index, name in enumerate(species) if held_out is None or held_out == (index % HELD_OUT_EVERY == 0)
+    ]
     return table.filter(pc.is_in(table["label"], pa.array(chosen)))
 
 
@@ -80,7 +82,8 @@ def repeat(table: pa.Table, times: int) -> pa.Table:
     ids = table["id"].to_pylist()
     copies = [table]
     for number in range(1, times):
-        copies.append(table.set_column(table.schema.get_field_index("id"), "id", pa.array([f"{i}#{number}" for i in ids])))
+        renamed = pa.array([f"{name}#{number}" for name in ids])
+        copies.append(table.set_column(table.schema.get_field_index("id"), "id", renamed))
     return pa.concat_tables(copies)
 
 

@@ -1,7 +1,8 @@
 """Realign the text tower to a tuned, frozen image tower (Re-A; with GPR-FT before it, 2SFT).
 
-Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment", SISAP 2024.
-The images are embedded once; training then needs the text tower and the stored vectors, never the image tower.
+Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment",
+SISAP 2024. The images are embedded once; training then needs the text tower and the stored vectors, never the image
+tower.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ def align(
 ) -> Path:
     """Realign a model's text tower to its frozen image tower, with InfoNCE on captioned images (Re-A).
 
-    The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started again
-    with the same command, it goes on from its last checkpoint and ends with the same weights.
+    The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started
+    again with the same command, it goes on from its last checkpoint and ends with the same weights.
 
     Args:
-        data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is drawn.
+        data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is
+            drawn.
         out: The folder of the run: `model` in it is what open_clip loads.
         model: The model to realign: what `mcip.load` takes.
         split: Only the rows of this split.

@@ -131,8 +131,8 @@ class Artefact:
 
     Attributes:
         folder: Where it lies.
-        manifest: The content of `manifest.json`: `kind`, `made_from`, `complete`, `versions`, `files` (name to SHA-256), and
-            the facts its stage recorded.
+        manifest: The content of `manifest.json`: `kind`, `made_from`, `complete`, `versions`, `files` (name to
+            SHA-256), and the facts its stage recorded.
     """
 
     folder: Path

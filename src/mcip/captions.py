@@ -1,7 +1,8 @@
 """The captions artefact: unique mined captions, and per image the ids and similarities of its own.
 
-`captions.parquet` holds `caption`, its row being the caption's id; `images.parquet` holds per image `id`, `captions` (ids, best
-first) and `similarities` (cosine in the miner's space); `text-<model>` holds the embeddings of the captions by a model's text tower.
+`captions.parquet` holds `caption`, its row being the caption's id; `images.parquet` holds per image `id`, `captions`
+(ids, best first) and `similarities` (cosine in the miner's space); `text-<model>` holds the embeddings of the captions
+by a model's text tower.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class CaptionLookup:
         """The unique captions of a batch, and whose they are.
 
         Returns:
-            The ids of the T unique captions, and bool targets of shape (B, T): a caption mined for several images of the batch
-            is a positive of each of them.
+            The ids of the T unique captions, and bool targets of shape (B, T): a caption mined for several images of
+            the batch is a positive of each of them.
         """
         starts, ends = self.offsets[np.asarray(rows)], self.offsets[np.asarray(rows) + 1]
         own = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -90,7 +90,7 @@ class _Formatter(DefaultHelpFormatter):
     """Shows the type of a value as its placeholder, and the default after the help."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))
+        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))  # type: ignore[no-untyped-call]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = [super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n")]
@@ -126,14 +126,9 @@ class _Parser(ArgumentParser):
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
             group = groups["required" if required else "computing" if name in _COMPUTING else "optional"]
-            given = {"required": True} if required else {"default": parameter.default}
-            group.add_argument(
-                f"--{name}",
-                type=parameter.annotation,
-                help=help_of[name],
-                metavar=_metavar(parameter.annotation),
-                **given,
-            )
+            own = {"required": True} if required else {"default": parameter.default}
+            own |= {"type": parameter.annotation, "metavar": _metavar(parameter.annotation), "help": help_of[name]}
+            group.add_argument(f"--{name}", **own)
         self.add_argument(
             "--config", action="config", metavar="FILE.yaml", help="Parameters by name; flags override its values."
         )
@@ -149,31 +144,26 @@ class _Parser(ArgumentParser):
         Raises:
             UsageError: There is no such flag or YAML key, or a flag has too many values.
         """
-        lists: dict[str, list[str]] = {}
-        first: list[str] = []
-        flags: list[str] = []
-        last: list[str] = []
+        given: dict[str, list[str]] = {}
         for flag, values in _by_flag(arguments):
             name = flag.removeprefix("--").replace("-", "_")
-            if flag == "-h" or name == "help":
+            if name in ("help", "_h"):
                 return ["--help"]
             if not flag:
                 raise UsageError(f"unexpected argument {values[0]!r}: parameters are given as --NAME VALUE.")
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
             if _is_list(self.types.get(name)):
-                lists.setdefault(name, []).extend(values)
+                given.setdefault(name, []).extend(values)
                 continue
             if len(values) > 1:
                 raise UsageError(f"{flag} takes one value, not {len(values)}: {' '.join(values)}")
             if name == "config" and values:
                 self._check_keys(Path(values[0]))
-            if self.types.get(name) is bool and not values:
-                values = ["true"]
-            (first if name == "config" else last if name == "print_config" else flags).append(
-                "=".join([f"--{name}", *values])
-            )
-        return [*first, *flags, *(f"--{name}={json.dumps(values)}" for name, values in lists.items()), *last]
+            given[name] = ["true"] if self.types.get(name) is bool and not values else values
+        given |= {name: [json.dumps(values)] for name, values in given.items() if _is_list(self.types.get(name))}
+        order = {"config": 0, "print_config": 2}
+        return ["=".join([f"--{name}", *given[name]]) for name in sorted(given, key=lambda name: order.get(name, 1))]
 
     def explain(self, error: argparse.ArgumentError) -> str:
         """What is wrong with a value, by the name and the type of its parameter."""
@@ -236,7 +226,8 @@ def _metavar(annotation: Any) -> str:
         return f"{_metavar(parts[0])} ..."
     if parts:
         return _metavar(parts[0])
-    return {str: "TEXT", bool: "{true,false}"}.get(annotation, annotation.__name__.upper())
+    name: str = annotation.__name__
+    return {"str": "TEXT", "bool": "{true,false}"}.get(name, name.upper())
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

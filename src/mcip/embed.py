@@ -94,7 +94,7 @@ def embed_images(
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
 ) -> Embeddings:
-    """Embed the images of `table` with `model`; see `embed`. Unreadable images are counted and listed in the artefact."""
+    """Embed the images of `table` with `model`; see `embed`. Unreadable images are listed in the artefact."""
     prepared = model.transform(transform)
     images = Pixels(table, prepared, workers=workers, cache_gb=0.0, max_unreadable=max_unreadable)
     ids = table.ids

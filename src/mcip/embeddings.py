@@ -1,7 +1,7 @@
 """The embeddings artefact: L2-normalised vectors in shards, with the id of each row.
 
-A shard is `vectors-00000.npy` and `rows-00000.parquet` (columns `id` and `unreadable`, the reason why a row has no vector, or
-null). The second is written last: a shard whose rows are there is whole.
+A shard is `vectors-00000.npy` and `rows-00000.parquet` (columns `id` and `unreadable`, the reason why a row has no
+vector, or null). The second is written last: a shard whose rows are there is whole.
 """
 
 from __future__ import annotations

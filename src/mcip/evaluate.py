@@ -34,7 +34,8 @@ def evaluate(
 ) -> list[Path]:
     """Measure models on a suite of tasks and write one results file per model.
 
-    Embeddings are kept in `out`/embeddings and results as soon as they are there: a second run measures only what is missing.
+    Embeddings are kept in `out`/embeddings and results as soon as they are there: a second run measures only what is
+    missing.
 
     Args:
         model: Models as NAME=MODEL, or just MODEL; MODEL is what `mcip.load` takes.

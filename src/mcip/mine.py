@@ -49,15 +49,16 @@ def mine(
 ) -> Path:
     """Mine pseudo-captions for the images of a table: the top k of a pool by cosine, kept above a threshold.
 
-    Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool (16 bytes a
-    caption remain). Started again after an interruption, it goes on.
+    Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool (16
+    bytes a caption remain). Started again after an interruption, it goes on.
 
     Args:
         data: The images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
         pool: The captions: a text file with one a line, CSV, parquet or webdataset tars.
         out: The folder of the captions artefact.
         model: The miner: what `mcip.load` takes. The threshold is a cosine in its space.
-        trained_model: The model that will be tuned, where it is not the miner: its text tower embeds the mined captions.
+        trained_model: The model that will be tuned, where it is not the miner: its text tower embeds the mined
+            captions.
         k: Captions per image at most.
         threshold: Keep pairs with a cosine of at least this.
         quantile: Instead of a cosine: drop this share of all mined pairs, the least similar ones.

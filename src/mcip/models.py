@@ -66,8 +66,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.clip.parameters()).device
+        """Where the image tower is; the text tower may be left elsewhere while only images are needed."""
+        return self.image_parameters()[0].device
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -111,21 +111,22 @@ class Model:
             float32 (B, D) of unit length, without gradient.
         """
         with torch.no_grad():
-            features = self.clip.encode_image(pixels.to(next(self.clip.visual.parameters()).device))  # type: ignore[operator]
+            features = self.clip.encode_image(pixels.to(self.device))  # type: ignore[operator]
             return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embed texts, cleaned as the model's own tokenizer cleans them.
 
         Returns:
-            float32 (T, D) of unit length, without gradient.
+            float32 (T, D) of unit length, without gradient, where the text tower is.
         """
         if isinstance(texts, str):
             raise ModelError("encode_texts takes a list of texts, not one text: put it in a list.")
-        features = torch.empty(len(texts), self.embed_dim, device=self.device)
+        device = self.text_parameters()[0].device
+        features = torch.empty(len(texts), self.embed_dim, device=device)
         with torch.no_grad():
             for start in range(0, len(texts), batch_size):
-                tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
+                tokens = self.tokenizer(list(texts[start : start + batch_size])).to(device)
                 encoded = self.clip.encode_text(tokens)  # type: ignore[operator]
                 features[start : start + batch_size] = F.normalize(encoded.float(), dim=-1)
         return features

@@ -1,7 +1,7 @@
 """Pretrain a small CLIP model from scratch on captioned images, for worlds where no pretrained one can be had.
 
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021. This is how the base models
-of the demo and of the examples are made; large models are better pretrained with open_clip itself.
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021. This is how the
+base models of the demo and of the examples are made; large models are better pretrained with open_clip itself.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def pretrain(
         split: Only the rows of this split.
         validation: A table to validate on.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
-        vocabulary: Texts with every word that matters: the embeddings of tokens that occur in none of them are set to zero, where
-            they stay, so that the weights pack well. Everything in `data` counts if not given.
+        vocabulary: Texts with every word that matters: the embeddings of tokens that occur in none of them are set to
+            zero, where they stay, so that the weights pack well. Everything in `data` counts if not given.
         steps: Training steps.
         batch_size: Pairs per step.
         lr: Learning rate.
@@ -96,7 +96,8 @@ def pretrain(
         out,
         KIND,
         {
-            "config": read_json(Path(config) / "open_clip_config.json"), "data": table.fingerprint, "validation": judged.fingerprint if judged else None,
+            "config": read_json(Path(config) / "open_clip_config.json"), "data": table.fingerprint,
+            "validation": judged.fingerprint if judged else None,
             "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "weight_decay": weight_decay,
             "clip": clip, "transform": transform, "seed": seed, "precision": precision,
         },

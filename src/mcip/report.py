@@ -28,6 +28,7 @@ def report(
     out: Path,
     *,
     baseline: str | None = None,
+    highlight: str | None = None,
     captions: Path | None = None,
     images: str | None = None,
     queries: int = 6,
@@ -41,6 +42,7 @@ def report(
         results: The results files, one JSON per model.
         out: The folder for report.html, report.json, report.md, report.csv, report.tex, and the plots as PNG and SVG.
         baseline: The name of the model that the others are compared to; the first one if not given.
+        highlight: The name of the model that headline and neighbour grids show; the one with the best mean if not given.
         captions: What `mcip mine` wrote, to show how many captions each image got, and examples.
         images: The table that was mined for; looked for among the tables of the tasks if not given.
         queries: Queries per neighbour grid; 0 for no grids.
@@ -55,7 +57,7 @@ def report(
     """
     if queries < 0 or neighbours < 1:
         raise ConfigError(f"queries is {queries} and neighbours {neighbours}: use at least 0 queries and 1 neighbour.")
-    comparison = Comparison.of([read_results(path) for path in results], baseline)
+    comparison = Comparison.of([read_results(path) for path in results], baseline, highlight)
     out = Path(out)
     mined = None if captions is None else read_mined(Path(captions), _tables(comparison, images))
     write_json(out / "report.json", {"rows": table.rows(comparison)})

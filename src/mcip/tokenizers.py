@@ -52,7 +52,8 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
     except Exception as error:
         raise ModelError(
             f"Could not get the tokenizer {place} of {source}: {str(error).rstrip('.')}. "
-            "It is fetched from the Hugging Face hub at first use and kept: run it once with a network. Images can be embedded without it."
+            "It is fetched from the Hugging Face hub at first use and kept: run it once with a network. "
+            "Images can be embedded without it."
         ) from error
     return tokenizer
 

@@ -1,7 +1,8 @@
 """Tune the image tower for retrieval: GPR-FT (class labels) or MCIP (class labels and mined captions).
 
-Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment", SISAP 2024.
-The text tower stays locked and is not even on the device: captions are looked up by id among embeddings computed once.
+Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment",
+SISAP 2024. The text tower stays locked and is not even on the device: captions are looked up by id among embeddings
+computed once.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ def tune(
 ) -> Path:
     """Tune a model's image tower for image-to-image retrieval, its text tower locked.
 
-    GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the captions
-    that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same command, it goes on
-    from its last checkpoint and ends with the same weights.
+    GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the
+    captions that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same
+    command, it goes on from its last checkpoint and ends with the same weights.
 
     Args:
         data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.

@@ -27,7 +27,8 @@ class Task:
 
     Attributes:
         name: How tables call it.
-        kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image) or "i2t" (image to text).
+        kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image) or "i2t" (image to
+            text).
         data: Where the table is: what `mcip.data.read_table` takes.
         split: The rows that are queries (and, but for "knn", the gallery).
         index_split: For "knn": the labelled rows that vote.

@@ -99,27 +99,32 @@ class Comparison:
     Attributes:
         results: One per model; no two have the same name.
         baseline: The name of the model that the others are compared to.
+        highlight: The name of the model that stands for the others; None for the one with the best mean.
     """
 
     results: Sequence[Results]
     baseline: str
+    highlight: str | None = None
 
     @classmethod
-    def of(cls, results: Sequence[Results], baseline: str | None = None) -> Comparison:
+    def of(cls, results: Sequence[Results], baseline: str | None = None, highlight: str | None = None) -> Comparison:
         """Put results side by side; the baseline is the first one unless it is named.
 
         Raises:
-            ConfigError: There are none, two have one name, the baseline is unknown, or a task was not the same for all.
+            ConfigError: There are none, two have one name, a model is unknown, or a task was not the same for all.
         """
         if not results:
             raise ConfigError("There are no results to report: give the JSON files that `mcip evaluate` wrote.")
         names = [result.model for result in results]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"Two results files are of a model {twice[0]!r}: evaluate under different names.")
-        if baseline is not None and baseline not in names:
-            near = get_close_matches(baseline, names, n=1) or names
-            raise ConfigError(f"There are no results of a baseline {baseline!r}; there are those of {', '.join(near)}.")
-        comparison = cls(results, names[0] if baseline is None else baseline)
+        for role, name in (("baseline", baseline), ("highlight", highlight)):
+            if name is not None and name not in names:
+                near = get_close_matches(name, names, n=1) or names
+                raise ConfigError(f"{role}: there are no results of {name!r}; there are those of {', '.join(near)}.")
+        comparison = cls(results, names[0] if baseline is None else baseline, highlight)
+        if comparison.highlight == comparison.baseline:
+            raise ConfigError(f"{highlight!r} is the baseline: highlight another model.")
         comparison._check_protocols()
         return comparison
 
@@ -183,11 +188,13 @@ class Comparison:
 
     @property
     def best_other(self) -> str | None:
-        """The model other than the baseline with the best mean over all tasks.
+        """The model that is shown against the baseline: the highlighted one, else the one with the best mean.
 
         Where tasks are missing, it is the mean of the differences to the baseline. None where nothing can be compared.
         """
         gains = {model: gain for model in self.models if (gain := self.gain(model)) is not None}
+        if self.highlight is not None:
+            return self.highlight if self.highlight in gains else None
         return max(gains, key=lambda model: gains[model]) if gains else None
 
     def is_best(self, model: str, task: str | None) -> bool:

@@ -36,10 +36,8 @@ def grid_section(grid: Grid) -> Html:
     )
     legend = tag(
         "p",
-        tag("span", "✓ hit", class_="key hit"),
-        " same class as the query ",
-        tag("span", "✗ miss", class_="key miss"),
-        " another class",
+        tag("span", tag("span", "✓ hit", class_="key hit"), "same class as the query"),
+        tag("span", tag("span", "✗ miss", class_="key miss"), "another class"),
         class_="legend",
     )
     told = [tag("p", shown), legend] if grid.queries else [tag("p", "No query changed.")]

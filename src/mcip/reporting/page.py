@@ -56,7 +56,7 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
             mined_section(mined) if mined else None,
             made_section(comparison),
         ),
-        tag("footer", tag("p", f"Made by mcip {importlib.metadata.version('mcip')} from the results files alone.")),
+        tag("footer", tag("p", f"Made by mcip {importlib.metadata.version('mcip')}.")),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
@@ -85,10 +85,16 @@ def headline(comparison: Comparison) -> tuple[str, str]:
         for kind in KIND_WORDS
         if kind != "i2i" and (found := comparison.gain(best, comparison.of_kind(kind))) is not None
     ]
-    overall = f"mean over all tasks {_proper(signed(comparison.gain(best)))}"
-    return title, f"At the same time: {', '.join([*kept, overall])} points." if i2i is not None and kept else (
-        f"Best of {len(comparison.models) - 1} compared to {baseline}, by the mean over all tasks."
-    )  # fmt: skip
+    if i2i is not None and kept:
+        overall = f"mean over all tasks {_proper(signed(comparison.gain(best)))}"
+        return title, f"At the same time: {', '.join([*kept, overall])} points."
+    others = len(comparison.models) - 1
+    chosen = "by the mean over all tasks" if comparison.highlight is None else "as asked"
+    return title, f"One of {others} models compared to {baseline}, chosen {chosen}." if others > 1 else ""
+
+
+def _capital(text: str) -> str:
+    return text if text == "k-NN" else text.capitalize()
 
 
 def _proper(text: str) -> str:
@@ -115,9 +121,9 @@ def _tile(comparison: Comparison, kind: Kind) -> Html:
             class_="value",
         )
         gain = tag("strong", _proper(signed(comparison.gain(best, tasks))) or "-")
-        foot = tag("p", gain, f" points, {comparison.baseline} → {best}", class_="who")
+        foot = tag("p", gain, " points", class_="who")
     mean = f", mean of {len(tasks)} tasks" if len(tasks) > 1 else ""
-    name = tag("h2", KIND_WORDS[kind], tag("small", f"{METRIC_WORDS.get(metric, metric)} in %{mean}"))
+    name = tag("h2", _capital(KIND_WORDS[kind]), tag("small", f"{METRIC_WORDS.get(metric, metric)} in %{mean}"))
     return tag("div", name, value, foot, class_="tile")
 
 
@@ -140,7 +146,8 @@ def _table_section(comparison: Comparison) -> Html:
 
 
 def _row(comparison: Comparison, model: str) -> Html:
-    found = [_cell(cell) for cell in cells(comparison, model)]
+    several = len(comparison.models) > 1
+    found = [_cell(cell, several) for cell in cells(comparison, model)]
     return tag("tr", tag("th", model, _mark(comparison, model), scope="row"), found)
 
 
@@ -148,9 +155,9 @@ def _mark(comparison: Comparison, model: str) -> Html | None:
     return tag("small", "baseline") if model == comparison.baseline and len(comparison.models) > 1 else None
 
 
-def _cell(cell: Cell) -> Html:
+def _cell(cell: Cell, compared: bool) -> Html:
     value = tag("strong", cell.value) if cell.best else tag("span", cell.value)
-    difference = tag("small", _proper(cell.difference)) if cell.difference else None
+    difference = tag("small", _proper(cell.difference)) if compared else None
     return tag("td", value, difference, class_="best" if cell.best else None)
 
 
@@ -162,7 +169,7 @@ def _teaser_section(comparison: Comparison) -> Html:
             told = "; ".join(f"{model}: {across:.1f} and {up:.1f}" for model, (across, up) in points.items())
             alt = f"Scatter plot of {KIND_WORDS[kind]} against image to image, in percent. {told}."
             light, dark = (plots.panel(comparison, kind, theme) for theme in (plots.LIGHT, plots.DARK))
-            name = f"{KIND_WORDS[kind].capitalize()} against image to image"
+            name = f"{_capital(KIND_WORDS[kind])} against image to image"
             figures.append(tag("figure", tag("figcaption", name), themed(light, dark, alt)))
     title = tag("h2", "Image search against text")
     if not figures:

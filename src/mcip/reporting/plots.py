@@ -82,7 +82,7 @@ def teaser(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
 
 def caption_histogram(images_by_count: Sequence[int], theme: Theme = PAPER) -> Figure:
     """How many images got how many mined captions; `images_by_count[n]` images got n."""
-    figure = _figure(6.2, 2.9, theme)
+    figure = _figure(4.6, 2.6, theme)
     axes = figure.add_subplot()
     _style(axes, theme)
     bars = axes.bar(range(len(images_by_count)), images_by_count, color=theme.models[0], width=0.82)
@@ -90,7 +90,7 @@ def caption_histogram(images_by_count: Sequence[int], theme: Theme = PAPER) -> F
         bars[0].set_color(theme.models[1])
         bars[0].set_hatch("///")
         bars[0].set_edgecolor(theme.text)
-    if len(images_by_count) <= 25:
+    if len(images_by_count) <= 12:
         axes.bar_label(bars, [f"{n:,}" if n else "" for n in images_by_count], fontsize=7, color=theme.text, padding=2)
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
@@ -153,16 +153,21 @@ def _draw_panel(axes: Axes, comparison: Comparison, y: Kind, theme: Theme) -> No
         if start is not None and model in colours:
             arrow = {"arrowstyle": "-|>", "color": colour, "alpha": 0.65, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", point, start, arrowprops=arrow, zorder=2)
-    axes.set_xlim(_limits([across for across, _ in points.values()]))
-    axes.set_ylim(_limits([up for _, up in points.values()]))
+    axes.set_xlim(_limits([across for across, _ in points.values()], 0.4))
+    axes.set_ylim(_limits([up for _, up in points.values()], 0.15))
     place_labels(axes, points, {model: colours.get(model, theme.text) for model in points}, start)
 
 
-def _limits(values: list[float]) -> tuple[float, float]:
-    """Limits with room for labels around the values, at least 5 points apart: noise does not look like a difference."""
+def _limits(values: list[float], above: float) -> tuple[float, float]:
+    """Limits at least 5 points apart, so that noise does not look like a difference, with room for labels.
+
+    Args:
+        values: What is within the limits.
+        above: The room above the values, as a share of their range.
+    """
     low, high = min(values), max(values)
-    room = 0.2 * (high - low) + max(1.0, (5.0 - (high - low)) / 2)
-    return low - room, high + room
+    room = max(1.0, (5.0 - (high - low)) / 2)
+    return low - 0.15 * (high - low) - room, high + above * (high - low) + room
 
 
 def _axis(comparison: Comparison, kind: Kind) -> str:

@@ -75,9 +75,8 @@ def _cell(comparison: Comparison, model: str, task: str | None) -> Cell:
     best = comparison.is_best(model, task)
     if task is not None:
         return Cell(number(comparison.value(model, task)), signed(comparison.difference(model, task)), best)
-    mean, of_baseline = comparison.mean(model), comparison.mean(comparison.baseline)
-    compared = mean is not None and of_baseline is not None and model != comparison.baseline
-    return Cell(number(mean), signed(mean - of_baseline) if compared else "", best)  # type: ignore[operator]
+    means = [comparison.mean(one) for one in (model, comparison.baseline)]
+    return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model)), best)
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Pretrain Toyshop's base model: `python -m mcip.toyshop.pretrain` writes runs/toyshop-base/model.
 
-Every picture shows another product, so nothing in pretraining rewards telling two products with the same caption apart. What it
-took and what it reached stands in `base/pretraining.json`, beside the weights.
+Every picture shows another product, so nothing in pretraining rewards telling two products with the same caption
+apart. What it took and what it reached stands in `base/pretraining.json`, beside the weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw a Toyshop product: an implicit shape with its pattern and emblem, in a scene, under a pose, a light and a blur."""
+"""Draw a Toyshop product: a shape with its pattern and emblem, in a scene, under a pose, a light and a blur."""
 
 from __future__ import annotations
 

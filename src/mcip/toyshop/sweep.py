@@ -1,7 +1,7 @@
 """Try hyper-parameters of the demo on validation products: `python -m mcip.toyshop.sweep --caption_weight 0.5`.
 
-It trains on the demo's labelled and captioned pictures, and measures on products and captions that are neither in training nor in
-the demo's test. Each run goes to a folder of its own under runs/sweep.
+It trains on the demo's labelled and captioned pictures, and measures on products and captions that are neither in
+training nor in the demo's test. Each run goes to a folder of its own under runs/sweep.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Toyshop's pictures as tables: parquet files with image, label, captions, split, id, and the names of shape and colour."""
+"""Toyshop's pictures as tables: parquet files of the one table, with the names of shape and colour beside it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The products of Toyshop: what a product is, and what of it a caption may say.
 
 A product has named attributes (shape, two colours, pattern), which captions mention, and fine detail (its own hues, the
-frequency, angle and phase of its pattern, an emblem, an aspect), which no caption ever mentions. Many products that look
-different therefore share their captions: the semantic-visual gap that fine-tuning for retrieval has to close.
+frequency, angle and phase of its pattern, an emblem, an aspect), which no caption ever mentions. Many products that
+look different therefore share their captions: the semantic-visual gap that fine-tuning for retrieval has to close.
 """
 
 from __future__ import annotations

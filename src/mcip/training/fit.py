@@ -1,8 +1,8 @@
 """The training loop: precision, clipping, schedule, validation, early stopping, checkpoints, resuming.
 
-All randomness of a step is drawn from (seed, step): together with the order of the rows (`EpochOrder`) this makes the random
-state and the data position a function of the step number, so a run that goes on from a checkpoint ends bit for bit like one that
-was never interrupted, on the same machine with the same settings.
+All randomness of a step is drawn from (seed, step): together with the order of the rows (`EpochOrder`) this makes the
+random state and the data position a function of the step number, so a run that goes on from a checkpoint ends bit for
+bit like one that was never interrupted, on the same machine with the same settings.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from mcip.errors import ConfigError
 
 
 class EpochOrder:
-    """Every epoch visits every row at most once, in an order drawn from (seed, epoch); an incomplete last batch is left out.
+    """Every epoch visits every row at most once, in an order drawn from (seed, epoch); an incomplete last batch is
+    left out.
 
     Attributes:
         batch_size: Rows per step; never more than there are rows.

@@ -1,0 +1,252 @@
+"""Throughput of `mcip.tune`: ratios measured side by side in one run, each the median over the rounds.
+
+python benchmarks/tune_throughput.py            about 20 minutes on two cores
+python benchmarks/tune_throughput.py --quick    about a minute
+
+Four sides train the same model on the same pictures in turn, round after round:
+  gpr-ft      the trainer (`mcip.training.fit`) with class labels
+  mcip        the trainer with class labels and 20 captions an image, looked up among embeddings on disk
+  reference   the same, but the text tower embeds each image's 20 captions on every step, as the MCIP reference does
+              (texts tokenised before)
+  bare        a loop over finished pixels in memory: forward, ArcMargin, backward, clipping, AdamW
+Pictures, labels and captions are random, and so are the weights: none of them matters for the speed. The trainer's sides
+augment as the paper does. Expected: mcip at least 0.95 of gpr-ft and 3 times the reference, gpr-ft at least 0.95 of bare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table as TextTable
+from torch import Tensor
+from torch.nn import functional as F
+
+from mcip import models
+from mcip.artefacts import Artefact
+from mcip.captions import CaptionLookup, MinedCaptions
+from mcip.data import Table, read_table
+from mcip.embeddings import KIND, Embeddings, write_shard
+from mcip.losses import ArcMargin
+from mcip.training import EpochOrder, FitSettings, fit
+from mcip.tune import ImageTuning
+
+CAPTIONS_PER_IMAGE = 20
+POOL = 20_000
+WARM_STEPS = 2
+SEED = 37
+CPU = torch.device("cpu")
+RATIOS = {  # name: the side, the side it is compared with, what is wanted
+    "mcip_vs_gpr_ft": ("mcip", "gpr-ft", 0.95),
+    "mcip_vs_reference": ("mcip", "reference", 3.0),
+    "trainer_vs_bare": ("gpr-ft", "bare", 0.95),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained of a model; `batches` is how many batches of different pictures there are."""
+
+    batch: int
+    steps: int
+    batches: int = 4
+
+
+SIZES = {"ViT-B-32": Size(16, 4), "toyshop": Size(192, 15)}
+
+
+class RandomCaptions(MinedCaptions):
+    """Stands in for the artefact of `mcip mine`: random captions for each image, random unit vectors on disk."""
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        vectors = np.random.default_rng(SEED).standard_normal((POOL, dim), np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        artefact = Artefact.begin(folder, KIND, {})
+        write_shard(folder, 0, vectors, [str(caption) for caption in range(POOL)])
+        artefact.finish(dim=dim)
+        self.folder = folder
+
+    def text_embeddings(self, model: models.Model) -> Embeddings:
+        return Embeddings(self.folder)
+
+    def of_images(self, ids: list[str]) -> CaptionLookup:  # type: ignore[override]
+        generator = np.random.default_rng(SEED)
+        chosen = [np.sort(generator.choice(POOL, CAPTIONS_PER_IMAGE, replace=False)) for _ in ids]
+        return CaptionLookup(np.arange(len(ids) + 1) * CAPTIONS_PER_IMAGE, np.concatenate(chosen))
+
+
+class TimedTuning(ImageTuning):
+    """`ImageTuning` that measures the time of its steps, from the loading of the pictures to the optimiser's step."""
+
+    seconds = 0.0
+
+    def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
+        loaded = super().batches(steps)
+        since = 0.0
+        for number in range(len(steps)):
+            if number == WARM_STEPS:
+                since = time.perf_counter()
+            yield next(loaded)
+        self.seconds = time.perf_counter() - since
+
+
+class ReferenceTuning(TimedTuning):
+    """MCIP as the reference computes it: the text tower embeds the captions of the batch on every step."""
+
+    clip: Any
+    tokens: Tensor
+
+    def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
+        pixels, rows = batch
+        pixels = self.transform.finish(pixels.to(self.device), generator)
+        images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
+        images = F.normalize(images.float(), dim=-1)
+        by_class = self.modules["centres"](images, self.labels[rows])
+        assert self.lookup is not None
+        captions = torch.from_numpy(np.concatenate([self.lookup.batch([row])[0] for row in rows]))
+        with torch.no_grad():
+            texts = F.normalize(self.clip.encode_text(self.tokens[captions]), dim=-1)
+        targets = torch.eye(len(rows), dtype=torch.bool).repeat_interleave(CAPTIONS_PER_IMAGE, dim=1)
+        by_caption = self.caption_loss(images, texts, targets)
+        loss = (1 - self.caption_weight) * by_class + self.caption_weight * by_caption
+        return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
+
+
+def random_pictures(folder: Path, count: int, side: int) -> Table:
+    """A table of noise with two pictures a class."""
+    generator = np.random.default_rng(SEED)
+    lines = ["image,label"]
+    for number in range(count):
+        noise = generator.integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png", compress_level=0)
+        lines.append(f"{number}.png,{number // 2}")
+    (folder / "pictures.csv").write_text("\n".join(lines) + "\n")
+    return read_table(folder / "pictures.csv")
+
+
+def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int], float]]:
+    """Each side as a function of the number of steps; it returns seconds a step."""
+    model = models.create(name)
+    table = random_pictures(folder, size.batch * size.batches, model.image_size)
+    order = EpochOrder(len(table), size.batch, SEED)
+    mined = RandomCaptions(folder / "captions", model.embed_dim)
+    transform = model.transform("paper", train=True)
+
+    def trainer(kind: type[TimedTuning], captions: MinedCaptions | None) -> Callable[[int], float]:
+        objective = kind(
+            model, table, order, captions, CPU, margin=0.1, scale=30.0, smoothing=0.0, caption_weight=0.25, lr=1e-6,
+            centre_lr=1e-4, weight_decay=0.01, transform=transform, workers=0, cache_gb=2.0, max_unreadable=0.0,
+            seed=SEED, validation=None,
+        )  # fmt: skip
+        for _ in objective.pixels.batches([list(range(len(table)))]):
+            pass  # decoded and cached, as from the second epoch on
+        if isinstance(objective, ReferenceTuning):
+            words = np.random.default_rng(SEED).integers(1, 1000, (POOL, 10))
+            objective.clip, objective.tokens = model.clip, model.tokenizer([" ".join(map(str, row)) for row in words])
+
+        def run(steps: int) -> float:
+            settings = FitSettings(
+                steps=WARM_STEPS + steps, seed=SEED, device="cpu", precision="fp32", checkpoint_every=10**9,
+                per_step=size.batch, title=name,
+            )  # fmt: skip
+            with tempfile.TemporaryDirectory() as out:
+                fit(objective, Path(out) / "run" / "checkpoints", settings)
+            return objective.seconds / steps
+
+        return run
+
+    def bare(steps: int) -> float:
+        tower = model.clip.visual
+        tower.train()  # type: ignore[operator, union-attr]
+        centres = ArcMargin(len(table) // 2, model.embed_dim)
+        parameters = [list(model.image_parameters()), list(centres.parameters())]
+        optimizer = torch.optim.AdamW(
+            [{"params": own, "lr": lr} for own, lr in zip(parameters, (1e-6, 1e-4), strict=True)]
+        )
+        shape = (size.batch, 3, model.image_size, model.image_size)
+        pixels = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(size.batches)]
+        labels = [torch.randint(len(table) // 2, (size.batch,)) for _ in range(size.batches)]
+        since = 0.0
+        for step in range(WARM_STEPS + steps):
+            if step == WARM_STEPS:
+                since = time.perf_counter()
+            images = tower(pixels[step % size.batches])  # type: ignore[operator]
+            centres(F.normalize(images, dim=-1), labels[step % size.batches]).backward()
+            for own in parameters:
+                torch.nn.utils.clip_grad_norm_(own, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return (time.perf_counter() - since) / steps
+
+    return {
+        "gpr-ft": trainer(TimedTuning, None),
+        "mcip": trainer(TimedTuning, mined),
+        "bare": bare,
+        "reference": trainer(ReferenceTuning, mined),
+    }
+
+
+def measure(name: str, size: Size, rounds: int) -> dict[str, Any]:
+    """The sides' images per second and the ratios, medians over the rounds, and the ratios of each round."""
+    rates: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = list(make_sides(name, size, Path(folder)).items())
+        for number in range(rounds):
+            for side, run in sides if number % 2 == 0 else reversed(sides):
+                steps = max(1, size.steps // 4) if side == "reference" else size.steps
+                rates.setdefault(side, []).append(size.batch / run(steps))
+    ratios = {
+        ratio: [ours / theirs for ours, theirs in zip(rates[a], rates[b], strict=True)]
+        for ratio, (a, b, _) in RATIOS.items()
+    }
+    return {
+        "batch": size.batch,
+        "rounds": rounds,
+        "images_per_second": {side: round(statistics.median(values), 2) for side, values in rates.items()},
+        **{ratio: round(statistics.median(values), 3) for ratio, values in ratios.items()},
+        "each": {ratio: [round(value, 3) for value in values] for ratio, values in ratios.items()},
+    }
+
+
+def show(results: dict[str, dict[str, Any]]) -> None:
+    table = TextTable("model", "batch", "ratio", "median", "lowest", "highest", "wanted")
+    for name, result in results.items():
+        for ratio, (_, _, wanted) in RATIOS.items():
+            each = result["each"][ratio]
+            shown = (f"{value:.2f}" for value in (result[ratio], min(each), max(each)))
+            table.add_row(Path(name).name, str(result["batch"]), ratio.replace("_", " "), *shown, f">= {wanted}")
+        rates = ", ".join(f"{side} {rate:.1f}" for side, rate in result["images_per_second"].items())
+        table.add_section()
+        Console().print(f"{Path(name).name}: images per second: {rates}")
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help="an open_clip name or a model folder [ViT-B-32, toyshop]")
+    parser.add_argument("--pairs", type=int, default=7, help="rounds of all sides [7]")
+    parser.add_argument("--quick", action="store_true", help="two rounds with small batches and few steps")
+    options = parser.parse_args()
+    results = {}
+    for name in options.model or list(SIZES):
+        size, rounds = SIZES.get(name, Size(32, 10)), options.pairs
+        if options.quick:
+            size, rounds = Size(min(size.batch, 8), 2, batches=2), 2
+        results[name] = measure(name, size, rounds)
+    show(results)
+    print(json.dumps({"threads": torch.get_num_threads(), "quick": options.quick, "models": results}))
+
+
+if __name__ == "__main__":
+    main()

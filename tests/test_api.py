@@ -1,0 +1,66 @@
+"""`import mcip`: the functions by name, whatever modules of the same names are imported."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import FunctionType, ModuleType
+
+import pytest
+
+import mcip
+from mcip.cli import COMMANDS
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_is_quick() -> None:
+    run("import sys, mcip; dir(mcip); assert not {'torch', 'numpy', 'mcip.errors'} & set(sys.modules)")
+
+
+def test_every_public_name_is_there() -> None:
+    for name in mcip.__all__:
+        assert name in dir(mcip)
+        value = getattr(mcip, name)
+        assert isinstance(value, str if name == "__version__" else (FunctionType, ModuleType))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stage_is_a_function_beside_a_module(name: str) -> None:
+    module = importlib.import_module(f"mcip.{name}")
+    assert isinstance(module, ModuleType)
+    assert getattr(mcip, name) is getattr(module, name)
+    assert callable(getattr(mcip, name))
+
+
+def test_functions_stay_functions_when_the_module_comes_first() -> None:
+    run(
+        "import mcip.tune, importlib, sys\n"
+        "module = importlib.import_module('mcip.embed')\n"
+        "assert module is sys.modules['mcip.embed'] and mcip.embed is module.embed\n"
+        "from mcip.tune import ImageTuning\n"
+        "from mcip import tune, models\n"
+        "assert callable(tune) and tune is mcip.tune and mcip.load is models.load"
+    )
+
+
+def test_functions_stay_functions_when_the_module_comes_later() -> None:
+    run(
+        "import mcip\n"
+        "assert callable(mcip.tune)\n"
+        "import mcip.tune, mcip.mine\n"
+        "assert callable(mcip.tune) and callable(mcip.mine)\n"
+        "from mcip import *\n"
+        "assert callable(tune) and callable(evaluate) and losses.ArcMargin and metrics.retrieval_map"
+    )
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'tuen'"):
+        _ = mcip.tuen
+    with pytest.raises(ImportError):
+        importlib.import_module("mcip.nothing")

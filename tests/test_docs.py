@@ -1,0 +1,59 @@
+"""What README and docs show is run: Python blocks as they stand, commands as far as their parser."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mcip import cli
+from mcip.cli import UsageError
+from mcip.toyshop.tables import Slice, draw_product
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = [
+    (page.name, block)
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
+COMMAND = re.compile(r"(?:^|`)(mcip [a-z]+ [^`\n]*--[^`\n]*)", re.MULTILINE)
+COMMANDS = sorted(
+    {
+        match.strip()
+        for page in PAGES
+        for match in COMMAND.findall(page.read_text(encoding="utf-8"))
+        if "--config" not in match and "--print_config" not in match
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON, ids=[f"{page}-{n}" for n, (page, _) in enumerate(PYTHON)])
+def test_python_blocks_run(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos" / "mug"
+    folder.mkdir(parents=True)
+    for row in draw_product(Slice("docs", stream=90, products=1, pictures=2), 0):
+        (folder / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
+    exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command: str) -> None:
+    assert len(COMMANDS) > 10
+    stage, values = cli.parse(shlex.split(command)[1:])
+    assert stage == command.split()[1]
+    assert values
+
+
+def test_a_wrong_command_would_not_parse() -> None:
+    with pytest.raises(UsageError):
+        cli.parse(["embed", "--dta", "photos"])
+
+
+def test_links_in_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
