@@ -64,7 +64,8 @@ def train(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def val(shared: Path) -> Path:
     """5 products with 3 pictures of 1 caption each."""
-    return write_slice(Slice("val", stream=102, products=5, pictures=3, captions=1), shared / "val.parquet")
+    part = Slice("val", stream=102, products=5, pictures=3, captions=1, splits=("val",))
+    return write_slice(part, shared / "val.parquet")
 
 
 @pytest.fixture(scope="session")

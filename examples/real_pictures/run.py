@@ -74,7 +74,14 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
     results = measure_models(models, tasks, folder / "results", suite="real pictures")
-    return report([str(path) for path in results], folder / "report", baseline="base", captions=mined)
+    return report(
+        [str(path) for path in results],
+        folder / "report",
+        baseline="base",
+        highlight="mcip+re-a",
+        captions=mined,
+        images=data,
+    )
 
 
 def name(recipe: Recipe) -> str:

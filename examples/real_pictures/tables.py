@@ -105,7 +105,13 @@ def without_label(table: pa.Table) -> pa.Table:
 
 def make_tables(source: Path, folder: Path) -> dict[str, str]:
     """Write all tables of the example; name to path."""
-    flickr, fashion = (lambda split: read(source, "flickr8k", split)), (lambda split: read(source, "fashion", split))
+
+    def flickr(split: str) -> pa.Table:
+        return read(source, "flickr8k", split)
+
+    def fashion(split: str) -> pa.Table:
+        return read(source, "fashion", split)
+
     classes = fashion_classes(fashion("train"))
     validation_pairs = [flickr("val"), title_only(without_label(sample(fashion("val"), 1000, 0)))]
     tables = {

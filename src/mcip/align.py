@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,8 @@ def align(
         out,
         KIND,
         {
-            "data": table.fingerprint, "model": loaded.fingerprint, "validation": judged.fingerprint if judged else None,
+            "data": table.fingerprint, "model": loaded.fingerprint,
+            "validation": judged.fingerprint if judged else None,
             "unlocked_layers": unlocked_layers, "steps": steps, "epochs": epochs, "batch_size": batch_size, "lr": lr,
             "min_lr_ratio": min_lr_ratio, "warmup": warmup, "weight_decay": weight_decay, "clip": clip,
             "transform": transform, "validate_every": validate_every, "patience": patience, "seed": seed,
@@ -231,7 +233,7 @@ class TextAlignment:
 
 
 class _TextTower(nn.Module):
-    def __init__(self, clip: nn.Module) -> None:
+    def __init__(self, clip: Any) -> None:
         super().__init__()
         self.clip = clip
 

@@ -48,7 +48,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in the block for lack of space on the disk of `path` into an `ArtefactError` that says so."""
+    """Turn an error in the block that comes of a full disk into an `ArtefactError` that says so, and names `path`."""
     try:
         yield
     except ArtefactError:

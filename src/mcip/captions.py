@@ -99,7 +99,8 @@ class CaptionLookup:
             The ids of the T unique captions, and bool targets of shape (B, T): a caption mined for several images of
             the batch is a positive of each of them.
         """
-        starts, ends = self.offsets[np.asarray(rows)], self.offsets[np.asarray(rows) + 1]
+        places = np.asarray(rows, np.int64)
+        starts, ends = self.offsets[places], self.offsets[places + 1]
         own = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
         unique, columns = np.unique(np.concatenate(own) if own else self.ids[:0], return_inverse=True)
         targets = torch.zeros(len(rows), len(unique), dtype=torch.bool)

@@ -19,9 +19,8 @@ from mcip.data.transforms import TransformName
 from mcip.device import Precision, autocast, pick_device
 from mcip.embeddings import KIND, Dtype, Embeddings, read_rows, shard_is_whole, write_shard
 from mcip.errors import DataError
-from mcip.progress import console, progress
+from mcip.progress import Advance, console, progress
 
-Advance: TypeAlias = Callable[[float, str], None]
 # Vectors, their ids, and the ids without a vector with the reason.
 Shard: TypeAlias = tuple[NDArray[Any], list[str], list[tuple[str, str]]]
 What: TypeAlias = Literal["images", "captions"]
@@ -110,7 +109,7 @@ def embed_images(
                     found = encode_pixels(model, prepared.finish(pixels.to(model.device)), precision)
                     vectors[len(kept) : len(kept) + len(readable)] = found
                 kept += readable
-                advance(len(asked), "")
+                advance(len(asked))
             lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
             yield vectors[: len(kept)], [ids[row] for row in kept], lost
 
@@ -146,7 +145,7 @@ def embed_captions(
                 batch = texts[start : start + batch_size]
                 with torch.inference_mode(), autocast(model.device, precision):
                     vectors[start : start + len(batch)] = model.encode_texts(batch).float().cpu().numpy()
-                advance(len(batch), "")
+                advance(len(batch))
             yield vectors, [str(row) if ids is None else ids[row] for row in rows], []
 
     made_from = {
@@ -188,7 +187,8 @@ def _write_shards(
     if artefact.complete:
         console.print(f"{out} is complete: nothing to embed.")
         return Embeddings(out)
-    shards = [range(start, min(start + shard_rows, count)) for start in range(0, count, shard_rows)]
+    # Where there is nothing to embed there is still a shard, with no row.
+    shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
     left = [number for number in range(len(shards)) if not shard_is_whole(artefact.folder, number)]
     with progress(f"embed {source}", count, made_from["what"], count - sum(len(shards[n]) for n in left)) as advance:
         for number, shard in zip(left, encode([shards[n] for n in left], advance), strict=True):

@@ -101,8 +101,9 @@ def mine(
         MinedCaptions(out).text_embeddings(trained)
         return out
     store = Path(embeddings) if embeddings else out / "embeddings"
+    name = f"images-{table.images_fingerprint[:12]}-{miner.fingerprint[:12]}-{transform}"
     images = embed_images(
-        table, miner, store / f"images-{table.images_fingerprint[:12]}-{miner.fingerprint[:12]}-{transform}", transform=transform,
+        table, miner, store / name, transform=transform,
         batch_size=batch_size, workers=workers, precision=precision, max_unreadable=max_unreadable,
     )  # fmt: skip
     if not len(images):
@@ -161,7 +162,7 @@ def _search(
                 found = pa.table({"captions": _lists(ids), "similarities": _lists(similarities)})
                 with atomic_write(path) as temporary:
                     pq.write_table(found, temporary)
-            advance(len(rows), "")
+            advance(len(rows))
 
 
 def _lists(array: NDArray[Any]) -> pa.FixedSizeListArray:

@@ -42,7 +42,7 @@ class Model:
         folder: The local folder it was loaded from, if any.
     """
 
-    clip: nn.Module = field(repr=False)
+    clip: Any = field(repr=False)
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
     source: str
@@ -111,7 +111,7 @@ class Model:
             float32 (B, D) of unit length, without gradient.
         """
         with torch.no_grad():
-            features = self.clip.encode_image(pixels.to(self.device))  # type: ignore[operator]
+            features = self.clip.encode_image(pixels.to(self.device))
             return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
@@ -127,13 +127,13 @@ class Model:
         with torch.no_grad():
             for start in range(0, len(texts), batch_size):
                 tokens = self.tokenizer(list(texts[start : start + batch_size])).to(device)
-                encoded = self.clip.encode_text(tokens)  # type: ignore[operator]
+                encoded = self.clip.encode_text(tokens)
                 features[start : start + batch_size] = F.normalize(encoded.float(), dim=-1)
         return features
 
     def image_parameters(self) -> list[nn.Parameter]:
         """The parameters of the image tower with its projector."""
-        return list(self.clip.visual.parameters())  # type: ignore[union-attr]
+        return list(self.clip.visual.parameters())
 
     def text_parameters(self) -> list[nn.Parameter]:
         """The parameters of the text tower with its projector: all but the image tower's and the logit scale's."""

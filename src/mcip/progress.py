@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -23,8 +24,15 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self.unit}/s" if speed else f"- {self.unit}/s")
 
 
+class Advance(Protocol):
+    """Moves a bar on by `amount`; the note stands at its end."""
+
+    def __call__(self, amount: float, note: str = "") -> None:
+        """Move on."""
+
+
 @contextlib.contextmanager
-def progress(title: str, total: float, unit: str, done: float = 0) -> Iterator[Callable[[float, str], None]]:
+def progress(title: str, total: float, unit: str, done: float = 0) -> Iterator[Advance]:
     """Show a bar while the block runs; the block gets `advance(amount, note)`.
 
     Args:

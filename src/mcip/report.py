@@ -42,7 +42,7 @@ def report(
         results: The results files, one JSON per model.
         out: The folder for report.html, report.json, report.md, report.csv, report.tex, and the plots as PNG and SVG.
         baseline: The name of the model that the others are compared to; the first one if not given.
-        highlight: The name of the model that headline and neighbour grids show; the one with the best mean if not given.
+        highlight: The model that headline and neighbour grids show; the one with the best mean if not given.
         captions: What `mcip mine` wrote, to show how many captions each image got, and examples.
         images: The table that was mined for; looked for among the tables of the tasks if not given.
         queries: Queries per neighbour grid; 0 for no grids.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import open_clip
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from timm.layers.patch_dropout import PatchDropout
 from torch import Tensor, nn
 
 from mcip import models
@@ -143,10 +143,11 @@ def tune(
             "method": method, "data": table.fingerprint, "model": loaded.fingerprint,
             "captions": mined.fingerprint if mined else None,
             "validation": judged.fingerprint if judged else None, "caption_weight": caption_weight if mined else None,
-            "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size, "lr": lr,
-            "centre_lr_factor": centre_lr_factor, "min_lr_ratio": min_lr_ratio, "warmup": warmup,
+            "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size,
+            "lr": lr, "centre_lr_factor": centre_lr_factor, "min_lr_ratio": min_lr_ratio, "warmup": warmup,
             "weight_decay": weight_decay, "clip": clip, "transform": transform, "patch_dropout": patch_dropout,
-            "validate_every": validate_every, "patience": patience, "select": select, "seed": seed, "precision": precision,
+            "validate_every": validate_every, "patience": patience, "select": select, "seed": seed,
+            "precision": precision,
         },
     )  # fmt: skip
     if artefact.complete:
@@ -159,9 +160,10 @@ def tune(
         )
     where = pick_device(device)
     objective = ImageTuning(
-        loaded, table, order, mined, where, margin=margin, scale=scale, smoothing=smoothing, caption_weight=caption_weight,
-        lr=lr, centre_lr=lr * centre_lr_factor, weight_decay=weight_decay, transform=loaded.transform(transform, train=True), workers=workers,
-        cache_gb=cache_gb, max_unreadable=max_unreadable, seed=seed,
+        loaded, table, order, mined, where, margin=margin, scale=scale, smoothing=smoothing,
+        caption_weight=caption_weight, lr=lr, centre_lr=lr * centre_lr_factor, weight_decay=weight_decay,
+        transform=loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
+        max_unreadable=max_unreadable, seed=seed,
         validation=Validation(loaded, judged, "image", where, workers, precision) if judged else None,
     )  # fmt: skip
     if patch_dropout:
@@ -179,8 +181,9 @@ def tune(
         save_file({"weight": objective.tensors["centres.weight"].cpu().contiguous()}, temporary)
     write_json(out / "classes.json", objective.classes)
     artefact.finish(
-        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score, validation=done.validation,
-        classes=len(objective.classes), without_label=without_label, unreadable=dict(sorted(objective.unreadable.items())),
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
+        validation=done.validation, classes=len(objective.classes), without_label=without_label,
+        unreadable=dict(sorted(objective.unreadable.items())),
     )  # fmt: skip
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out / "model"
@@ -263,17 +266,17 @@ class ImageTuning:
         return self.validation.scores() if self.validation else {}
 
 
-def drop_patches(visual: nn.Module, share: float) -> None:
+def drop_patches(visual: Any, share: float) -> None:
     """Let a vision transformer leave out this share of its patches in training.
 
     Raises:
         ConfigError: The image tower is not a vision transformer.
     """
-    trunk = getattr(visual, "trunk", visual)
+    trunk: Any = getattr(visual, "trunk", visual)
     if hasattr(visual, "patch_dropout"):
         visual.patch_dropout = open_clip.transformer.PatchDropout(share)
     elif hasattr(trunk, "patch_drop"):
-        trunk.patch_drop = timm.layers.PatchDropout(share, num_prefix_tokens=trunk.num_prefix_tokens)
+        trunk.patch_drop = PatchDropout(share, num_prefix_tokens=trunk.num_prefix_tokens)
     else:
         raise ConfigError("patch_dropout needs a vision transformer: leave it out for this model.")
 

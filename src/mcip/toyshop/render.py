@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcip.toyshop.world import SCENES, Product, Rgb
 
-Field: TypeAlias = NDArray[np.float32]
+# Float arrays; the coordinates are float32, and what NumPy makes of them need not be.
+Field: TypeAlias = NDArray[np.floating[Any]]
+Mask: TypeAlias = NDArray[np.bool_]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 SIZE = 64
@@ -176,31 +178,35 @@ _EMBLEMS: dict[str, Callable[[Field, Field], Field]] = {
 }
 
 
-def _pattern(product: Product, u: Field, v: Field) -> NDArray[np.bool_]:
+def _pattern(product: Product, u: Field, v: Field) -> Mask:
     if product.pattern == "plain":
         return np.zeros(u.shape, bool)
     cos, sin = math.cos(product.angle), math.sin(product.angle)
     turn = 2 * math.pi * product.frequency / 2
     a, b = (cos * u + sin * v) * turn + product.phase, (cos * v - sin * u) * turn
+    level: Field
     if product.pattern == "striped":
-        return np.sin(a) > 0.1
-    if product.pattern == "checked":
-        return np.sin(a) * np.sin(b + product.phase) > 0
-    if product.pattern == "dotted":
-        return np.sin(a) * np.sin(b + product.phase) > 0.45
-    if product.pattern == "zigzag":
-        return np.sin(a + 1.6 * np.abs((b / math.pi) % 2.0 - 1.0) * 2.0) > 0.1
-    return np.sin(np.hypot(u - 0.3 * cos, v - 0.3 * sin) * turn * 1.3 + product.phase) > 0.1
+        level = np.sin(a) - 0.1
+    elif product.pattern == "checked":
+        level = np.sin(a) * np.sin(b + product.phase)
+    elif product.pattern == "dotted":
+        level = np.sin(a) * np.sin(b + product.phase) - 0.45
+    elif product.pattern == "zigzag":
+        level = np.sin(a + 3.2 * np.abs((b / math.pi) % 2.0 - 1.0)) - 0.1
+    else:
+        level = np.sin(np.hypot(u - 0.3 * cos, v - 0.3 * sin) * turn * 1.3 + product.phase) - 0.1
+    return np.asarray(level > 0)
 
 
 def _texture(rng: np.random.Generator, n: int, cells: int) -> Field:
     """Smooth noise of shape (n, n) in about [-1, 1]: a coarse random grid, stretched."""
-    grid = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
+    grid: Field = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
     at = np.linspace(0, cells - 1e-3, n, dtype=np.float32)
     low = at.astype(np.int64)
     part = at - low
     rows = grid[low] * (1 - part)[:, None] + grid[low + 1] * part[:, None]
-    return rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    texture: Field = rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    return texture
 
 
 def _shade(base: tuple[float, float, float], rng: np.random.Generator, level: Field) -> Field:
@@ -264,5 +270,6 @@ def _blur(image: Field, sigma: float) -> Field:
     for axis in (0, 1):
         padded = np.pad(image, [(2, 2) if a == axis else (0, 0) for a in range(3)], mode="edge")
         length = image.shape[axis]
-        image = sum(k * np.take(padded, np.arange(i, i + length), axis=axis) for i, k in enumerate(kernel))  # type: ignore[assignment]
+        shifted = [k * np.take(padded, np.arange(i, i + length), axis=axis) for i, k in enumerate(kernel)]
+        image = np.sum(shifted, axis=0)
     return image

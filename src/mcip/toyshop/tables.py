@@ -71,7 +71,7 @@ def write_slice(part: Slice, path: Path) -> Path:
         rows: list[dict[str, Any]] = []
         for drawn in pool.map(draw_product, _parts(part), range(part.products), chunksize=32):
             rows += drawn
-            advance(1, "")
+            advance(1)
     with atomic_write(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), temporary)
     return path

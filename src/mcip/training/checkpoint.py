@@ -46,6 +46,7 @@ def copy_into(tensors: dict[str, torch.Tensor], saved: dict[str, torch.Tensor], 
         for name, tensor in tensors.items():
             if tensor.shape != saved[name].shape:
                 raise ArtefactError(
-                    f"{where} does not fit the model: {name} is {tuple(saved[name].shape)} there, {tuple(tensor.shape)} here."
+                    f"{where} does not fit the model: {name} is {tuple(saved[name].shape)} there, "
+                    f"{tuple(tensor.shape)} here."
                 )
             tensor.copy_(saved[name])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -53,7 +53,7 @@ class Objective(Protocol):
         """One batch per step."""
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing of the batch could be read."""
+        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing in it could be read."""
 
     def after_step(self) -> None:
         """Called after each optimiser step."""
@@ -219,7 +219,8 @@ class _Loop:
         self.recent.clear()
         if not math.isfinite(means["loss"]):
             raise ConfigError(
-                f"The loss is {means['loss']} at step {self.done.steps}. Lower the learning rate, or use --precision fp32."
+                f"The loss is {means['loss']} at step {self.done.steps}. "
+                "Lower the learning rate, or use --precision fp32."
             )
         return means
 

@@ -11,8 +11,9 @@ from mcip.errors import ConfigError
 
 
 class EpochOrder:
-    """Every epoch visits every row at most once, in an order drawn from (seed, epoch); an incomplete last batch is
-    left out.
+    """Every epoch visits every row at most once, in an order drawn from (seed, epoch).
+
+    What does not fill a batch at the end of an epoch is left out of it.
 
     Attributes:
         batch_size: Rows per step; never more than there are rows.
