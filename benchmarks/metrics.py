@@ -157,7 +157,7 @@ def measure_knn(quick: bool) -> dict[str, Any]:
     queries, vectors, block = (512, 65_536, 16_384) if quick else (5_000, 1_281_167, 16_384)
     generator = torch.Generator().manual_seed(0)
     train = torch.empty(vectors, DIM)
-    for rows in train.split(block):  # type: ignore[no-untyped-call]
+    for rows in train.split(block):
         rows.normal_(generator=generator)
         torch.nn.functional.normalize(rows, out=rows)
     labels = torch.randint(1000, (vectors,), generator=generator)

@@ -2,6 +2,7 @@
 
 python benchmarks/tune_throughput.py            about 20 minutes on two cores
 python benchmarks/tune_throughput.py --quick    about a minute
+python benchmarks/tune_throughput.py --busy     for busy cores: one thread, CPU time instead of the clock's
 
 Four sides train the same model on the same pictures in turn, round after round:
   gpr-ft      the trainer (`mcip.training.fit`) with class labels
@@ -41,13 +42,14 @@ from mcip.data import Table, read_table
 from mcip.embeddings import KIND, Embeddings, write_shard
 from mcip.losses import ArcMargin
 from mcip.training import EpochOrder, FitSettings, fit
-from mcip.tune import ImageTuning
+from mcip.training.image_tuning import ImageTuning
 
 CAPTIONS_PER_IMAGE = 20
 POOL = 20_000
 WARM_STEPS = 2
 SEED = 37
 CPU = torch.device("cpu")
+Clock = Callable[[], float]
 RATIOS = {  # name: the side, the side it is compared with, what is wanted
     "mcip_vs_gpr_ft": ("mcip", "gpr-ft", 0.95),
     "mcip_vs_reference": ("mcip", "reference", 3.0),
@@ -92,6 +94,7 @@ class RandomCaptions(MinedCaptions):
 class TimedTuning(ImageTuning):
     """`ImageTuning` that measures the time of its steps, from the loading of the pictures to the optimiser's step."""
 
+    clock: Clock = time.perf_counter
     seconds = 0.0
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
@@ -100,9 +103,9 @@ class TimedTuning(ImageTuning):
         since = 0.0
         for number in range(len(steps)):
             if number == WARM_STEPS:
-                since = time.perf_counter()
+                since = self.clock()
             yield next(loaded)
-        self.seconds = time.perf_counter() - since
+        self.seconds = self.clock() - since
 
 
 class ReferenceTuning(TimedTuning):
@@ -140,7 +143,9 @@ def random_pictures(folder: Path, count: int, side: int) -> Table:
     return read_table(folder / "pictures.csv")
 
 
-def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int], float]]:
+def make_sides(
+    name: str, size: Size, folder: Path, clock: Clock = time.perf_counter
+) -> dict[str, Callable[[int], float]]:
     """Each side as a function of the number of steps; it returns seconds a step."""
     model = models.create(name)
     table = random_pictures(folder, size.batch * size.batches, model.image_size)
@@ -154,6 +159,7 @@ def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int],
             centre_lr=1e-4, weight_decay=0.01, transform=transform, workers=0, cache_gb=2.0, max_unreadable=0.0,
             seed=SEED, validation=None,
         )  # fmt: skip
+        objective.clock = clock
         for _ in objective.pixels.batches([list(range(len(table)))]):
             pass  # decoded and cached, as from the second epoch on
         if isinstance(objective, ReferenceTuning):
@@ -177,7 +183,8 @@ def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int],
         centres = ArcMargin(len(table) // 2, model.embed_dim)
         parameters = [list(model.image_parameters()), list(centres.parameters())]
         optimizer = torch.optim.AdamW(
-            [{"params": own, "lr": lr} for own, lr in zip(parameters, (1e-6, 1e-4), strict=True)]
+            [{"params": own, "lr": lr} for own, lr in zip(parameters, (1e-6, 1e-4), strict=True)],
+            fused=True,
         )
         shape = (size.batch, 3, model.image_size, model.image_size)
         pixels = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(size.batches)]
@@ -185,14 +192,14 @@ def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int],
         since = 0.0
         for step in range(WARM_STEPS + steps):
             if step == WARM_STEPS:
-                since = time.perf_counter()
+                since = clock()
             images = tower(pixels[step % size.batches])
             centres(F.normalize(images, dim=-1), labels[step % size.batches]).backward()
             for own in parameters:
                 torch.nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        return (time.perf_counter() - since) / steps
+        return (clock() - since) / steps
 
     return {
         "gpr-ft": trainer(TimedTuning, None),
@@ -202,11 +209,11 @@ def make_sides(name: str, size: Size, folder: Path) -> dict[str, Callable[[int],
     }
 
 
-def measure(name: str, size: Size, rounds: int) -> dict[str, Any]:
+def measure(name: str, size: Size, rounds: int, clock: Clock) -> dict[str, Any]:
     """The sides' images per second and the ratios, medians over the rounds, and the ratios of each round."""
     rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        sides = list(make_sides(name, size, Path(folder)).items())
+        sides = list(make_sides(name, size, Path(folder), clock).items())
         for number in range(rounds):
             for side, run in sides if number % 2 == 0 else reversed(sides):
                 steps = max(1, size.steps // 4) if side == "reference" else size.steps
@@ -242,15 +249,20 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="an open_clip name or a model folder [ViT-B-32, toyshop]")
     parser.add_argument("--pairs", type=int, default=7, help="rounds of all sides [7]")
     parser.add_argument("--quick", action="store_true", help="two rounds with small batches and few steps")
+    parser.add_argument("--busy", action="store_true", help="one thread, and the CPU time that it takes")
     options = parser.parse_args()
+    clock = time.process_time if options.busy else time.perf_counter
+    if options.busy:
+        torch.set_num_threads(1)
     results = {}
     for name in options.model or list(SIZES):
         size, rounds = SIZES.get(name, Size(32, 10)), options.pairs
         if options.quick:
             size, rounds = Size(min(size.batch, 8), 2, batches=2), 2
-        results[name] = measure(name, size, rounds)
+        results[name] = measure(name, size, rounds, clock)
     show(results)
-    print(json.dumps({"threads": torch.get_num_threads(), "quick": options.quick, "models": results}))
+    facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "quick": options.quick}
+    print(json.dumps({**facts, "models": results}))
 
 
 if __name__ == "__main__":

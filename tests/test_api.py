@@ -42,7 +42,7 @@ def test_functions_stay_functions_when_the_module_comes_first() -> None:
         "import mcip.tune, importlib, sys\n"
         "module = importlib.import_module('mcip.embed')\n"
         "assert module is sys.modules['mcip.embed'] and mcip.embed is module.embed\n"
-        "from mcip.tune import ImageTuning\n"
+        "from mcip.training.image_tuning import ImageTuning\n"
         "from mcip import tune, models\n"
         "assert callable(tune) and tune is mcip.tune and mcip.load is models.load"
     )

@@ -36,7 +36,7 @@ def test_pth_is_a_plain_state_dict_that_loads_strictly(source: str, tmp_path: Pa
     model = models.load(source)
     with torch.no_grad():
         pixels = torch.randn(2, 3, model.image_size, model.image_size)
-        assert torch.equal(clip.eval().encode_image(pixels), model.clip.encode_image(pixels))  # type: ignore[operator]
+        assert torch.equal(clip.eval().encode_image(pixels), model.clip.encode_image(pixels))
     config = json.loads((tmp_path / "out" / "model.pth.json").read_text())
     assert config["model_cfg"]["quick_gelu"] is True
     assert config["preprocess_cfg"]["resize_mode"] == "squash"

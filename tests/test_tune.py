@@ -20,7 +20,8 @@ from mcip.errors import ArtefactError, ConfigError, DataError
 from mcip.evaluation.validation import Validation
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
 from mcip.training import EpochOrder
-from mcip.tune import ImageTuning, drop_patches, tune
+from mcip.training.image_tuning import ImageTuning, drop_patches
+from mcip.tune import tune
 
 Change = Callable[[Callable[[int, dict[str, Any]], None]], Path]
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu"}

@@ -64,6 +64,7 @@ def embed(
     Returns:
         The artefact's folder.
     """
+    complete = Artefact.is_one(out, KIND) and Artefact.open(out, KIND, complete=False).complete
     loaded = models.load(model, device=str(pick_device(device)))
     if what == "captions":
         captions = read_captions(data)
@@ -77,6 +78,8 @@ def embed(
             table, loaded, out, transform=transform, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
             workers=workers, precision=precision, max_unreadable=max_unreadable,
         )  # fmt: skip
+    if complete:
+        console.print(f"{out} is complete: nothing to embed.")
     return Path(out)
 
 
@@ -185,7 +188,6 @@ def _write_shards(
 ) -> Embeddings:
     artefact = Artefact.begin(out, KIND, made_from)
     if artefact.complete:
-        console.print(f"{out} is complete: nothing to embed.")
         return Embeddings(out)
     # Where there is nothing to embed there is still a shard, with no row.
     shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]

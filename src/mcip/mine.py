@@ -49,8 +49,8 @@ def mine(
 ) -> Path:
     """Mine pseudo-captions for the images of a table: the top k of a pool by cosine, kept above a threshold.
 
-    Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool (16
-    bytes a caption remain). Started again after an interruption, it goes on.
+    Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool
+    (while duplicates are looked for, about 50 bytes a caption). Started again after an interruption, it goes on.
 
     Args:
         data: The images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.

@@ -27,12 +27,12 @@ class _Rate(ProgressColumn):
 class Advance(Protocol):
     """Moves a bar on by `amount`; the note stands at its end."""
 
-    def __call__(self, amount: float, note: str = "") -> None:
+    def __call__(self, amount: int, note: str = "") -> None:
         """Move on."""
 
 
 @contextlib.contextmanager
-def progress(title: str, total: float, unit: str, done: float = 0) -> Iterator[Advance]:
+def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show a bar while the block runs; the block gets `advance(amount, note)`.
 
     Args:

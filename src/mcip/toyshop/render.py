@@ -119,28 +119,33 @@ def _box(u: Field, v: Field, half_width: float, half_height: float) -> Field:
 def _star(u: Field, v: Field) -> Field:
     r, theta = _polar(u, v)
     ramp = np.abs(((theta * (5 / (2 * math.pi))) % 1.0) * 2.0 - 1.0)
-    return r - (0.36 + 0.58 * ramp**1.5)
+    field: Field = r - (0.36 + 0.58 * ramp**1.5)
+    return field
 
 
 def _gear(u: Field, v: Field) -> Field:
     r, theta = _polar(u, v)
-    return np.maximum(r - np.where(np.cos(8 * theta) > 0, 0.85, 0.64), 0.22 - r)
+    field: Field = np.maximum(r - np.where(np.cos(8 * theta) > 0, 0.85, 0.64), 0.22 - r)
+    return field
 
 
 def _heart(u: Field, v: Field) -> Field:
     a, b = u * 1.25, -(v - 0.08) * 1.25
-    return (a * a + b * b - 0.6) ** 3 - a * a * b**3
+    field: Field = (a * a + b * b - 0.6) ** 3 - a * a * b**3
+    return field
 
 
 def _mug(u: Field, v: Field) -> Field:
     body = _box(u + 0.15, v, 0.5, 0.7)
     handle = np.abs(np.hypot(u - 0.42, v) - 0.32) - 0.1
-    return np.minimum(body, handle)
+    field: Field = np.minimum(body, handle)
+    return field
 
 
 def _mushroom(u: Field, v: Field) -> Field:
     cap = np.maximum(np.hypot(u, (v - 0.05) * 0.95) - 0.82, v - 0.05)
-    return np.minimum(cap, _box(u, v - 0.4, 0.24, 0.42))
+    field: Field = np.minimum(cap, _box(u, v - 0.4, 0.24, 0.42))
+    return field
 
 
 # Signed fields over the product's coordinates (u to the right, v downwards): negative inside.

@@ -141,7 +141,7 @@ class _Loop:
             {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
             for group in objective.groups
         ]
-        optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         for name, module in objective.modules.items():
             objective.modules[name] = self.accelerator.prepare_model(module)

@@ -1,0 +1,26 @@
+"""The benchmarks run, and their last line is JSON with the ratios."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny import CONFIG
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_tune_throughput(tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    command = [sys.executable, str(BENCHMARKS / "tune_throughput.py"), "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["models"][str(tmp_path)]
+    for ratio in ("mcip_vs_gpr_ft", "mcip_vs_reference", "trainer_vs_bare"):
+        assert found["rounds"] == len(found["each"][ratio])
+        assert math.isfinite(found[ratio])
+        assert found[ratio] > 0
+    assert set(found["images_per_second"]) == {"gpr-ft", "mcip", "reference", "bare"}
