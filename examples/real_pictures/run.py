@@ -35,16 +35,17 @@ class Recipe:
 
     pretrain_steps: int = 1200
     pretrain_batch_size: int = 256
-    k: int = 20
-    quantile: float = 0.25
-    caption_weight: float = 0.5
-    steps: int = 1000
-    batch_size: int = 192
+    k: int = 10
+    quantile: float = 0.5
+    caption_weight: float = 0.12
+    steps: int = 800
+    batch_size: int = 64
     lr: float = 3e-4
     centre_lr_factor: float = 10.0
-    align_steps: int = 300
+    align_steps: int = 200
     align_batch_size: int = 512
-    align_lr: float = 2e-4
+    align_lr: float = 1e-3
+    align_layers: int = 3
 
 
 def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
@@ -65,11 +66,12 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         tuned = tune(
             data, folder / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
-            centre_lr_factor=recipe.centre_lr_factor,
+            centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor,
         )  # fmt: skip
         aligned = align(
             tables["pairs"], folder / f"{method}+re-a", str(tuned), steps=recipe.align_steps,
             batch_size=recipe.align_batch_size, lr=recipe.align_lr,
+            unlocked_layers=recipe.align_layers,
         )  # fmt: skip
         models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)

@@ -65,8 +65,9 @@ class Recipe:
     k: int = 20
     quantile: float = 0.0
     align_steps: int = 150
-    align_batch_size: int = 1024
-    align_lr: float = 5e-4
+    align_batch_size: int = 512
+    align_lr: float = 1e-3
+    align_layers: int = 3
 
 
 def demo(out: Path = Path("runs/demo")) -> Path:
@@ -98,11 +99,11 @@ def run(world: World, recipe: Recipe, out: Path) -> Path:
         tuned = tune(
             labelled, out / method, BASE, method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
-            centre_lr_factor=recipe.centre_lr_factor,
+            centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor,
         )  # fmt: skip
         aligned = align(
             captioned, out / f"{method}+re-a", str(tuned), steps=recipe.align_steps,
-            batch_size=recipe.align_batch_size, lr=recipe.align_lr,
+            batch_size=recipe.align_batch_size, lr=recipe.align_lr, unlocked_layers=recipe.align_layers,
         )  # fmt: skip
         models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
     results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")

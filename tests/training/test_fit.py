@@ -87,7 +87,8 @@ def test_it_equals_a_bare_loop(tmp_path: Path) -> None:
     toy, bare = Toy(), Toy()
     fit(toy, tmp_path / CHECKPOINTS, settings(clip=0.5, seed=7, warmup=3, min_lr_ratio=0.2))
     optimizer = torch.optim.AdamW(
-        [{"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay} for group in bare.groups]
+        [{"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay} for group in bare.groups],
+        fused=True,
     )
     for step in range(10):
         for group, own in zip(optimizer.param_groups, bare.groups, strict=True):
