@@ -57,14 +57,14 @@ TEST = World(
 class Recipe:
     """The hyper-parameters of the demo."""
 
-    steps: int = 300
-    batch_size: int = 192
+    steps: int = 650
+    batch_size: int = 64
     lr: float = 5e-4
     centre_lr_factor: float = 10.0
-    caption_weight: float = 0.5
-    k: int = 20
-    quantile: float = 0.0
-    align_steps: int = 150
+    caption_weight: float = 0.15
+    k: int = 10
+    quantile: float = 0.25
+    align_steps: int = 100
     align_batch_size: int = 512
     align_lr: float = 1e-3
     align_layers: int = 3
