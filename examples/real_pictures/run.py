@@ -3,8 +3,9 @@
     python examples/real_pictures/run.py DATA
 
 DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
-Everything goes to runs/real; started again, it goes on where it was. The hyper-parameters were chosen with `--sweep`,
-which trains without a fifth of the bird species and measures on validation splits only.
+Everything goes to runs/real; started again, it goes on where it was. The hyper-parameters are
+taken over from Toyshop; `--sweep` trains without a fifth of the bird species and measures on validation splits only, to
+choose better ones.
 
 Takes: see docs/results.md, which holds the table this prints.
 """
