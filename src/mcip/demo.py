@@ -1,8 +1,8 @@
 """The whole method in a small world: Toyshop's base model, tuned and realigned in every way of the paper, and compared.
 
 Everything is made here: products that the base model has never seen, a pool of captions, and held-out products to test
-on. The hyper-parameters lie between runs that were measured on validation products (`python -m mcip.toyshop.sweep` makes
-such runs), never on the test products.
+on. The hyper-parameters lie between runs that were measured on validation products, never on the test products;
+`python -m mcip.toyshop.sweep` makes such runs.
 """
 
 from __future__ import annotations
