@@ -9,11 +9,16 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from hypothesis import settings
 
 from mcip import models
 from mcip.mine import mine
 from mcip.toyshop.tables import Slice, write_slice
 from tiny import CONFIG
+
+# How long an example takes says nothing about the code on a machine that does other work as well.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -526,8 +526,9 @@ def test_without_transformers_images_work_and_texts_name_the_extra(
 class StubTokenizer:
     """Stands for the tokenizer of `transformers`: notes what it is given, and writes its files."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, options: dict[str, object]) -> None:
         self.place = place
+        self.options = options
         self.seen: list[str] = []
 
     def __call__(self, texts: list[str], max_length: int, **_: object) -> types.SimpleNamespace:
@@ -545,10 +546,10 @@ def stub_transformers(monkeypatch: pytest.MonkeyPatch) -> list[StubTokenizer]:
 
     class AutoTokenizer:
         @staticmethod
-        def from_pretrained(place: str, **_: object) -> StubTokenizer:
+        def from_pretrained(place: str, **options: object) -> StubTokenizer:
             if str(place).startswith("nowhere"):
                 raise OSError("no such repository")
-            made.append(StubTokenizer(place))
+            made.append(StubTokenizer(place, options))
             return made[-1]
 
     module = types.ModuleType("transformers")
@@ -562,6 +563,13 @@ def test_siglip_text_is_cleaned_as_its_configuration_says(stub_transformers: lis
     model.encode_texts(["A Photo, of a CAT.", "two_dogs"])
     assert [stub.place for stub in stub_transformers] == ["timm/ViT-B-16-SigLIP"]
     assert stub_transformers[0].seen == ["a photo of a cat", "two dogs"]
+
+
+def test_a_configuration_cannot_make_a_tokenizer_run_code(stub_transformers: list[StubTokenizer]) -> None:
+    config = copy.deepcopy(TINY_SIGLIP)
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["trust_remote_code"] = True
+    models.from_config(config).encode_texts(["a cat"])
+    assert stub_transformers[0].options["trust_remote_code"] is False
 
 
 def test_a_saved_folder_carries_its_tokenizer(stub_transformers: list[StubTokenizer], tmp_path: Path) -> None:

@@ -194,4 +194,4 @@ def test_damaged_bytes_decode_or_are_unreadable(noise: bytes, position: int) -> 
     content = bytearray(file_bytes(picture(), "JPEG"))
     content[position : position + len(noise)] = noise
     with suppress(UnreadableImage):
-        assert decode(bytes(content)).mode == "RGB"
+        assert decode(bytes(content), max_pixels=10**6).mode == "RGB"  # damage may claim a huge size
