@@ -224,7 +224,7 @@ def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.Ca
 def test_result_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = calls_of(monkeypatch, "export", Path("a/b.pth"))
     assert main(["export", "--model", "toyshop", "--out", "a/b.pth"]) == 0
-    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth"}]
+    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth", "weights": None}]
     assert capsys.readouterr().out == "a/b.pth\n"
     calls_of(monkeypatch, "evaluate", [Path("a.json"), Path("b.json")])
     assert main(["evaluate", "--model", "a", "--out", "o"]) == 0

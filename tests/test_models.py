@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mcip import models, tokenizers
+from mcip import models, names, tokenizers
 from mcip.errors import ArtefactError, ModelError
 from mcip.models import Model
 from mcip.names import resolve
@@ -312,6 +312,58 @@ def test_unknown_names_are_refused_with_the_nearest(name: str | Path, message: s
     with pytest.raises(ModelError) as caught:
         models.load(name)
     assert message in str(caught.value)
+
+
+def test_an_architecture_without_two_towers_is_refused(
+    tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {key: value for key, value in tiny_config["model_cfg"].items() if key != "vision_cfg"}
+    monkeypatch.setattr(open_clip, "get_model_config", lambda _: config | {"audio_cfg": {}})
+    with pytest.raises(ModelError, match=r"RN50 does not describe an image tower and a text tower: .* vision_cfg"):
+        models.load("RN50/openai")
+
+
+def test_a_model_of_the_hub(tiny: Model, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(repo: str, filename: str | None = None) -> str:
+        asked.append((repo, filename))
+        return str(tiny_folder / (filename or "open_clip_model.safetensors"))
+
+    monkeypatch.setattr(names, "download_pretrained_from_hf", download)
+    loaded = models.load("hf-hub:someone/tiny")
+    assert loaded.fingerprint == tiny.fingerprint
+    assert loaded.preprocess_cfg == tiny.preprocess_cfg
+    assert asked == [("someone/tiny", "open_clip_config.json"), ("someone/tiny", None)]
+    models.load("hf-hub:someone/tiny", weights=tiny_folder / "open_clip_model.safetensors")
+    assert asked[2:] == [("someone/tiny", "open_clip_config.json")]
+
+
+def test_a_model_of_the_hub_with_code_in_its_weights_is_refused(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {None: tmp_path / "weights.bin", "open_clip_config.json": tiny_folder / "open_clip_config.json"}
+    torch.save({"logit_scale": Mischief(tmp_path / "ran")}, files[None])
+    monkeypatch.setattr(names, "download_pretrained_from_hf", lambda _, filename=None: str(files[filename]))
+    with pytest.raises(ModelError, match=r"The weights of hf-hub:someone/tiny in .* cannot be used"):
+        models.load("hf-hub:someone/tiny")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_named(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reachable = ["open_clip_config.json"]
+
+    def download(repo: str, filename: str | None = None) -> str:
+        if filename in reachable:
+            return str(tiny_folder / filename)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(names, "download_pretrained_from_hf", download)
+    with pytest.raises(ModelError, match=r"weights of hf-hub:someone/tiny: no route to host .*once with a network"):
+        models.load("hf-hub:someone/tiny")
+    reachable.clear()
+    with pytest.raises(ModelError, match=r"open_clip_config.json of someone/tiny .*hub: no route to host"):
+        models.load("hf-hub:someone/tiny")
 
 
 def test_a_tag_is_fetched_unless_weights_are_given(

@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mcip.data import Table, read_table
+from mcip.data.readers import hub_rows
 from mcip.errors import DataError, UnreadableImage
 
 from .conftest import MakeImage, file_bytes, picture
 
+LOAD_DATASET = datasets.load_dataset  # the tests put something else in its place
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -322,8 +324,23 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.image(1).tobytes() == picture(1).tobytes()
 
 
+def test_hub_rows_come_through_load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named as a data set of the hub is, and laid out as one, is loaded in its stead."""
+    for name, count in (("train-00000-of-00001", 2), ("validation-00000-of-00001", 1)):
+        write_parquet(tmp_path / "someone" / "pets" / "data" / f"{name}.parquet", {"image": embedded(count)})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", LOAD_DATASET)
+    parts = hub_rows("someone/pets")
+    assert {str(split): len(part) for split, part in parts.items()} == {"train": 2, "validation": 1}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: parts)
+    monkeypatch.chdir(tmp_path / "someone")
+    table = read_table("someone/pets")
+    assert table.ids == ["train/0", "train/1", "val/0"]
+    assert table.image(1).tobytes() == picture(1).tobytes()
+
+
 def test_hub_that_cannot_be_reached() -> None:
-    with pytest.raises(DataError, match=r"someone/pets is no file or folder here.*must not reach the hub"):
+    with pytest.raises(DataError, match=r"someone/pets is no file or folder here.*reach the hub\. Check the name"):
         read_table("someone/pets")
 
 
