@@ -13,6 +13,8 @@ from mcip import models
 from mcip.captions import CaptionLookup, MinedCaptions
 from mcip.data import read_table
 from mcip.errors import ArtefactError
+from mcip.mine import mine
+from mcip.tune import tune
 
 
 def lookup_of(lists: list[list[int]]) -> CaptionLookup:
@@ -54,6 +56,12 @@ def test_images_that_were_not_mined_for_are_refused(mined: Path, train: Path, va
     ids = [*read_table(train).ids, *read_table(val).ids]
     with pytest.raises(ArtefactError, match=r"no captions for 15 of 47 images, 'val-00000-0' among them"):
         MinedCaptions(mined).of_images(ids)
+
+
+def test_captions_of_no_image_at_all_are_refused(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
+    folder = mine(str(train), str(pool), tmp_path / "a", str(base), threshold=1.0)
+    with pytest.raises(ArtefactError, match=r"None of the 32 images has a caption .* threshold 1\.0\. Mine again"):
+        tune(str(train), tmp_path / "run", str(base), captions=folder)
 
 
 def test_images_that_could_not_be_read_have_no_captions(mined: Path, train: Path) -> None:

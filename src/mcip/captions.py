@@ -68,7 +68,7 @@ class MinedCaptions:
         """The captions of these images, by row; an image that could not be read when the captions were mined has none.
 
         Raises:
-            ArtefactError: An image was not mined for.
+            ArtefactError: An image was not mined for, or not one of the images has a caption.
         """
         row_of = {image: row for row, image in enumerate(self.images["id"].to_pylist())}
         unreadable = self.artefact.manifest["unreadable"]
@@ -82,6 +82,11 @@ class MinedCaptions:
         mined = self.images["captions"].take(rows).combine_chunks()
         lengths = mined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        if offsets[-1] == 0:
+            raise ArtefactError(
+                f"None of the {len(ids)} images has a caption in {self.folder}: none was as similar as the threshold "
+                f"{self.artefact.manifest['threshold']}. Mine again with a lower one, or with --quantile."
+            )
         return CaptionLookup(offsets, mined.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
 
 
