@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,19 @@ def test_images_that_were_not_mined_for_are_refused(mined: Path, train: Path, va
     ids = [*read_table(train).ids, *read_table(val).ids]
     with pytest.raises(ArtefactError, match=r"no captions for 15 of 47 images, 'val-00000-0' among them"):
         MinedCaptions(mined).of_images(ids)
+
+
+@pytest.mark.parametrize("name", ["captions.parquet", "images.parquet"])
+@pytest.mark.parametrize("keep", [0, 30, None])
+def test_files_that_are_cut_off_or_gone_are_named(name: str, keep: int | None, mined: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(mined, tmp_path / "mined")
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if keep is not None:
+        (folder / name).write_bytes(content[:keep])
+    captions = MinedCaptions(folder)
+    with pytest.raises(ArtefactError, match=rf"{name} is missing, cut off or damaged .* makes it again"):
+        _ = captions.captions if name == "captions.parquet" else captions.images
 
 
 def test_captions_of_no_image_at_all_are_refused(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_a_cut_off_shard_is_named(tmp_path: Path) -> None:
         Embeddings(tmp_path)
 
 
+def test_cut_off_rows_are_named(tmp_path: Path) -> None:
+    make(tmp_path, [50, 50])
+    path = tmp_path / "rows-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ArtefactError, match=r"rows-00001\.parquet is missing, cut off or damaged .* makes it again"):
+        _ = Embeddings(tmp_path).ids
+
+
 def test_what_is_not_complete_is_refused(tmp_path: Path) -> None:
     Artefact.begin(tmp_path, KIND, {})
     with pytest.raises(ArtefactError, match="not complete"):

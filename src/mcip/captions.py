@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from mcip.artefacts import Artefact
+from mcip.artefacts import Artefact, read_parquet
 from mcip.embed import embed_captions
 from mcip.embeddings import Embeddings
 from mcip.errors import ArtefactError
@@ -51,13 +50,13 @@ class MinedCaptions:
     @cached_property
     def captions(self) -> list[str]:
         """The unique captions; a caption's id is its place here."""
-        texts: list[str] = pq.read_table(self.folder / CAPTIONS)["caption"].to_pylist()
+        texts: list[str] = read_parquet(self.folder / CAPTIONS)["caption"].to_pylist()
         return texts
 
     @cached_property
     def images(self) -> pa.Table:
         """Per image `id`, `captions` (ids, best first) and `similarities`."""
-        return pq.read_table(self.folder / IMAGES)
+        return read_parquet(self.folder / IMAGES)
 
     def text_embeddings(self, model: Model) -> Embeddings:
         """The captions' embeddings by `model`'s text tower, computed once and kept in the artefact."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mcip.artefacts import Artefact, atomic_write
+from mcip.artefacts import Artefact, atomic_write, read_parquet
 from mcip.errors import ArtefactError
 
 KIND = "embeddings"
@@ -57,7 +57,7 @@ def shard_is_whole(folder: Path, shard: int) -> bool:
 
 def read_rows(folder: Path) -> pa.Table:
     """The columns `id` and `unreadable` of all shards that are there."""
-    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("rows-*.parquet"))])
+    return pa.concat_tables([read_parquet(path) for path in sorted(folder.glob("rows-*.parquet"))])
 
 
 class Embeddings:
