@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -30,6 +31,15 @@ _COMPUTING = frozenset(
         "image_block", "shard_rows", "embed_batch_size",
     }
 )  # fmt: skip
+# What the values of parameters that many stages have in common may be, shown at the end of their help.
+_VALUES = {
+    "model": "A model is an open_clip name with its pretrained tag (ViT-B-16/openai), a folder that mcip or open_clip "
+    "saved (runs/mcip/model), hf-hub:OWNER/NAME, a released checkpoint (mcip/ViT-L-14-336 or "
+    "mcip/ViT-SO400M-14-SigLIP-384), or toyshop, the small one in the package.",
+    "data": "A table is a folder of class folders, a .csv, .tsv, .parquet or webdataset .tar file, a folder or glob of "
+    "the last two, or a data set of the hub as OWNER/NAME. Its columns are image, label, caption or captions, split "
+    "and id; only image is required.",
+}
 _INTERRUPTED = 130
 
 
@@ -93,13 +103,18 @@ class _Formatter(DefaultHelpFormatter):
         super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))  # type: ignore[no-untyped-call]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = [super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n")]
-        return "\n\n".join(paragraphs)
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+        # Names of models and files have hyphens: they stay whole, to be copied.
+        return "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # jsonargparse gives lists a second flag, `--model+`; here a flag is repeated instead.
+        # jsonargparse gives lists a second flag, `--model+`, where here a flag is repeated; and it puts options of its
+        # own behind --print_config, as "\b[=flags]".
         flags = super()._format_action_invocation(action).split(", ")
-        return ", ".join(flag for flag in flags if "+" not in flag)
+        return ", ".join(flag for flag in flags if "+" not in flag).partition(" \b")[0]
 
     def _get_help_string(self, action: argparse.Action) -> str:
         known = action.default not in (None, argparse.SUPPRESS)
@@ -112,17 +127,19 @@ class _Parser(ArgumentParser):
     def __init__(self, command: str) -> None:
         function = signature_of(command)
         explained = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        parameters = inspect.signature(function).parameters
         super().__init__(
             prog=f"mcip {command}",
             usage=f"mcip {command} [--config FILE.yaml] [--PARAMETER VALUE ...]",
             description=explained.description,
+            epilog="\n\n".join(text for name, text in _VALUES.items() if name in parameters),
             formatter_class=_Formatter,
             exit_on_error=False,
         )
         help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, parameter in parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
             group = groups["required" if required else "computing" if name in _COMPUTING else "optional"]
@@ -134,7 +151,6 @@ class _Parser(ArgumentParser):
         )
         printing = next(action for action in self._actions if "--print_config" in action.option_strings)
         printing.help = "Print the parameters as YAML for --config, those given filled in, and stop."
-        printing.metavar = "\b"
 
     def tidy(self, arguments: Sequence[str]) -> list[str]:
         """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
