@@ -11,7 +11,6 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from mcip.errors import DataError
 from mcip.evaluation.validation import Validation, validation_table
 from mcip.losses import info_nce
 from mcip.progress import console
+from mcip.text_tower import TextTower
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "aligned"
@@ -193,7 +193,7 @@ class TextAlignment:
         if grad_checkpointing:
             tower = getattr(clip, "text", clip).transformer
             tower.grad_checkpointing = True
-        self.modules: dict[str, nn.Module] = {"text_tower": _TextTower(clip).to(device)}
+        self.modules: dict[str, nn.Module] = {"text_tower": TextTower(clip).to(device)}
         trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
         self.tensors = {name: parameter.detach() for name, parameter in trained.items()}
         self.groups = [
@@ -230,13 +230,3 @@ class TextAlignment:
     def give_back(self) -> None:
         """Put the image tower back into the model."""
         self.model.clip.visual = self.image_tower.to(self.device)
-
-
-class _TextTower(nn.Module):
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        features: Tensor = self.clip.encode_text(tokens)
-        return features
