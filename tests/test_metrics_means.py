@@ -45,7 +45,7 @@ def test_interval_leaves_out_nan_and_is_the_same_for_a_seed() -> None:
     assert all(math.isnan(end) for end in bootstrap_interval(np.array([math.nan])))
     for wrong in ({"confidence": 1.0}, {"confidence": 0.0}, {"resamples": 0}):
         with pytest.raises(ConfigError, match="confidence"):
-            bootstrap_interval(values, **wrong)  # type: ignore[arg-type]
+            bootstrap_interval(values, **wrong)
 
 
 def test_metrics_are_the_means_of_the_values_of_their_queries() -> None:

@@ -66,7 +66,7 @@ def test_equals_naive_loops(
         labels = rng.integers(0, classes + 1, sizes[0])
     else:
         queries, labels = gallery[: sizes[0]], held[: sizes[0]]
-    flags = {"exclude_self": protocol == "exclude_self", "drop_first": protocol == "drop_first"}
+    flags: dict[str, Any] = {"exclude_self": protocol == "exclude_self", "drop_first": protocol == "drop_first"}
     expected, recall = naive(queries, gallery, labels.tolist(), held.tolist(), at=at, ks=(1, 2, 8), **flags)
     found = average_precisions(queries, gallery, labels, held, at=at, **flags)
     assert found.dtype == np.float64

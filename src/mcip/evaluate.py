@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from mcip import models
-from mcip.artefacts import read_json, write_json
+from mcip.artefacts import atomic_write, read_json, write_json
 from mcip.device import Precision, pick_device
 from mcip.errors import ConfigError
 from mcip.evaluation.measure import Session, data_hash, measure
@@ -16,6 +18,9 @@ from mcip.evaluation.tasks import Task, own_tasks, read_suite
 from mcip.progress import console
 from mcip.reporting.comparison import RESULTS, Comparison, read_results
 from mcip.reporting.table import as_text
+
+# The keys of a task in the results file that hold what was found, not what was asked.
+_FOUND = ("headline", "metrics", "interval", "per_query")
 
 
 def evaluate(
@@ -91,8 +96,7 @@ def measure_models(
         entries = [known.get(repr(one)) for one in asked]
         for number, task in enumerate(tasks):
             if entries[number] is None:
-                metrics = measure(session, task)
-                entries[number] = {**asked[number], "headline": task.headline, "metrics": metrics}
+                entries[number] = {**asked[number], **_measured(session, task, path, repr(asked[number]))}
                 _write(path, name, source, suite, session, entries)
         _write(path, name, source, suite, session, entries)
         paths.append(path)
@@ -112,6 +116,18 @@ def _named(entries: list[str]) -> list[tuple[str, str]]:
     if len(set(names)) < len(names):
         raise ConfigError(f"Two models have the same name: {', '.join(names)}. Name them: --model NAME=MODEL.")
     return pairs
+
+
+def _measured(session: Session, task: Task, results: Path, key: str) -> dict[str, Any]:
+    """Measure a task; what the results file holds of it. The values of the queries lie beside that file."""
+    found = measure(session, task)
+    per_query = Path(f"{results.stem}.per-query") / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    with atomic_write(results.parent / per_query) as temporary, temporary.open("wb") as file:
+        np.save(file, found.per_query.astype(np.float32), allow_pickle=False)
+    return {
+        "headline": task.headline, "metrics": found.metrics, "interval": list(found.interval),
+        "per_query": str(per_query),
+    }  # fmt: skip
 
 
 def _write(
@@ -135,6 +151,5 @@ def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
     if earlier.get("kind") != RESULTS or earlier.get("fingerprint") != fingerprint:
         return {}
     return {
-        repr({key: value for key, value in entry.items() if key not in ("headline", "metrics")}): entry
-        for entry in earlier["tasks"]
+        repr({key: value for key, value in entry.items() if key not in _FOUND}): entry for entry in earlier["tasks"]
     }

@@ -16,10 +16,20 @@ from mcip.embed import embed_captions, embed_images
 from mcip.embeddings import Embeddings
 from mcip.errors import DataError
 from mcip.evaluation.tasks import Kind, Task
-from mcip.metrics import cross_modal_recall, knn_accuracy, recall_at_k, retrieval_map, top_accuracy, zero_shot_classify
+from mcip.metrics import (
+    average_precisions,
+    bootstrap_interval,
+    cross_modal_hits,
+    hits_at_k,
+    knn_hits,
+    top_hits,
+    zero_shot_classify,
+)
+from mcip.metrics.means import mean
 from mcip.models import Model
 
 _KS = (1, 5, 10)
+_TOPS = (1, 5)
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,31 @@ def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
     return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}"
 
 
-def measure(session: Session, task: Task) -> dict[str, float]:
-    """The metrics of a task, as shares from 0 to 1.
+@dataclass(frozen=True)
+class Measurement:
+    """What a model reached at a task.
+
+    Attributes:
+        metrics: By name, shares from 0 to 1.
+        interval: The 95 % bootstrap interval over the queries of the metric that stands for the task.
+        per_query: That metric's value for each query, NaN where it has none.
+    """
+
+    metrics: dict[str, float]
+    interval: tuple[float, float]
+    per_query: NDArray[np.float64]
+
+
+def measure(session: Session, task: Task) -> Measurement:
+    """Measure a task.
 
     Raises:
         DataError: The table lacks what the task needs.
     """
-    return _MEASURES[task.kind](session, task)
+    per_query = _MEASURES[task.kind](session, task)
+    headline = per_query[task.headline]
+    metrics = {name: mean(values) for name, values in per_query.items()}
+    return Measurement(metrics, bootstrap_interval(headline), headline)
 
 
 def data_hash(task: Task) -> str:
@@ -110,18 +138,17 @@ def labelled_rows(task: Task, table: Table, embeddings: Embeddings) -> tuple[NDA
     return rows, np.array([label for label in labels if label is not None])
 
 
-def _image_to_image(session: Session, task: Task) -> dict[str, float]:
+def _image_to_image(session: Session, task: Task) -> dict[str, NDArray[np.float64]]:
     vectors, labels = _labelled(session, task, task.split)
     arguments = (vectors, vectors, labels, labels)
-    recalls = recall_at_k(*arguments, _KS, task.exclude_self)
-    return {"map": retrieval_map(*arguments, task.exclude_self), **{f"r{k}": value for k, value in recalls.items()}}
+    hits = hits_at_k(*arguments, _KS, task.exclude_self)
+    return {"map": average_precisions(*arguments, task.exclude_self), **_columns("r", _KS, hits)}
 
 
-def _knn(session: Session, task: Task) -> dict[str, float]:
+def _knn(session: Session, task: Task) -> dict[str, NDArray[np.float64]]:
     train, train_labels = _labelled(session, task, task.index_split)
     test, test_labels = _labelled(session, task, task.split)
-    found = knn_accuracy(train, train_labels, test, test_labels)
-    return {f"top{n}": value for n, value in found.items()}
+    return _columns("top", _TOPS, knn_hits(train, train_labels, test, test_labels, tops=_TOPS))
 
 
 def class_embeddings(model: Model, names: list[str], templates: tuple[str, ...]) -> NDArray[np.float32]:
@@ -136,13 +163,12 @@ def class_embeddings(model: Model, names: list[str], templates: tuple[str, ...])
     return array
 
 
-def _zero_shot(session: Session, task: Task) -> dict[str, float]:
+def _zero_shot(session: Session, task: Task) -> dict[str, NDArray[np.float64]]:
     vectors, labels = _labelled(session, task, task.split)
     names, codes = np.unique(labels, return_inverse=True)
     classes = class_embeddings(session.model, names.tolist(), task.templates)
-    ranked = zero_shot_classify(vectors, classes, top=min(5, len(names)))
-    found = top_accuracy(ranked, codes, (1, 5))
-    return {f"top{n}": value for n, value in found.items()}
+    ranked = zero_shot_classify(vectors, classes, top=max(_TOPS))
+    return _columns("top", _TOPS, top_hits(ranked, codes, _TOPS))
 
 
 def _pairs(session: Session, task: Task) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
@@ -162,18 +188,22 @@ def _pairs(session: Session, task: Task) -> tuple[NDArray[np.float32], NDArray[n
     return embeddings.array(), texts, np.array([image for _, image in captions], np.int64)
 
 
-def _text_to_image(session: Session, task: Task) -> dict[str, float]:
+def _text_to_image(session: Session, task: Task) -> dict[str, NDArray[np.float64]]:
     images, texts, image_of_text = _pairs(session, task)
-    return {f"r{k}": value for k, value in cross_modal_recall(texts, images, image_of_text, _KS).items()}
+    return _columns("r", _KS, cross_modal_hits(texts, images, image_of_text, _KS))
 
 
-def _image_to_text(session: Session, task: Task) -> dict[str, float]:
+def _image_to_text(session: Session, task: Task) -> dict[str, NDArray[np.float64]]:
     images, texts, image_of_text = _pairs(session, task)
-    found = cross_modal_recall(texts, images, image_of_text, _KS, direction="image_to_text")
-    return {f"r{k}": value for k, value in found.items()}
+    return _columns("r", _KS, cross_modal_hits(texts, images, image_of_text, _KS, direction="image_to_text"))
 
 
-_MEASURES: dict[Kind, Callable[[Session, Task], dict[str, float]]] = {
+def _columns(name: str, ks: tuple[int, ...], hits: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return {f"{name}{k}": column for k, column in zip(ks, hits.T, strict=True)}
+
+
+# Per kind of task, the value of each metric for each query.
+_MEASURES: dict[Kind, Callable[[Session, Task], dict[str, NDArray[np.float64]]]] = {
     "i2i": _image_to_image,
     "knn": _knn,
     "zero-shot": _zero_shot,

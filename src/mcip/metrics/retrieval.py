@@ -241,4 +241,4 @@ def _top_hits(task: _Task, k: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]
     else:
         relevant = relevant - hits[:, 0]
     keep = np.arange(hits.shape[1]) != dropped[:, None]
-    return hits[keep].reshape(len(hits), -1), relevant
+    return hits[keep].reshape(len(hits), -1)[:, :k], relevant
