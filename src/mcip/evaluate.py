@@ -59,7 +59,7 @@ def evaluate(
         preset: The protocol of the benchmarks: the paper's, or the standard one of each.
         split: For "own": the rows that are queries and gallery.
         index_split: For "own": the rows that vote in k-NN.
-        allow_counts: Measure a benchmark although it has not as many images as the official release; the results say so.
+        allow_counts: Measure benchmarks that have not as many images as the official release too; the results say so.
         batch_size: Images or captions per forward pass.
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from mcip.metrics import (
     top_accuracy,
     zero_shot_classify,
 )
+from mcip.metrics.revisited import Difficulty
 from mcip.topk import topk
 
 _KS = (1, 5, 10)
@@ -117,7 +118,7 @@ def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, 
 
 
 def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, float]:
-    """With easy, hard and junk images by query: the mAP of each difficulty, and under "map" that of medium."""
+    """With easy, hard and junk images by query: under "map" the mAP of medium, and that of each difficulty."""
     assert data.truth is not None
     queries = encoder.images(data.queries, task.transform)
     images = [encoder.images(table, task.transform) for table in data.gallery]
@@ -127,12 +128,14 @@ def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, float]
     rows = np.concatenate([one.rows + start for one, start in zip(images, starts[:-1], strict=True)])
     place[rows] = np.arange(len(rows))
     truth = [
-        {kind: [found for row in wanted if (found := int(place[row])) >= 0] for kind, wanted in data.truth[query].items()}
+        {kind: [int(place[row]) for row in wanted if place[row] >= 0] for kind, wanted in data.truth[query].items()}
         for query in queries.rows
-    ]  # fmt: skip
+    ]
     gallery, vectors = np.concatenate([one.array() for one in images]), queries.array()
-    easy, medium, hard = (revisited_map(vectors, gallery, truth, level) for level in ("easy", "medium", "hard"))  # type: ignore[arg-type]
-    return {"map": medium, "map_easy": easy, "map_medium": medium, "map_hard": hard}
+    levels: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+    found = {f"map_{level}": revisited_map(vectors, gallery, truth, level) for level in levels}
+    # A ground truth without hard images has one difficulty only.
+    return {"map": found["map_medium"], **({} if np.isnan(found["map_hard"]) else found)}
 
 
 def _by_label_at(
@@ -202,7 +205,7 @@ def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> dict[str, fl
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.")
     texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
     owner = np.array([image for _, image in captions], np.int64)
-    direction = "text_to_image" if task.kind == "t2i" else "image_to_text"
+    direction: Literal["text_to_image", "image_to_text"] = "text_to_image" if task.kind == "t2i" else "image_to_text"
     found = cross_modal_recall(texts, encoded.array(), owner, _KS, direction)
     return {f"r{k}": value for k, value in found.items()}
 

@@ -1,7 +1,7 @@
 """Ground-truth pickles, read without running anything in them.
 
-The files of ROxford and RParis are pickles. `pickle.load` would call whatever function such a file names. Here nothing is
-called: the opcodes are read by `pickletools.genops`, which only takes the stream apart, and what they build is put
+The files of ROxford and RParis are pickles. `pickle.load` would call whatever function such a file names. Here nothing
+is called: the opcodes are read by `pickletools.genops`, which only takes the stream apart, and what they build is put
 together from containers, texts and numbers. A NumPy array or number is recognised by the names that NumPy writes and
 made from its shape, type and bytes. Every other name is an error.
 """
@@ -71,7 +71,7 @@ class _Dtype:
     def dtype(self) -> np.dtype[Any]:
         if not _DTYPES.fullmatch(self.code):
             raise _RefusedError(f"an array of type {self.code!r}")
-        return np.dtype(self.code).newbyteorder(self.order if self.order in "<>" else "=")
+        return np.dtype(f"{self.order}{self.code}" if self.order in ("<", ">") else self.code)
 
 
 class _Array:

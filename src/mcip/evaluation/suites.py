@@ -12,7 +12,8 @@ import numpy as np
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from mcip.errors import ConfigError
-from mcip.evaluation.benchmarks import BENCHMARKS, Benchmark
+from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.benchmarks.base import Benchmark
 from mcip.evaluation.places import Places
 from mcip.evaluation.presets import PRESETS, Preset, PresetName
 from mcip.evaluation.tasks import Task, own_tasks, read_suite
@@ -112,7 +113,8 @@ def benchmark_task(benchmark: Benchmark, data: str, preset: Preset, limit: int |
         exclude_self=preset.exclude_self or benchmark.self_match == "excluded",
         drop_first=not preset.exclude_self and benchmark.self_match == "first dropped",
         templates=_TEMPLATES if benchmark.kind == "zero-shot" else (),
-        metric=benchmark.metric, benchmark=benchmark.name, preset=preset.name, column=_COLUMN_OF.get(benchmark.name), limit=limit,
+        metric=benchmark.metric, benchmark=benchmark.name, preset=preset.name,
+        column=_COLUMN_OF.get(benchmark.name), limit=limit,
     )  # fmt: skip
 
 

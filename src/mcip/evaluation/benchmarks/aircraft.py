@@ -18,7 +18,7 @@ from mcip.evaluation.presets import Preset
 def read(places: Places, preset: Preset) -> Classification:
     """Read data/images_variant_<split>.txt and data/images/<number>.jpg."""
     place = places.place("aircraft")
-    if is_table(place):
+    if is_table(place, "data"):
         return Classification(train=table_split(place, "train"), test=table_split(place, "test"))
     root = folder_with(places.folder("aircraft"), "data")
     return Classification(train=_split(root, "train"), test=_split(root, "test"))

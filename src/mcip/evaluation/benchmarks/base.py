@@ -145,6 +145,7 @@ class TextRetrieval:
 
 
 Data: TypeAlias = Retrieval | Classification | ZeroShot | CrossModal | TextRetrieval
+Read: TypeAlias = Callable[[Places, Preset], Data]
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Benchmark:
     title: str
     kind: Kind
     needs: tuple[str, ...]
-    read: Callable[[Places, Preset], Data]
+    read: Read
     counts: Mapping[str, int | tuple[int, ...]]
     metric: str = ""
     self_match: SelfMatch = "excluded"

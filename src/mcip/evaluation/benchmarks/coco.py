@@ -16,7 +16,7 @@ from mcip.evaluation.presets import Preset
 def read(places: Places, preset: Preset) -> CrossModal:
     """Read coco_test_karpathy.json or dataset_coco.json, and val2014."""
     place = places.place("coco")
-    if is_table(place):
+    if is_table(place, "*karpathy*", "dataset_coco.json"):
         return from_table(place)
     root = places.folder("coco")
     path = root / "coco_test_karpathy.json"

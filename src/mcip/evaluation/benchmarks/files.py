@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,21 @@ from mcip.errors import DataError, McipError, UnreadableImage
 _TABLES = ("*.tar", "*.parquet", "*/*.tar", "*/*.parquet")
 
 
-def is_table(place: str) -> bool:
-    """Whether a data set lies there as tars, parquet files or a data set of the hub, rather than in official files."""
+def is_table(place: str, *official: str) -> bool:
+    """Whether a data set lies there as tars, parquet files or a data set of the hub, rather than in official files.
+
+    Args:
+        place: Where it lies.
+        official: Patterns of the official files or folders; tars beside them are what they were unpacked from.
+    """
     folder = Path(place)
-    return not folder.is_dir() or any(True for pattern in _TABLES for _ in folder.glob(pattern))
+    if not folder.is_dir():
+        return True
+    return not _has(folder, official) and _has(folder, _TABLES)
+
+
+def _has(folder: Path, patterns: Iterable[str]) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 def table_split(place: str, split: str) -> Table:
@@ -51,8 +63,7 @@ def files_table(
     if not ids:
         raise DataError(f"{root}: the list of images is empty.")
     if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))
+        twice = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{root}: the image {twice} is listed twice.")
     columns: dict[str, list[Any]] = {
         "image": [{"bytes": None, "path": str((root / name).absolute())} for name in ids],
@@ -91,7 +102,7 @@ def cropped(table: Table, boxes: Sequence[Sequence[float]]) -> Table:
     Raises:
         DataError: A box is empty or outside its image.
     """
-    images = []
+    images: list[dict[str, Any]] = []
     for row, box in enumerate(boxes):
         try:
             image = table.image(row)

@@ -1,8 +1,8 @@
 """CUB-200-2011, Cars196 and Stanford Online Products: the test half of the classes, every image against all of it.
 
 Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", 2011; Krause et al., "3D Object Representations for Fine-Grained
-Categorization", 3dRR 2013; Oh Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016, which
-made the split by classes.
+Categorization", 3dRR 2013; Oh Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016,
+who split all three by classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from mcip.data import Table, read_table
 from mcip.errors import DataError
-from mcip.evaluation.benchmarks.base import Benchmark, Retrieval
+from mcip.evaluation.benchmarks.base import Benchmark, Read, Retrieval
 from mcip.evaluation.benchmarks.files import files_table, folder_with, is_table, lines_of, mat_of, relabelled
 from mcip.evaluation.places import Places
 from mcip.evaluation.presets import Preset
@@ -22,15 +22,16 @@ from mcip.evaluation.presets import Preset
 def read_cub(places: Places, preset: Preset) -> Retrieval:
     """Read images/<NNN.Name>/<image>; the second hundred of the classes."""
     place = places.place("cub")
-    table = read_table(place if is_table(place) else folder_with(places.folder("cub"), "images"))
+    official = ("images", "CUB_200_2011/images")
+    table = read_table(place if is_table(place, *official) else folder_with(places.folder("cub"), *official))
     return Retrieval(_last_classes(table, 100), ks=(1, 2, 4, 8, 32))
 
 
 def read_cars(places: Places, preset: Preset) -> Retrieval:
     """Read cars_annos.mat with car_ims, or one folder per class; the last 98 of the classes."""
     place = places.place("cars")
-    if not is_table(place) and (Path(place) / "cars_annos.mat").is_file():
-        root = Path(place)
+    root = Path(place)
+    if (root / "cars_annos.mat").is_file():
         entries = mat_of(root / "cars_annos.mat", "annotations")["annotations"].ravel()
         names = [str(np.asarray(entry["relative_im_path"]).ravel()[0]) for entry in entries]
         classes = [int(np.asarray(entry["class"]).ravel()[0]) for entry in entries]
@@ -65,11 +66,9 @@ def _last_classes(table: Table, first: int) -> Table:
     return relabelled(table, labels).subset(rows)
 
 
-def _benchmark(name: str, title: str, read: object, images: int, classes: int) -> Benchmark:
-    return Benchmark(
-        name, title, "i2i", (name,), read,  # type: ignore[arg-type]
-        {"queries": images, "classes": classes}, metric="r1", self_match="first dropped",
-    )  # fmt: skip
+def _benchmark(name: str, title: str, read: Read, images: int, classes: int) -> Benchmark:
+    counts = {"queries": images, "classes": classes}
+    return Benchmark(name, title, "i2i", (name,), read, counts, metric="r1", self_match="first dropped")
 
 
 BENCHMARKS = (

@@ -20,7 +20,7 @@ _FOLDERS = ("flickr30k-images", "flickr30k_images", "images", "Images")
 def read(places: Places, preset: Preset) -> CrossModal:
     """Read flickr30k_test_karpathy.txt or dataset_flickr30k.json, and the folder of the images."""
     place = places.place("flickr30k")
-    if is_table(place):
+    if is_table(place, "*karpathy*", "dataset_flickr30k.json"):
         return from_table(place)
     root = places.folder("flickr30k")
     folder = next((name for name in _FOLDERS if (root / name).is_dir()), "")

@@ -20,7 +20,7 @@ from mcip.evaluation.presets import Preset
 def read(places: Places, preset: Preset) -> Classification:
     """Read jpg/image_<number>.jpg, imagelabels.mat and setid.mat (trnid, tstid)."""
     place = places.place("flowers")
-    if is_table(place):
+    if is_table(place, "jpg"):
         return Classification(train=table_split(place, "train"), test=table_split(place, "test"))
     root = places.folder("flowers")
     labels = np.ravel(mat_of(root / "imagelabels.mat", "labels")["labels"])

@@ -19,7 +19,7 @@ DOMAINS = ("landmarks", "nature", "sketches", "objects", "products", "faces")
 def read(places: Places, preset: Preset) -> Retrieval:
     """Read images/<category>_<name>, sorted by the number of the category."""
     place = places.place("gpr1200")
-    table = read_table(place if is_table(place) else folder_with(places.folder("gpr1200"), "images"))
+    table = read_table(place if is_table(place, "images") else folder_with(places.folder("gpr1200"), "images"))
     labels = [label or _category(name, place) for label, name in zip(table.labels, table.ids, strict=True)]
     if not all(label.isdecimal() for label in labels):
         wrong = next(label for label in labels if not label.isdecimal())

@@ -1,7 +1,7 @@
 """ImageNet and its variants: k-NN against the training images, and zero-shot by class names.
 
-Russakovsky et al., IJCV 2015 (ImageNet); Recht et al., ICML 2019 (V2); Wang et al., NeurIPS 2019 (Sketch); Hendrycks et al.,
-CVPR 2021 (A) and ICCV 2021 (R). The class names are open_clip's, those of Radford et al., ICML 2021.
+Russakovsky et al., IJCV 2015 (ImageNet); Recht et al., ICML 2019 (V2); Wang et al., NeurIPS 2019 (Sketch); Hendrycks et
+al., CVPR 2021 (A) and ICCV 2021 (R). The class names are open_clip's, those of Radford et al., ICML 2021.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from open_clip import IMAGENET_CLASSNAMES
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 
 from mcip.data import Table, read_table
 from mcip.errors import DataError
@@ -21,7 +21,7 @@ from mcip.evaluation.places import Places
 from mcip.evaluation.presets import Preset
 
 # The wnids of the 1,000 classes; the number of a class is its place among them, in sorted order.
-WNIDS: Final[tuple[str, ...]] = tuple(sorted(ImageNetInfo("imagenet-1k").label_names()))
+WNIDS: Final[tuple[str, ...]] = tuple(sorted(ImageNetInfo("imagenet-1k").label_names()))  # type: ignore[no-untyped-call]
 _NAMES: Final = dict(zip(WNIDS, IMAGENET_CLASSNAMES, strict=True))
 _CLASSES: Final = frozenset(WNIDS)
 
@@ -29,12 +29,12 @@ _CLASSES: Final = frozenset(WNIDS)
 def images(data_set: str, split: str, places: Places) -> Table:
     """The images of one split, labelled by wnid; every data set but ImageNet itself has one split only.
 
-    Class folders are wnids or, as in V2's official release, numbers from 0 to 999; tars and tables have either as label.
+    Class folders are wnids or, as in V2's official release, numbers from 0 to 999; in tars and tables so are labels.
     """
 
     def make() -> Table:
         place = places.place(data_set)
-        if is_table(place):
+        if is_table(place, split if data_set == "imagenet" else "[n0]*", "imagenetv2-*", "sketch"):
             table = table_split(place, split)
         elif data_set == "imagenet":
             folder = places.folder(data_set) / split

@@ -1,7 +1,7 @@
 """INSTRE: every image against all, as the paper does, and the classic protocol of 1,250 queries.
 
-Wang and Jiang, "INSTRE: A New Benchmark for Instance-Level Object Retrieval and Recognition", ACM TOMM 2015; the classic
-protocol is that of Iscen et al., "Efficient Diffusion on Region Manifolds", CVPR 2017.
+Wang and Jiang, "INSTRE: A New Benchmark for Instance-Level Object Retrieval and Recognition", ACM TOMM 2015; the
+classic protocol is that of Iscen et al., "Efficient Diffusion on Region Manifolds", CVPR 2017.
 """
 
 from __future__ import annotations
