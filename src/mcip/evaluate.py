@@ -22,7 +22,8 @@ from mcip.evaluation.sources import Sources
 from mcip.evaluation.suites import TABLE1, Suite, find_suite, table1_average
 from mcip.evaluation.tasks import GROUPS, Task
 from mcip.progress import console
-from mcip.reporting.comparison import RESULTS, Comparison, read_results
+from mcip.reporting.comparison import Comparison
+from mcip.reporting.results import RESULTS, read_results
 from mcip.reporting.table import as_text
 
 # All metrics are shares from 0 to 1; tables show them in percent.
