@@ -149,11 +149,11 @@ def test_list_flags_are_repeated_or_take_several_values(arguments: list[str]) ->
     ],
 )
 def test_values_without_a_flag_are_those_of_a_first_parameter_that_is_a_list(arguments: list[str]) -> None:
-    command, values = cli.parse(["report", *arguments])
+    command, values = parse(["report", *arguments])
     assert command == "report"
     assert values["results"] == ["a.json", "b.json"]
     assert (values["out"], values["with_paper"]) == (Path("r"), True)
-    assert cli.parse(["report", "a.json", "b.json", "--out", "r"])[1]["with_paper"] is False
+    assert parse(["report", "a.json", "b.json", "--out", "r"])[1]["with_paper"] is False
 
 
 def test_odd_values_in_lists() -> None:

@@ -11,6 +11,7 @@ from mcip.reporting.mined import Example, Mined
 from mcip.reporting.rankings import Outcome
 
 _SIGNS: dict[Outcome, str] = {"hit": "✓ hit", "miss": "✗ miss", "itself": "= itself", "ignored": "~ not counted"}
+_REACHED = {True: "{} reached", False: "{} missed"}
 _COLUMNS = 10
 _CAPTIONS = 5
 
@@ -37,8 +38,8 @@ def grid_section(grid: Grid) -> Html:
     )
     legend = tag(
         "p",
-        tag("span", tag("span", "✓ hit", class_="key hit"), "what the query asks for, as a picture of its class"),
-        tag("span", tag("span", "✗ miss", class_="key miss"), "anything else"),
+        tag("span", tag("span", "✓ hit", class_="key hit"), "relevant to the query"),
+        tag("span", tag("span", "✗ miss", class_="key miss"), "not relevant"),
         class_="legend",
     )
     told = [tag("p", shown), legend] if grid.queries else [tag("p", "No query changed.")]
@@ -62,7 +63,10 @@ def _query(query: Query, metric: str) -> Html:
 
 def _ranking(ranking: Ranking, metric: str) -> Html:
     shown = len(ranking.neighbours)
-    told = tag("h3", ranking.model, tag("small", f"{metric} {ranking.score:.1f} %, {ranking.hits} of {shown} are hits"))
+    # One query has a whole average precision, but recall at k is reached or not.
+    worth = f"{metric} {ranking.score:.1f} %" if metric.startswith("AP") else _REACHED[ranking.score > 0].format(metric)
+    hits = f"{ranking.hits} of {shown} {'is a hit' if ranking.hits == 1 else 'are hits'}"
+    told = tag("h3", ranking.model, tag("small", f"{worth}, {hits}"))
     items = [_neighbour(rank, neighbour) for rank, neighbour in enumerate(ranking.neighbours, 1)]
     return tag("div", told, tag("ol", items, style=f"--columns:{min(shown, _COLUMNS)}"), class_="ranking")
 

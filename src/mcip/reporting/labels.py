@@ -14,6 +14,7 @@ _FONT_SIZE = 9.5
 _DISTANCES = (9, 16, 26, 38, 52)
 _DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _FAR = 20
+_LONGEST = 34
 
 
 def place_labels(
@@ -60,7 +61,7 @@ def place_labels(
 
 def plain(name: str) -> str:
     """The name with dollar signs that do not start a formula, shortened where it would fill the plot."""
-    short = name if len(name) <= 28 else name[:13] + "…" + name[-14:]
+    short = name if len(name) <= _LONGEST else name[: _LONGEST // 2 - 1] + "…" + name[-_LONGEST // 2 :]
     return short.replace("$", r"\$")
 
 

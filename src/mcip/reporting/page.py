@@ -109,6 +109,9 @@ def _tiles(comparison: Comparison) -> Html:
 
 def _tile(comparison: Comparison, kind: Kind) -> Html:
     tasks, best = comparison.of_kind(kind), comparison.best_other
+    shown = [comparison.baseline] if best is None else [comparison.baseline, best]
+    both = [task for task in tasks if all(comparison.value(model, task) is not None for model in shown)]
+    tasks = both or tasks
     metric = comparison.tasks[tasks[0]].headline
     before = comparison.mean(comparison.baseline, tasks)
     value = tag("p", tag("span", number(before)), class_="value")
@@ -165,12 +168,14 @@ def _cell(cell: Cell, compared: bool) -> Html:
 
 
 def _teaser_section(comparison: Comparison) -> Html:
-    figures = []
+    figures, arrows = [], None
     for kind in plots.PANELS:
         points = plots.panel_points(comparison, kind)
         if points:
             told = "; ".join(f"{model}: {across:.1f} and {up:.1f}" for model, (across, up) in points.items())
             alt = f"Scatter plot of {KIND_WORDS[kind]} against image to image, in percent. {told}."
+            if comparison.baseline in points and any(model in points for model in comparison.own[1:]):
+                arrows = f" Arrows start at {comparison.baseline}."
             light, dark = (plots.panel(comparison, kind, theme) for theme in (plots.LIGHT, plots.DARK))
             name = f"{_capital(KIND_WORDS[kind])} against image to image"
             figures.append(tag("figure", tag("figcaption", name), themed(light, dark, alt)))
@@ -181,7 +186,6 @@ def _teaser_section(comparison: Comparison) -> Html:
         )
         return tag("section", title, tag("p", missing, class_="note"))
     text = "Further right: better at finding images by images. Further up: better with text."
-    arrows = f" Arrows start at {comparison.baseline}." if len(comparison.models) > 1 else None
     return tag("section", title, tag("p", text, arrows), tag("div", figures, class_="plots"))
 
 

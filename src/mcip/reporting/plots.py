@@ -20,6 +20,7 @@ from mcip.artefacts import atomic_write
 from mcip.evaluation.tasks import HEADLINE, Kind
 from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison
 from mcip.reporting.labels import place_labels, plain
+from mcip.reporting.paper import MARK
 
 _MARKERS = "osD^vPX*hp"
 
@@ -87,8 +88,10 @@ def dots(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     tasks = list(comparison.tasks)
     if len(tasks) < 2:
         return None
-    legend_rows = -(-len(comparison.models) // 2)
-    figure = _figure(6.4, 0.9 + 0.34 * len(tasks) + 0.22 * legend_rows, theme)
+    names = [plain(_short(model)) for model in comparison.models]
+    legend_columns = 2 if max(map(len, names)) <= 20 else 1
+    legend_rows = -(-len(names) // legend_columns)
+    figure = _figure(4.8, 0.9 + 0.34 * len(tasks) + 0.22 * legend_rows, theme)
     axes = figure.add_subplot()
     _style(axes, theme)
     height = {task: -place for place, task in enumerate(tasks)}
@@ -99,7 +102,12 @@ def dots(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     for model, look in _looks(comparison, theme).items():
         shown = {task: value for task in tasks if (value := comparison.value(model, task)) is not None}
         axes.plot(
-            list(shown.values()), [height[task] for task in shown], linestyle="", zorder=3, label=plain(model), **look
+            list(shown.values()),
+            [height[task] for task in shown],
+            linestyle="",
+            zorder=3,
+            label=plain(_short(model)),
+            **look,
         )
         for task in shown:
             if (interval := comparison.interval(model, task)) is not None:
@@ -112,9 +120,13 @@ def dots(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     axes.set_ylim(0.5 - len(tasks), 0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("%")
-    legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=theme.text)
-    legend.set_in_layout(True)
+    figure.legend(loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=9, labelcolor=theme.text)
     return figure
+
+
+def _short(model: str) -> str:
+    """A model's name in a plot, where hollow markers say which are the paper's."""
+    return model.removesuffix(f" {MARK}")
 
 
 def _titled(comparison: Comparison, task: str) -> str:
@@ -211,8 +223,10 @@ def _draw_panel(axes: Axes, comparison: Comparison, y: Kind, theme: Theme) -> No
             axes.annotate("", point, start, arrowprops=arrow, zorder=2)
     axes.set_xlim(_limits([across for across, _ in points.values()], 0.4))
     axes.set_ylim(_limits([up for _, up in points.values()], 0.15))
-    text = {model: theme.text if model == comparison.baseline else looks[model]["color"] for model in points}
-    place_labels(axes, points, text, start)
+    text = {
+        _short(model): theme.text if model == comparison.baseline else looks[model]["color"] for model in points
+    }  # fmt: skip
+    place_labels(axes, {_short(model): point for model, point in points.items()}, text, start)
 
 
 def _limits(values: list[float], above: float) -> tuple[float, float]:

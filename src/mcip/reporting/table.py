@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table as TextTable
 from rich.text import Text
 
@@ -48,7 +49,7 @@ class Cell:
         value: Percent, to a tenth.
         difference: To the baseline, with its sign, and ≈ behind it where it is in doubt; empty if there is none.
         best: Whether it is the best of its column.
-        interval: The 95 % bootstrap interval in percent, as in 83.9 to 85.6; empty if it is not known.
+        interval: The 95 % bootstrap interval in percent, as in 83.9–85.6; empty if it is not known.
     """
 
     value: str
@@ -83,7 +84,7 @@ def _cell(comparison: Comparison, model: str, task: str | None) -> Cell:
         if comparison.in_doubt(model, task):
             difference += DOUBT
         interval = comparison.interval(model, task)
-        around = "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+        around = "" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
         return Cell(number(comparison.value(model, task)), difference, best, around)
     means = [comparison.mean(one) for one in (model, comparison.baseline)]
     return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model)), best)
@@ -184,7 +185,8 @@ def as_latex(comparison: Comparison) -> str:
 
 
 def _latex_interval(interval: str) -> str:
-    return f"{{\\scriptsize {interval.replace(' to ', '--')}}}" if interval else ""
+    ends = interval.replace("–", "--")
+    return rf"{{\scriptsize {ends}}}" if interval else ""
 
 
 def _rules(shown: list[Column]) -> Iterator[str]:
@@ -199,23 +201,23 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def as_text(comparison: Comparison) -> TextTable:
-    """The table for the terminal; tasks are its rows where that makes it narrower."""
+def as_text(comparison: Comparison) -> RenderableType:
+    """The table for the terminal; where it would be wide, one for each group of columns."""
     shown = columns(comparison)
-    heads = [Text(f"{column.title}\n{column.metric}".strip()) for column in shown]
-    found = [[_terminal_cell(cell) for cell in cells(comparison, model)] for model in comparison.models]
-    if len(shown) <= max(_WIDE, len(found)):
-        table = TextTable("model", caption=caption(comparison))
-        for head in heads:
-            table.add_column(head, justify="right")
-        for model, row in zip(comparison.models, found, strict=True):
-            table.add_row(Text(model), *row)
-        return table
-    table = TextTable("task", "metric", caption=caption(comparison))
+    parts = [shown]
+    if len(shown) > _WIDE:
+        parts = [list(members) for _, members in groupby(shown, lambda column: column.group)]
+        parts[-2:] = [parts[-2] + parts[-1]]  # the mean beside the last group
+    tables = [_part(comparison, part) for part in parts]
+    return Group(*tables, Text(caption(comparison), "italic dim"))
+
+
+def _part(comparison: Comparison, part: list[Column]) -> TextTable:
+    table = TextTable("model", title=part[0].group)
+    for column in part:
+        table.add_column(Text(f"{column.title}\n{column.metric}".strip()), justify="right", no_wrap=True)
     for model in comparison.models:
-        table.add_column(Text(model), justify="right")
-    for column, own in zip(shown, zip(*found, strict=True), strict=True):
-        table.add_row(Text(column.title), Text(f"{column.group} {column.metric}".strip()), *own)
+        table.add_row(Text(model), *(_terminal_cell(_cell(comparison, model, column.task)) for column in part))
     return table
 
 
