@@ -144,7 +144,8 @@ def _asked(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any]:
     """What a results file says of a task beside its metrics; a benchmark's numbers are checked."""
     facts: dict[str, Any] = {"group": GROUPS[task.kind], "units": _UNITS}
     if task.benchmark is not None:
-        benchmark, whole = BENCHMARKS[task.benchmark], sources.whole(task)
+        whole = sources.whole(task)
+        benchmark = BENCHMARKS[task.benchmark]
         if not allow_counts:
             benchmark.check(whole)
         facts |= {"counts": whole.counts, "official_counts": not benchmark.wrong_counts(whole)}

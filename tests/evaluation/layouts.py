@@ -44,7 +44,7 @@ def gpr1200(root: Path, categories: tuple[int, ...] = (0, 7, 250, 1000, 1199), i
 
 def instre(root: Path) -> None:
     """Three parts; S1 and S2 share the folder name 01_book. With boxes, and gnd_instre.mat for the classic protocol."""
-    names = []
+    names: list[str] = []
     for part, folder in (("S1", "01_book"), ("S1", "02_cup"), ("S2", "01_book"), ("M", "01")):
         for number in range(3):
             name = f"INSTRE-{part}/{folder}/{number:03d}.jpg"

@@ -223,7 +223,7 @@ def test_captions_of_unreadable_images_are_not_asked(benchmarks: Path) -> None:
 
 
 def test_the_merged_classes_of_instre_change_its_number(benchmarks: Path) -> None:
-    paper, standard = (ask(benchmarks, "instre", preset)[1]["map"] for preset in ("paper", "standard"))  # type: ignore[arg-type]
+    paper, standard = (ask(benchmarks, "instre", preset)[1]["map"] for preset in PRESETS)
     assert paper != standard
 
 

@@ -115,8 +115,8 @@ def test_fine_grained_sets_keep_the_last_classes(benchmarks: Path) -> None:
 def test_cars_of_both_layouts_are_the_same(benchmarks: Path, tmp_path: Path) -> None:
     layouts.cars(tmp_path, official=False)
     folders, official = read(tmp_path, "cars").queries, read(benchmarks, "cars").queries
-    pixels = [[np.asarray(table.image(row)) for row in range(len(table))] for table in (folders, official)]
-    np.testing.assert_array_equal(*pixels)
+    one, other = ([np.asarray(table.image(row)) for row in range(len(table))] for table in (folders, official))
+    np.testing.assert_array_equal(one, other)
     assert len(set(zip(folders.labels, official.labels, strict=True))) == 3
 
 
