@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import layouts
+from evaluation import counting, layouts
+from evaluation.counting import count_measured
 from mcip.artefacts import read_json
 from mcip.cli import main
 from mcip.errors import ConfigError, DataError
@@ -24,11 +25,8 @@ from mcip.evaluation.presets import PAPER
 from mcip.evaluation.sources import Sources, task_table
 from mcip.evaluation.subsample import subsample
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
-from mcip.evaluation.tasks import Task
 from mcip.reporting.comparison import read_results
 from tiny import run, run_killed_over_and_over
-
-module = importlib.import_module("mcip.evaluate")
 
 COLUMNS = [
     "GPR1200", "INSTRE", "CUB", "ROxford", "kNN IN-V", "kNN IN-S", "kNN IN-A", "kNN FGVCA",
@@ -75,7 +73,7 @@ def test_a_second_run_measures_and_embeds_nothing(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")}
     content = (measured / "m.table1.json").read_bytes()
-    monkeypatch.setattr(module, "measure", None)
+    monkeypatch.setattr(counting.module, "measure", None)
     evaluate([f"m={base}"], measured, suite="table1", data=str(benchmarks), **LOOSE)
     assert (measured / "m.table1.json").read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")} == before
@@ -138,14 +136,7 @@ def test_wrong_counts_stop_before_anything_is_measured(benchmarks: Path, base: P
 def test_added_benchmarks_are_measured_and_the_others_kept(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    measure = module.measure
-
-    def counting(session: Any, task: Task) -> Any:
-        asked.append(task.name)
-        return measure(session, task)
-
-    monkeypatch.setattr(module, "measure", counting)
+    asked = count_measured(monkeypatch)
     data = tmp_path / "data"
     layouts.gpr1200(data)
     evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
@@ -259,6 +250,9 @@ def test_a_benchmark_in_a_list_of_tasks(benchmarks: Path, base: Path, tmp_path: 
     assert read_json(path)["tasks"][0]["metrics"]["map_nature"] > 0
     suite.write_text(yaml.safe_dump([task | {"benchmark": "gpr"}]))
     with pytest.raises(ConfigError, match="there is no benchmark 'gpr'; there are gpr1200"):
+        evaluate([f"m={base}"], tmp_path, suite=str(suite))
+    suite.write_text(yaml.safe_dump([task | {"benchmark": "coco"}]))
+    with pytest.raises(ConfigError, match="the benchmark 'coco' is of kind 't2i', not 'i2i'"):
         evaluate([f"m={base}"], tmp_path, suite=str(suite))
 
 
