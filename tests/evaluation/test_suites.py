@@ -252,7 +252,7 @@ def test_a_benchmark_in_a_list_of_tasks(benchmarks: Path, base: Path, tmp_path: 
     with pytest.raises(ConfigError, match="there is no benchmark 'gpr'; there are gpr1200"):
         evaluate([f"m={base}"], tmp_path, suite=str(suite))
     suite.write_text(yaml.safe_dump([task | {"benchmark": "coco"}]))
-    with pytest.raises(ConfigError, match="the benchmark 'coco' is of kind 't2i', not 'i2i'"):
+    with pytest.raises(ConfigError, match="the benchmark 'coco' is 't2i', not 'i2i'"):
         evaluate([f"m={base}"], tmp_path, suite=str(suite))
 
 

@@ -49,7 +49,7 @@ class Sources:
         benchmark = BENCHMARKS[task.benchmark]
         if task.kind != benchmark.kind:
             raise ConfigError(
-                f"Task {task.name!r}: the benchmark {benchmark.name!r} is of kind {benchmark.kind!r}, not {task.kind!r}."
+                f"Task {task.name!r}: the benchmark {benchmark.name!r} is {benchmark.kind!r}, not {task.kind!r}."
             )
         if task.data not in self._places:
             self._places[task.data] = Places(task.data)
