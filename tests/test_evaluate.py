@@ -50,6 +50,12 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
     results = read_json(path)
     assert (results["model"], results["fingerprint"]) == ("base", model.fingerprint)
     assert [task["headline"] for task in results["tasks"]] == ["map", "top1", "r5", "r5"]
+    for task in results["tasks"]:
+        per_query = np.load(tmp_path / task["per_query"])
+        value = task["metrics"][task["headline"]]
+        assert per_query.shape == (15,)
+        assert per_query.mean() == pytest.approx(value)
+        assert task["interval"][0] <= value <= task["interval"][1]
 
 
 def test_a_second_run_measures_nothing(val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from mcip import models
-from mcip.artefacts import read_json, write_json
+from mcip.artefacts import atomic_write, read_json, write_json
 from mcip.device import Precision, pick_device
 from mcip.errors import ConfigError
 from mcip.evaluation.benchmarks import BENCHMARKS
@@ -20,11 +22,14 @@ from mcip.evaluation.sources import Sources
 from mcip.evaluation.suites import TABLE1, Suite, find_suite, table1_average
 from mcip.evaluation.tasks import GROUPS, Task
 from mcip.progress import console
-from mcip.reporting.comparison import RESULTS, Comparison, read_results
+from mcip.reporting.comparison import Comparison
+from mcip.reporting.results import RESULTS, read_results
 from mcip.reporting.table import as_text
 
 # All metrics are shares from 0 to 1; tables show them in percent.
 _UNITS = "share"
+# The keys of a task in the results file that hold what was found, not what was asked.
+_FOUND = ("headline", "metrics", "interval", "per_query")
 
 
 def evaluate(
@@ -107,8 +112,7 @@ def measure_models(
         entries = [known.get(repr(one)) for one in asked]
         for number, task in enumerate(asked_for.tasks):
             if entries[number] is None:
-                metrics = measure(session, task)
-                entries[number] = {**asked[number], "headline": task.headline, "metrics": metrics}
+                entries[number] = {**asked[number], **_measured(session, task, path, repr(asked[number]))}
                 _write(path, name, source, asked_for, session, entries)
         _write(path, name, source, asked_for, session, entries)
         paths.append(path)
@@ -165,6 +169,18 @@ def _named(entries: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _measured(session: Session, task: Task, results: Path, key: str) -> dict[str, Any]:
+    """Measure a task; what the results file holds of it. The values of the queries lie beside that file."""
+    found = measure(session, task)
+    per_query = Path(f"{results.stem}.per-query") / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    with atomic_write(results.parent / per_query) as temporary, temporary.open("wb") as file:
+        np.save(file, found.per_query.astype(np.float32), allow_pickle=False)
+    return {
+        "headline": task.headline, "metrics": found.metrics, "interval": list(found.interval),
+        "per_query": str(per_query),
+    }  # fmt: skip
+
+
 def _write(
     path: Path, name: str, source: str, suite: Suite, session: Session, entries: list[dict[str, Any] | None]
 ) -> None:
@@ -191,6 +207,5 @@ def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
     if earlier.get("kind") != RESULTS or earlier.get("fingerprint") != fingerprint:
         return {}
     return {
-        repr({key: value for key, value in entry.items() if key not in ("headline", "metrics")}): entry
-        for entry in earlier["tasks"]
+        repr({key: value for key, value in entry.items() if key not in _FOUND}): entry for entry in earlier["tasks"]
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,30 +21,58 @@ from mcip.evaluation.sources import task_table as task_table
 from mcip.evaluation.tasks import Task
 from mcip.metrics import (
     average_precisions,
-    cross_modal_recall,
-    knn_accuracy,
-    recall_at_k,
-    revisited_map,
-    top_accuracy,
+    bootstrap_interval,
+    cross_modal_hits,
+    hits_at_k,
+    knn_hits,
+    revisited_average_precisions,
+    top_hits,
     zero_shot_classify,
 )
+from mcip.metrics.means import mean
 from mcip.metrics.revisited import Difficulty
 from mcip.topk import topk
 
+# Metric to its value for each query, NaN for queries that have none.
+PerQuery: TypeAlias = Mapping[str, NDArray[np.float64]]
+
 _KS = (1, 5, 10)
+_TOPS = (1, 5)
 
 
-def measure(session: Session, task: Task) -> dict[str, float]:
-    """The metrics of a task, as shares from 0 to 1.
+@dataclass(frozen=True)
+class Measurement:
+    """What a model reached at a task.
+
+    Attributes:
+        metrics: By name, shares from 0 to 1; NaN where nothing was asked.
+        interval: The 95 % bootstrap interval over the queries of the metric that stands for the task.
+        per_query: That metric's value for each query, NaN where it has none.
+    """
+
+    metrics: dict[str, float]
+    interval: tuple[float, float]
+    per_query: NDArray[np.float64]
+
+
+def measure(session: Session, task: Task) -> Measurement:
+    """Measure a task.
 
     Raises:
         DataError: The task's data lack what it needs.
     """
-    return measure_data(session, task, session.sources.data(task))
+    found = per_query(session, task, session.sources.data(task))
+    headline = found[task.headline]
+    return Measurement({name: mean(values) for name, values in found.items()}, bootstrap_interval(headline), headline)
 
 
 def measure_data(encoder: Encoder, task: Task, data: Data) -> dict[str, float]:
-    """The metrics of a task on data that have been read.
+    """The metrics of a task on data that have been read: the means of what `per_query` gives."""
+    return {name: mean(values) for name, values in per_query(encoder, task, data).items()}
+
+
+def per_query(encoder: Encoder, task: Task, data: Data) -> PerQuery:
+    """The metrics of a task for each query, on data that have been read.
 
     Args:
         encoder: Gives the vectors, stored ones or those of a model that is being trained.
@@ -51,7 +80,8 @@ def measure_data(encoder: Encoder, task: Task, data: Data) -> dict[str, float]:
         data: What it is measured on.
 
     Returns:
-        Metric to share, from 0 to 1; NaN where nothing was asked.
+        Metric to values from 0 to 1, shape (Q,), NaN for queries that have none. Metrics of a part of a benchmark have
+        the queries of that part only.
 
     Raises:
         DataError: The data lack what the task needs.
@@ -96,7 +126,7 @@ def _labelled(encoder: Encoder, task: Task, table: Table) -> tuple[NDArray[np.fl
     return encoded.array()[places], labels
 
 
-def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, float]:
+def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
     if data.truth is not None:
         return _by_truth(encoder, task, data)
     vectors, labels = _labelled(encoder, task, data.queries)
@@ -107,17 +137,17 @@ def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, 
         gallery = np.concatenate([one.array() for one in images])
         held: Sequence[Any] = [name for one, t in zip(images, data.gallery, strict=True) for name in _labels(t, one)]
         precisions = average_precisions(vectors, gallery, labels, held)
-        recalls = recall_at_k(vectors, gallery, labels, held, data.ks)
+        hits = hits_at_k(vectors, gallery, labels, held, data.ks)
     else:
         own = (vectors, vectors, labels, labels)
         precisions = average_precisions(*own, task.exclude_self, drop_first=task.drop_first)
-        recalls = recall_at_k(*own, data.ks, task.exclude_self, drop_first=task.drop_first)
+        hits = hits_at_k(*own, data.ks, task.exclude_self, drop_first=task.drop_first)
     of_part = {name: precisions[np.isin(labels, list(part))] for name, part in data.parts.items()}
-    parts = {f"map_{name}": _mean(values) for name, values in of_part.items() if len(values)}
-    return {"map": _mean(precisions), **{f"r{k}": value for k, value in recalls.items()}, **parts}
+    parts = {f"map_{name}": values for name, values in of_part.items() if len(values)}
+    return {"map": precisions, **_columns("r", data.ks, hits), **parts}
 
 
-def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, float]:
+def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
     """With easy, hard and junk images by query: under "map" the mAP of medium, and that of each difficulty."""
     assert data.truth is not None
     queries = encoder.images(data.queries, task.transform)
@@ -133,9 +163,9 @@ def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> dict[str, float]
     ]
     gallery, vectors = np.concatenate([one.array() for one in images]), queries.array()
     levels: tuple[Difficulty, ...] = ("easy", "medium", "hard")
-    found = {f"map_{level}": revisited_map(vectors, gallery, truth, level) for level in levels}
+    found = {f"map_{level}": revisited_average_precisions(vectors, gallery, truth, level) for level in levels}
     # A ground truth without hard images has one difficulty only.
-    return {"map": found["map_medium"], **({} if np.isnan(found["map_hard"]) else found)}
+    return {"map": found["map_medium"], **({} if np.isnan(found["map_hard"]).all() else found)}
 
 
 def _by_label_at(
@@ -145,7 +175,7 @@ def _by_label_at(
     labels: NDArray[np.str_],
     gallery: Sequence[Table],
     at: int,
-) -> dict[str, float]:
+) -> PerQuery:
     """The mAP of rankings cut at `at`, block by block, so that the gallery may be larger than memory."""
     images = [encoder.images(table, task.transform) for table in gallery]
     names = [name for one, table in zip(images, gallery, strict=True) for name in _labels(table, one)]
@@ -157,7 +187,7 @@ def _by_label_at(
     precision = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
     with np.errstate(invalid="ignore"):
         precisions = np.where(relevant > 0, (precision * hits).sum(1) / np.minimum(relevant, at), np.nan)
-    return {f"map@{at}": _mean(precisions), "r1": _mean(np.where(relevant > 0, hits[:, 0], np.nan))}
+    return {f"map@{at}": precisions, "r1": np.where(relevant > 0, hits[:, 0], np.nan)}
 
 
 def _blocks(images: Sequence[Encoded]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -168,19 +198,17 @@ def _blocks(images: Sequence[Encoded]) -> Iterator[tuple[int, NDArray[Any]]]:
             start += len(shard)
 
 
-def _mean(values: NDArray[Any]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def _columns(name: str, ks: Sequence[int], hits: NDArray[np.float64]) -> PerQuery:
+    return {f"{name}{k}": column for k, column in zip(ks, hits.T, strict=True)}
 
 
-def _knn(encoder: Encoder, task: Task, data: Classification) -> dict[str, float]:
+def _knn(encoder: Encoder, task: Task, data: Classification) -> PerQuery:
     train, train_labels = _labelled(encoder, task, data.train)
     test, test_labels = _labelled(encoder, task, data.test)
-    found = knn_accuracy(train, train_labels, test, test_labels)
-    return {f"top{n}": value for n, value in found.items()}
+    return _columns("top", _TOPS, knn_hits(train, train_labels, test, test_labels, tops=_TOPS))
 
 
-def _zero_shot(encoder: Encoder, task: Task, data: ZeroShot) -> dict[str, float]:
+def _zero_shot(encoder: Encoder, task: Task, data: ZeroShot) -> PerQuery:
     vectors, labels = _labelled(encoder, task, data.images)
     classes = encoder.classes(data.names, task.templates)
     keys = list(data.names)
@@ -189,12 +217,10 @@ def _zero_shot(encoder: Encoder, task: Task, data: ZeroShot) -> dict[str, float]
     classes = classes[[keys.index(key) for key in candidates]]
     code = {key: number for number, key in enumerate(candidates)}
     codes = np.array([code.get(label, -1) for label in labels.tolist()])
-    ranked = zero_shot_classify(vectors, classes, top=min(5, len(candidates)))
-    found = top_accuracy(ranked, codes, (1, 5))
-    return {f"top{n}": value for n, value in found.items()}
+    return _columns("top", _TOPS, top_hits(zero_shot_classify(vectors, classes, max(_TOPS)), codes, _TOPS))
 
 
-def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> dict[str, float]:
+def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> PerQuery:
     table = data.images
     encoded = encoder.images(table, task.transform)
     place = {row: index for index, row in enumerate(encoded.rows.tolist())}
@@ -206,16 +232,15 @@ def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> dict[str, fl
     texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
     owner = np.array([image for _, image in captions], np.int64)
     direction: Literal["text_to_image", "image_to_text"] = "text_to_image" if task.kind == "t2i" else "image_to_text"
-    found = cross_modal_recall(texts, encoded.array(), owner, _KS, direction)
-    return {f"r{k}": value for k, value in found.items()}
+    return _columns("r", _KS, cross_modal_hits(texts, encoded.array(), owner, _KS, direction))
 
 
-def _text_to_image(encoder: Encoder, task: Task, data: TextRetrieval) -> dict[str, float]:
+def _text_to_image(encoder: Encoder, task: Task, data: TextRetrieval) -> PerQuery:
     vectors = encoder.captions(data.texts, data.fingerprint)
     return _by_label_at(encoder, task, vectors, np.array(data.labels), data.gallery, data.at)
 
 
-_MEASURES: dict[type[Any], Callable[..., dict[str, float]]] = {
+_MEASURES: dict[type[Any], Callable[..., PerQuery]] = {
     Retrieval: _image_to_image,
     Classification: _knn,
     ZeroShot: _zero_shot,

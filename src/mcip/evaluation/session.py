@@ -88,7 +88,7 @@ class Session:
     def captions(self, captions: Sequence[str], name: str) -> NDArray[np.float32]:
         """The vectors of captions."""
         return embed_captions(
-            captions, self.model, self.store / f"captions-{name[:16]}-{self.model.fingerprint[:16]}",
+            captions, self.model, self.store / captions_name(name, self.model.fingerprint),
             batch_size=self.batch_size, precision=self.precision, source="captions",
         ).array()  # fmt: skip
 
@@ -108,6 +108,11 @@ class Session:
 def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
     """The name, within a session's store, of the folder with a model's embeddings of a table's images."""
     return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}"
+
+
+def captions_name(name: str, model_fingerprint: str) -> str:
+    """The same for the captions of the source `name`."""
+    return f"captions-{name[:16]}-{model_fingerprint[:16]}"
 
 
 def class_embeddings(

@@ -76,7 +76,9 @@ def alignment(x: Array, y: Array, alpha: float = 2.0) -> float:
         raise DataError(
             f"Embeddings {tuple(left.shape)} and {tuple(right.shape)}: give pairs, row by row, at least one."
         )
-    return float((left - right).norm(dim=1).double().pow(alpha).mean())
+    blocks = zip(left.split(_BLOCK_ROWS), right.split(_BLOCK_ROWS), strict=True)
+    total = sum(float((x - y).norm(dim=1).double().pow(alpha).sum()) for x, y in blocks)
+    return total / len(left)
 
 
 def uniformity(x: Array, t: float = 2.0) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from mcip.evaluation.tasks import Task
-from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, Measured
+from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison
 from mcip.reporting.markup import Html, tag
+from mcip.reporting.results import Measured
 
 
 def made_section(comparison: Comparison) -> Html:
