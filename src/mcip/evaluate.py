@@ -79,7 +79,7 @@ def evaluate(
         DataError: A benchmark is not the official release.
     """
     named = dict(_named(model))
-    return measure_suite(
+    return measure_models(
         named, find_suite(suite, data, preset, split, index_split), Path(out), allow_counts=allow_counts,
         batch_size=batch_size, workers=workers, device=device, precision=precision, max_unreadable=max_unreadable,
     )  # fmt: skip
@@ -87,27 +87,9 @@ def evaluate(
 
 def measure_models(
     named: dict[str, str],
-    tasks: list[Task],
+    tasks: list[Task] | Suite,
     out: Path,
     suite: str = "own",
-    *,
-    batch_size: int = 256,
-    workers: int = 0,
-    device: str = "auto",
-    precision: Precision = "auto",
-    max_unreadable: float = 0.01,
-) -> list[Path]:
-    """Measure each of the named models on each task; see `evaluate`."""
-    return measure_suite(
-        named, Suite(suite, tasks), out, batch_size=batch_size, workers=workers, device=device, precision=precision,
-        max_unreadable=max_unreadable,
-    )  # fmt: skip
-
-
-def measure_suite(
-    named: dict[str, str],
-    suite: Suite,
-    out: Path,
     *,
     allow_counts: bool = False,
     batch_size: int = 256,
@@ -116,24 +98,25 @@ def measure_suite(
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
 ) -> list[Path]:
-    """Measure each of the named models on a suite; see `evaluate`."""
+    """Measure each of the named models on each task, under the name `suite` unless it is one; see `evaluate`."""
+    asked_for = tasks if isinstance(tasks, Suite) else Suite(suite, tasks)
     sources = Sources()
     # All data are read and checked before anything is measured.
-    asked = [_asked(task, sources, allow_counts) for task in suite.tasks]
+    asked = [_asked(task, sources, allow_counts) for task in asked_for.tasks]
     paths = []
     for name, source in named.items():
         loaded = models.load(source, device=str(pick_device(device)))
         session = Session(loaded, out / "embeddings", batch_size, workers, precision, max_unreadable, sources)
-        path = out / results_name(name, suite)
+        path = out / results_name(name, asked_for)
         known = _known(path, loaded.fingerprint)
         entries = [known.get(repr(one)) for one in asked]
-        for number, task in enumerate(suite.tasks):
+        for number, task in enumerate(asked_for.tasks):
             if entries[number] is None:
                 entries[number] = {**asked[number], **_measured(session, task, path, repr(asked[number]))}
-                _write(path, name, source, suite, session, entries)
-        _write(path, name, source, suite, session, entries)
+                _write(path, name, source, asked_for, session, entries)
+        _write(path, name, source, asked_for, session, entries)
         paths.append(path)
-    _show(paths, suite, out)
+    _show(paths, asked_for, out)
     return paths
 
 
@@ -141,14 +124,16 @@ def results_name(model: str, suite: Suite) -> str:
     """The name of the results file of a model on a suite; no two suites, and no two presets, have the same."""
     if suite.name == "own":
         return f"{model}.json"
-    return f"{model}.{suite.name}.json" if suite.preset in (None, "paper") else f"{model}.{suite.name}-standard.json"
+    name = suite.name.replace(" ", "-")
+    return f"{model}.{name}.json" if suite.preset in (None, "paper") else f"{model}.{name}-{suite.preset}.json"
 
 
 def _asked(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any]:
     """What a results file says of a task beside its metrics; a benchmark's numbers are checked."""
     facts: dict[str, Any] = {"group": GROUPS[task.kind], "units": _UNITS}
     if task.benchmark is not None:
-        benchmark, whole = BENCHMARKS[task.benchmark], sources.whole(task)
+        whole = sources.whole(task)
+        benchmark = BENCHMARKS[task.benchmark]
         if not allow_counts:
             benchmark.check(whole)
         facts |= {"counts": whole.counts, "official_counts": not benchmark.wrong_counts(whole)}

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from mcip.errors import DataError
 
 _ARRAY = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
+_BUFFER = {"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"}
 _SCALAR = {"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"}
 _NDARRAY, _DTYPE, _ENCODE = "numpy ndarray", "numpy dtype", "_codecs encode"
-_NAMES: Final = _ARRAY | _SCALAR | {_NDARRAY, _DTYPE, _ENCODE}
+# How protocols 0 to 2 write bytes without content; those with some are _codecs.encode.
+_NO_BYTES = {"__builtin__ bytes", "builtins bytes"}
+_NAMES: Final = _ARRAY | _BUFFER | _SCALAR | _NO_BYTES | {_NDARRAY, _DTYPE, _ENCODE}
 # Numbers and texts are the dtypes that may be; objects ("O") and structures are not.
 _DTYPES: Final = re.compile(r"[biufcSU?]\d*")
 _MARK: Final = object()
@@ -124,9 +127,14 @@ class _Machine:
             self.stack.append(_Array())
         elif name == _DTYPE:
             self.stack.append(_Dtype(str(arguments[0])))
+        elif name in _BUFFER:
+            data, dtype, shape, order = arguments
+            self.stack.append(np.frombuffer(_raw(data), dtype.dtype).reshape(shape, order="F" if order == "F" else "C"))
         elif name in _SCALAR:
             dtype, data = arguments
             self.stack.append(np.frombuffer(_raw(data), dtype.dtype, count=1)[0].item())
+        elif name in _NO_BYTES and not arguments:
+            self.stack.append(b"")
         elif name == _ENCODE:
             self.stack.append(str(arguments[0]).encode("latin-1"))
         else:
@@ -174,7 +182,8 @@ def _finished(value: Any, seen: dict[int, Any]) -> Any:
         listed.extend(_finished(item, seen) for item in value)
         return listed
     if isinstance(value, tuple):
-        return tuple(_finished(item, seen) for item in value)
+        seen[id(value)] = tuple(_finished(item, seen) for item in value)
+        return seen[id(value)]
     if isinstance(value, _Name | _Dtype):
         raise _RefusedError("a type in the place of data")
     return value

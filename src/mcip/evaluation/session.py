@@ -132,11 +132,13 @@ def class_embeddings(
     """
     made = np.empty((len(names), model.embed_dim), np.float32)
     step = max(1, batch_size // len(templates))
+    # While the text tower is realigned, the model has no image tower to say where it is.
+    device = model.text_parameters()[0].device
     with progress("embed class names", len(names), "classes") as advance:
         for start in range(0, len(names), step):
             some = names[start : start + step]
             prompts = [template.replace("{}", name.replace("_", " ")) for name in some for template in templates]
-            with torch.inference_mode(), autocast(model.device, precision):
+            with torch.inference_mode(), autocast(device, precision):
                 encoded = model.encode_texts(prompts, batch_size).float()
             means = encoded.view(len(some), len(templates), -1).mean(1)
             made[start : start + len(some)] = F.normalize(means, dim=-1).cpu().numpy()

@@ -39,17 +39,21 @@ class Sources:
         """The data of a benchmark's task without the limit.
 
         Raises:
-            ConfigError: There is no such benchmark.
+            ConfigError: There is no such benchmark, or it asks another kind of question.
             DataError: It is missing, or not as it must be.
         """
         if task.benchmark not in BENCHMARKS:
             raise ConfigError(
                 f"Task {task.name!r}: there is no benchmark {task.benchmark!r}; there are {', '.join(BENCHMARKS)}."
             )
+        benchmark = BENCHMARKS[task.benchmark]
+        if task.kind != benchmark.kind:
+            raise ConfigError(
+                f"Task {task.name!r}: the benchmark {benchmark.name!r} is {benchmark.kind!r}, not {task.kind!r}."
+            )
         if task.data not in self._places:
             self._places[task.data] = Places(task.data)
         places, preset = self._places[task.data], PRESETS[task.preset or "standard"]
-        benchmark = BENCHMARKS[task.benchmark]
         return places.once(f"data of {benchmark.name} {preset.name}", partial(benchmark.read, places, preset))
 
 

@@ -16,8 +16,9 @@ SEED = 37
 def subsample(data: Data, limit: int, seed: int = SEED) -> Data:
     """About `limit` of the images that are asked about, and as few as make sense of what they are asked against.
 
-    Whole classes are drawn where images are ranked by class, so that every query keeps what is relevant to it; with
-    ground truth by query, whole queries with all they name; single images elsewhere. The same seed draws the same ones.
+    Whole classes are drawn where images are ranked by class, so that every query keeps what is relevant to it; of k-NN
+    whole classes that are voted on, with some of their voters; with ground truth by query, whole queries with all they
+    name; single images elsewhere. The same seed draws the same ones.
 
     Args:
         data: The whole benchmark.
@@ -32,8 +33,10 @@ def subsample(data: Data, limit: int, seed: int = SEED) -> Data:
         gallery = tuple(_of_classes(table, chosen, limit, random) for table in data.gallery)
         return replace(data, queries=_of_classes(data.queries, chosen, 0, random), gallery=gallery)
     if isinstance(data, Classification):
+        if len(data.test) <= limit:
+            return data
         chosen = _whole_classes(data.test.labels, limit, random)
-        train = _per_class(data.train, chosen, max(1, 2 * limit // max(1, len(chosen))), random)
+        train = _per_class(data.train, chosen, max(1, 2 * limit // len(chosen)), random)
         return Classification(train, _of_classes(data.test, chosen, 0, random))
     if isinstance(data, ZeroShot):
         return replace(data, images=_rows(data.images, limit, random))

@@ -87,8 +87,8 @@ class ZeroShot:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images there are, and how many classes are chosen from."""
-        return {"images": len(self.images), "classes": len(self.names if self.candidates is None else self.candidates)}
+        """How many images there are, and of how many classes."""
+        return {"images": len(self.images), "classes": _classes(self.images)}
 
     @property
     def fingerprint(self) -> str:

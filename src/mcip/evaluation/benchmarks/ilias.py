@@ -16,7 +16,6 @@ from mcip.evaluation.places import Places
 from mcip.evaluation.presets import Preset
 
 _AT = 1_000
-_DISTRACTORS = 100_000_000
 
 
 def read_images(distractors: bool, places: Places, preset: Preset) -> Retrieval:
@@ -59,24 +58,15 @@ def _yfcc(root: Path) -> tuple[Table, ...]:
     return tuple(relabelled(table, [None] * len(table)) for table in tables)
 
 
-_POSITIVES = 4_715
-_METRIC = f"map@{_AT}"
+def _benchmarks(name: str, title: str, distractors: bool) -> tuple[Benchmark, Benchmark]:
+    gallery, metric = 4_715 + (100_000_000 if distractors else 0), f"map@{_AT}"
+    images, texts = partial(read_images, distractors), partial(read_texts, distractors)
+    return (
+        Benchmark(name, title, "i2i", ("ilias",), images, {"queries": 1_232, "gallery": gallery}, metric),
+        Benchmark(
+            f"{name}-t2i", f"{title} T2I", "t2i", ("ilias",), texts, {"queries": 1_000, "gallery": gallery}, metric
+        ),
+    )
 
-BENCHMARKS = (
-    Benchmark(
-        "ilias-core", "ILIAS core", "i2i", ("ilias",), partial(read_images, False),
-        {"queries": 1_232, "gallery": _POSITIVES}, metric=_METRIC,
-    ),
-    Benchmark(
-        "ilias", "ILIAS", "i2i", ("ilias",), partial(read_images, True),
-        {"queries": 1_232, "gallery": _POSITIVES + _DISTRACTORS}, metric=_METRIC,
-    ),
-    Benchmark(
-        "ilias-core-t2i", "ILIAS core T2I", "t2i", ("ilias",), partial(read_texts, False),
-        {"queries": 1_000, "gallery": _POSITIVES}, metric=_METRIC,
-    ),
-    Benchmark(
-        "ilias-t2i", "ILIAS T2I", "t2i", ("ilias",), partial(read_texts, True),
-        {"queries": 1_000, "gallery": _POSITIVES + _DISTRACTORS}, metric=_METRIC,
-    ),
-)  # fmt: skip
+
+BENCHMARKS = (*_benchmarks("ilias-core", "ILIAS core", False), *_benchmarks("ilias", "ILIAS", True))

@@ -34,7 +34,7 @@ def images(data_set: str, split: str, places: Places) -> Table:
 
     def make() -> Table:
         place = places.place(data_set)
-        if is_table(place, split if data_set == "imagenet" else "[n0]*", "imagenetv2-*", "sketch"):
+        if is_table(place, *((split,) if data_set == "imagenet" else ("n0*", "n1*", "0", "imagenetv2-*", "sketch"))):
             table = table_split(place, split)
         elif data_set == "imagenet":
             folder = places.folder(data_set) / split
