@@ -29,8 +29,8 @@ from mcip.reporting.comparison import read_results
 from tiny import run, run_killed_over_and_over
 
 COLUMNS = [
-    "GPR1200", "INSTRE", "CUB", "ROxford", "kNN IN-V", "kNN IN-S", "kNN IN-A", "kNN FGVCA",
-    "ZS IN-V", "ZS IN-S", "ZS IN-A", "ZS ObjectNet", "Flickr30k", "COCO",
+    "GPR1200", "INSTRE", "CUB200", "ROxford", "kNN IN-V", "kNN IN-S", "kNN IN-A", "kNN FGVCA",
+    "ZS IN-V", "ZS IN-S", "ZS IN-A", "ZS ObjectNet", "T2I Flickr30k", "T2I COCO",
 ]  # fmt: skip
 LOOSE: dict[str, Any] = {"allow_counts": True, "max_unreadable": 0.2}
 
@@ -64,7 +64,7 @@ def test_table1_has_the_papers_columns_in_their_order(measured: Path) -> None:
 def test_the_mean_needs_all_columns() -> None:
     values = {column: float(number) for number, column in enumerate(TABLE1)}
     assert table1_average(values) == pytest.approx(6.5)
-    del values["COCO"]
+    del values["T2I COCO"]
     assert table1_average(values) is None
 
 
@@ -118,7 +118,7 @@ def test_what_is_missing_is_named_and_the_rest_measured(
     assert [entry["column"] for entry in results["tasks"]] == ["GPR1200", "ZS ObjectNet"]
     missing = {one["column"]: one["reason"] for one in results["missing"]}
     assert list(missing) == [column for column in COLUMNS if column not in ("GPR1200", "ZS ObjectNet")]
-    assert missing["COCO"] == f"{tmp_path / 'data'} has no folder coco or mscoco or mscoco_captions"
+    assert missing["T2I COCO"] == f"{tmp_path / 'data'} has no folder coco or mscoco or mscoco_captions"
     assert "no folder imagenet or" in missing["kNN IN-A"]
     assert results["average"] is None
     shown = re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -22,7 +22,7 @@ from mcip.evaluation.tasks import Task, own_tasks, read_suite
 TABLE1: Final[dict[str, str]] = {
     "GPR1200": "gpr1200",
     "INSTRE": "instre",
-    "CUB": "cub",
+    "CUB200": "cub",
     "ROxford": "roxford",
     "kNN IN-V": "knn-imagenet",
     "kNN IN-S": "knn-imagenet-sketch",
@@ -32,8 +32,8 @@ TABLE1: Final[dict[str, str]] = {
     "ZS IN-S": "zero-shot-imagenet-sketch",
     "ZS IN-A": "zero-shot-imagenet-a",
     "ZS ObjectNet": "zero-shot-objectnet",
-    "Flickr30k": "flickr30k",
-    "COCO": "coco",
+    "T2I Flickr30k": "flickr30k",
+    "T2I COCO": "coco",
 }
 _COLUMN_OF: Final = {benchmark: column for column, benchmark in TABLE1.items()}
 # Images of each benchmark in the suite "quick".

@@ -153,7 +153,7 @@ class Comparison:
 
     def gain(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
         """The mean difference to the baseline over the tasks that both have; None where there are none."""
-        differences = [self.difference(model, task) for task in (self.averaged if tasks is None else tasks)]
+        differences = [self.difference(model, task) for task in (self.tasks if tasks is None else tasks)]
         known = [difference for difference in differences if difference is not None]
         return sum(known) / len(known) if known else None
 

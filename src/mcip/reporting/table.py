@@ -87,7 +87,7 @@ def _cell(comparison: Comparison, model: str, task: str | None) -> Cell:
         around = "" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
         return Cell(number(comparison.value(model, task)), difference, best, around)
     means = [comparison.mean(one) for one in (model, comparison.baseline)]
-    return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model)), best)
+    return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model, comparison.averaged)), best)
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
