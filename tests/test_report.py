@@ -209,9 +209,11 @@ def test_one_model_makes_a_page_without_a_comparison(evaluated: list[Path], tmp_
 def test_missing_values_are_dashes_in_the_page_and_null_in_json(evaluated: list[Path], tmp_path: Path) -> None:
     content = json.loads(evaluated[1].read_text())
     content["tasks"] = content["tasks"][:1]
+    content["missing"] = [{"title": "COCO", "reason": "there is no folder coco"}]
     (tmp_path / "b.json").write_text(json.dumps(content))
     page = Page(report([str(evaluated[0]), str(tmp_path / "b.json")], tmp_path / "out", queries=0).read_text())
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][1]["words"] is None
+    assert "COCO was not measured: there is no folder coco." in page.text
     assert "-" in page.text
     assert not page.all("article", "query")
 

@@ -73,6 +73,8 @@ def test_the_papers_rows_stand_in_ones_own_columns() -> None:
     for text in (table.as_markdown(comparison), table.as_latex(comparison), table.as_csv(comparison)):
         assert text.count(MARK) >= 9
     assert "the mean of the numbers in it is 72.8" in table.caption(comparison)
+    latex = table.as_latex(comparison).splitlines()
+    assert latex[[line.startswith("OpenAI") for line in latex].index(True) - 1] == r"\midrule"
 
 
 def test_tasks_beside_the_papers_columns_are_not_in_the_mean() -> None:

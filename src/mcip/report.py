@@ -72,6 +72,9 @@ def report(
     _plot(comparison, mined, out)
     grids, notes = _grids(comparison, queries, neighbours)
     notes += unlike_paper(own) if with_paper else []
+    notes += [
+        f"{title} was not measured: {why}." for title, why in dict.fromkeys(pair for one in own for pair in one.missing)
+    ]
     _write(out / "report.html", page(comparison, grids, notes, mined))
     Console().print(table.as_text(comparison))
     for note in notes:

@@ -91,6 +91,7 @@ class Results:
         measured: By the task's name.
         paper: Whether these are numbers printed in the paper, not measured here.
         note: What a reader must know about them.
+        missing: The benchmarks that were asked for but not there, each with the reason.
     """
 
     model: str
@@ -101,6 +102,7 @@ class Results:
     measured: Mapping[str, Measured]
     paper: bool = False
     note: str = ""
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 def read_results(path: str | Path) -> Results:
@@ -118,6 +120,7 @@ def read_results(path: str | Path) -> Results:
         return Results(
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
+            missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
@@ -150,7 +153,11 @@ def joined(results: Sequence[Results]) -> list[Results]:
             raise ConfigError(f"Two results files are of a model {one.model!r}, {why}: evaluate under different names.")
         suite = ", ".join(dict.fromkeys([other.suite, one.suite]))
         found[one.model] = replace(
-            other, suite=suite, stores=(*other.stores, *one.stores), measured={**other.measured, **one.measured}
+            other,
+            suite=suite,
+            stores=(*other.stores, *one.stores),
+            measured={**other.measured, **one.measured},
+            missing=(*other.missing, *one.missing),
         )
     return list(found.values())
 

@@ -161,8 +161,10 @@ def as_latex(comparison: Comparison) -> str:
     def line(parts: list[str]) -> str:
         return " & ".join(parts) + r" \\"
 
-    body = []
+    body: list[str] = []
     for model in comparison.models:
+        if body and comparison.result(model).paper and r"\midrule" not in body:
+            body.append(r"\midrule")
         found = cells(comparison, model)
         body.append(line([_latex(model), *(text(cell) for cell in found)]))
         if any(cell.interval for cell in found):
