@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from mcip import models
 from mcip.artefacts import atomic_write, read_json, write_json
@@ -99,8 +101,8 @@ def measure_models(
     max_unreadable: float = 0.01,
 ) -> list[Path]:
     """Measure each of the named models on each task, under the name `suite` unless it is one; see `evaluate`."""
-    asked_for = tasks if isinstance(tasks, Suite) else Suite(suite, tasks)
     sources = Sources()
+    asked_for = (tasks if isinstance(tasks, Suite) else Suite(suite, tasks)).present(sources)
     # All data are read and checked before anything is measured.
     asked = [_asked(task, sources, allow_counts) for task in asked_for.tasks]
     paths = []
@@ -151,8 +153,11 @@ def _show(paths: list[Path], suite: Suite, out: Path) -> None:
             lacking = len(TABLE1) - sum(entry["column"] in TABLE1 for entry in content["tasks"])
             shown = f"{100 * average:.1f}" if average is not None else f"needs all 14 columns, {lacking} are missing"
             terminal.print(f"{content['model']}: AVG {shown}", markup=False)
-    for one in suite.missing:
-        terminal.print(f"missing: {one['title']}: {one['reason']}", markup=False)
+    if suite.missing:
+        table = Table("missing", "why")
+        for one in suite.missing:
+            table.add_row(Text(one["title"]), Text(one["reason"]))
+        terminal.print(table)
     console.print(f"Results are in {out}.", markup=False)
 
 

@@ -12,7 +12,7 @@ from mcip.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
-# Data set -> the names its folder may have, in lower case.
+# Data set -> the paths its folder may have, in lower case.
 FOLDERS: Final[dict[str, tuple[str, ...]]] = {
     "gpr1200": ("gpr1200",),
     "instre": ("instre", "instre_release"),
@@ -24,6 +24,7 @@ FOLDERS: Final[dict[str, tuple[str, ...]]] = {
     "revisitop1m": ("revisitop1m",),
     "adience": ("adience",),
     "ilias": ("ilias",),
+    "yfcc100m": ("ilias/yfcc100m", "yfcc100m"),
     "imagenet": ("imagenet", "imagenet-1k", "imagenet1k", "ilsvrc2012"),
     "imagenet-v2": ("imagenet-v2", "imagenetv2", "imagenetv2-matched-frequency-format-val"),
     "imagenet-sketch": ("imagenet-sketch", "imagenet_sketch", "sketch"),
@@ -35,6 +36,10 @@ FOLDERS: Final[dict[str, tuple[str, ...]]] = {
     "flickr30k": ("flickr30k",),
     "coco": ("coco", "mscoco", "mscoco_captions"),
 }
+
+
+class AbsentError(DataError):
+    """A data set, or a file or folder of it, is not there: its benchmarks are missing rather than wrong."""
 
 
 class Places:
@@ -54,12 +59,11 @@ class Places:
         self._kept: dict[str, object] = {}
         path = Path(data).expanduser()
         if path.is_dir():
-            names = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_dir()}
-            self._found = {
-                data_set: str(next(names[folder] for folder in folders if folder in names))
+            found = {
+                data_set: next(filter(None, (_below(path, folder) for folder in folders)), None)
                 for data_set, folders in FOLDERS.items()
-                if any(folder in names for folder in folders)
             }
+            self._found = {data_set: str(folder) for data_set, folder in found.items() if folder is not None}
         elif path.is_file():
             self._found = _listed(path)
         else:
@@ -78,17 +82,18 @@ class Places:
         """Where a data set lies, as `mcip.data.read_table` takes it.
 
         Raises:
-            DataError: It is not there.
+            AbsentError: It is not there.
         """
         if (why := self.missing(data_set)) is not None:
-            raise DataError(why)
+            raise AbsentError(why)
         return self._found[data_set]
 
     def folder(self, data_set: str) -> Path:
         """The folder in which a data set lies.
 
         Raises:
-            DataError: It is not there, or not a folder.
+            AbsentError: It is not there.
+            DataError: It is not a folder.
         """
         path = Path(self.place(data_set))
         if not path.is_dir():
@@ -100,6 +105,16 @@ class Places:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[return-value]
+
+
+def _below(path: Path, folder: str) -> Path | None:
+    """The folder of this path below `path`, whatever the case of its letters; None where there is none."""
+    for name in folder.split("/"):
+        found = (entry for entry in sorted(path.iterdir()) if entry.name.lower() == name and entry.is_dir())
+        if (inner := next(found, None)) is None:
+            return None
+        path = inner
+    return path
 
 
 def _listed(path: Path) -> dict[str, str]:

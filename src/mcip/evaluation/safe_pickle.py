@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.errors import DataError
+from mcip.evaluation.places import AbsentError
 
 _ARRAY = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
 _BUFFER = {"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"}
@@ -36,12 +37,13 @@ def read_pickle(path: Path) -> Any:
     """Read a pickle of dicts, lists, tuples, texts, bytes, numbers, None and NumPy arrays of numbers or texts.
 
     Raises:
-        DataError: It is missing or cut off, or holds anything else; nothing of it has been run.
+        AbsentError: It is missing.
+        DataError: It is cut off, or holds anything else; nothing of it has been run.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"There is no file {path}: it is part of the official release.") from None
+        raise AbsentError(f"There is no file {path}: it is part of the official release.") from None
     try:
         return _Machine().run(content)
     except _RefusedError as error:

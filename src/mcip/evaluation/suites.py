@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +14,9 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from mcip.errors import ConfigError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Benchmark
-from mcip.evaluation.places import Places
+from mcip.evaluation.places import AbsentError, Places
 from mcip.evaluation.presets import PRESETS, Preset, PresetName
+from mcip.evaluation.sources import Sources
 from mcip.evaluation.tasks import Task, own_tasks, read_suite
 
 # The columns of Table 1 (Schall et al., SISAP 2024), in its order, and the benchmark of each.
@@ -63,6 +64,27 @@ class Suite:
     missing: tuple[Mapping[str, Any], ...] = ()
     preset: PresetName | None = None
 
+    def present(self, sources: Sources) -> Suite:
+        """The suite without the benchmarks of which a file or folder is missing; they are read.
+
+        Raises:
+            AbsentError: None of them is whole.
+        """
+        tasks: list[Task] = []
+        missing = list(self.missing)
+        absent: AbsentError | None = None
+        for task in self.tasks:
+            try:
+                if task.benchmark is not None:
+                    sources.whole(task)
+                tasks.append(task)
+            except AbsentError as error:
+                absent = error
+                missing.append(_missing(BENCHMARKS[str(task.benchmark)], str(error)))
+        if absent is not None and not tasks:
+            raise absent
+        return replace(self, tasks=tasks, missing=tuple(missing))
+
 
 def find_suite(
     suite: str,
@@ -86,22 +108,18 @@ def find_suite(
     reasons = {one.name: [why for need in one.needs if (why := places.missing(need))] for one in asked}
     limit = QUICK_IMAGES if suite == "quick" else None
     tasks = [benchmark_task(one, data, protocol, limit) for one in asked if not reasons[one.name]]
-    missing = tuple(
-        {
-            "benchmark": one.name,
-            "title": one.title,
-            "column": _COLUMN_OF.get(one.name),
-            "reason": "; ".join(reasons[one.name]),
-        }
-        for one in asked
-        if reasons[one.name]
-    )
+    missing = tuple(_missing(one, "; ".join(reasons[one.name])) for one in asked if reasons[one.name])
     if not tasks:
         raise ConfigError(
             f"None of the benchmarks of the suite {suite!r} is in {data}; the first is missing because "
             f"{missing[0]['reason']}. docs/evaluation.md shows the layout."
         )
     return Suite(suite, tasks, missing, preset)
+
+
+def _missing(benchmark: Benchmark, reason: str) -> dict[str, Any]:
+    column = _COLUMN_OF.get(benchmark.name)
+    return {"benchmark": benchmark.name, "title": benchmark.title, "column": column, "reason": reason}
 
 
 def benchmark_task(benchmark: Benchmark, data: str, preset: Preset, limit: int | None = None) -> Task:

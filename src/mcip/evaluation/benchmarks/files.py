@@ -15,6 +15,7 @@ from mcip.data import Table, read_table
 from mcip.data.locate import normal_split
 from mcip.data.schema import FEATURES
 from mcip.errors import DataError, McipError, UnreadableImage
+from mcip.evaluation.places import AbsentError
 
 _TABLES = ("*.tar", "*.parquet", "*/*.tar", "*/*.parquet")
 
@@ -130,12 +131,13 @@ def lines_of(path: Path) -> list[str]:
     """The lines of a split list that are not blank.
 
     Raises:
-        DataError: It is missing or not UTF-8 text.
+        AbsentError: It is missing.
+        DataError: It is not UTF-8 text.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"There is no file {path}: it is part of the official release.") from None
+        raise AbsentError(f"There is no file {path}: it is part of the official release.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -145,7 +147,8 @@ def json_of(path: Path) -> Any:
     """The content of a JSON file of the official release.
 
     Raises:
-        DataError: It is missing or not JSON.
+        AbsentError: It is missing.
+        DataError: It is not JSON.
     """
     try:
         return json.loads("\n".join(lines_of(path)))
@@ -157,7 +160,8 @@ def mat_of(path: Path, *names: str) -> Mapping[str, Any]:
     """The variables of a MATLAB file, as arrays: numbers, texts, cells and structures, never code.
 
     Raises:
-        DataError: It is missing, damaged, or lacks one of the variables `names`.
+        AbsentError: It is missing.
+        DataError: It is damaged, or lacks one of the variables `names`.
         McipError: SciPy, which reads it, is not installed.
     """
     try:
@@ -165,7 +169,7 @@ def mat_of(path: Path, *names: str) -> Mapping[str, Any]:
     except ImportError as error:
         raise McipError(f"{path} is a MATLAB file, which SciPy reads: pip install 'mcip[benchmarks]'.") from error
     if not path.is_file():
-        raise DataError(f"There is no file {path}: it is part of the official release.")
+        raise AbsentError(f"There is no file {path}: it is part of the official release.")
     try:
         content: Mapping[str, Any] = loadmat(path)
     except Exception as error:  # SciPy raises many kinds of errors on damaged files
@@ -180,9 +184,9 @@ def folder_with(root: Path, *names: str) -> Path:
     """The first of the folders `names` that `root` has.
 
     Raises:
-        DataError: It has none of them.
+        AbsentError: It has none of them.
     """
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise DataError(f"{root} has no folder {' or '.join(names)}.")
+    raise AbsentError(f"{root} has no folder {' or '.join(names)}.")

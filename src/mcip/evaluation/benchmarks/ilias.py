@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from mcip.data import Table, read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval, TextRetrieval
 from mcip.evaluation.benchmarks.files import files_table, folder_with, lines_of, relabelled
 from mcip.evaluation.places import Places
@@ -35,7 +34,9 @@ def read_texts(distractors: bool, places: Places, preset: Preset) -> TextRetriev
 
 def _gallery(places: Places, root: Path, distractors: bool) -> tuple[Table, ...]:
     positives = places.once("positives of ilias", lambda: _images(root, "pos", "P"))
-    return (positives, *places.once("yfcc100m", partial(_yfcc, root.parent))) if distractors else (positives,)
+    if not distractors:
+        return (positives,)
+    return (positives, *places.once("yfcc100m", partial(_yfcc, places.folder("yfcc100m"))))
 
 
 def _images(root: Path, folder: str, letter: str) -> Table:
@@ -47,25 +48,20 @@ def _images(root: Path, folder: str, letter: str) -> Table:
     return files_table(root, names, [name.partition("/")[0] for name in names])
 
 
-def _yfcc(root: Path) -> tuple[Table, ...]:
+def _yfcc(folder: Path) -> tuple[Table, ...]:
     """A table for each tar, so that each has embeddings of its own; one for a folder of images."""
-    folder = folder_with(root, "yfcc100m")
-    sources = sorted(folder.glob("*.tar")) or [folder]
-    tables = [read_table(source) for source in sources]
-    if not tables:
-        raise DataError(f"{folder} holds no distractors.")
+    tables = [read_table(source) for source in sorted(folder.glob("*.tar")) or [folder]]
     # What a table may have as a label, a folder's name for instance, is none of an object.
     return tuple(relabelled(table, [None] * len(table)) for table in tables)
 
 
 def _benchmarks(name: str, title: str, distractors: bool) -> tuple[Benchmark, Benchmark]:
     gallery, metric = 4_715 + (100_000_000 if distractors else 0), f"map@{_AT}"
+    needs = ("ilias", "yfcc100m") if distractors else ("ilias",)
     images, texts = partial(read_images, distractors), partial(read_texts, distractors)
     return (
-        Benchmark(name, title, "i2i", ("ilias",), images, {"queries": 1_232, "gallery": gallery}, metric),
-        Benchmark(
-            f"{name}-t2i", f"{title} T2I", "t2i", ("ilias",), texts, {"queries": 1_000, "gallery": gallery}, metric
-        ),
+        Benchmark(name, title, "i2i", needs, images, {"queries": 1_232, "gallery": gallery}, metric),
+        Benchmark(f"{name}-t2i", f"{title} T2I", "t2i", needs, texts, {"queries": 1_000, "gallery": gallery}, metric),
     )
 
 

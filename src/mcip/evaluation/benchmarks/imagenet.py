@@ -17,7 +17,7 @@ from mcip.data import Table, read_table
 from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Classification, ZeroShot
 from mcip.evaluation.benchmarks.files import is_table, relabelled, table_split
-from mcip.evaluation.places import Places
+from mcip.evaluation.places import AbsentError, Places
 from mcip.evaluation.presets import Preset
 
 # The wnids of the 1,000 classes; the number of a class is its place among them, in sorted order.
@@ -39,7 +39,7 @@ def images(data_set: str, split: str, places: Places) -> Table:
         elif data_set == "imagenet":
             folder = places.folder(data_set) / split
             if not folder.is_dir():
-                raise DataError(f"{place} has no folder {split} with a folder per class.")
+                raise AbsentError(f"{place} has no folder {split} with a folder per class.")
             table = read_table(folder)
         else:
             table = read_table(Path(place))
