@@ -58,8 +58,8 @@ def validation_table(
         ConfigError: There is nothing, or it would be trained on as well.
     """
     if validation is not None and validation.startswith(QUICK):
-        suite = find_suite("quick", validation.removeprefix(QUICK))
         sources = Sources()
+        suite = find_suite("quick", validation.removeprefix(QUICK)).present(sources)
         return Subsample(validation, [(task, sources.data(task)) for task in suite.tasks])
     if validation is not None:
         return read_table(validation, split=validation_split)
