@@ -30,16 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mcip import models
-from mcip.data import Pixels, read_table
-from mcip.embed import embed_images, encode_pixels
 from mcip.metrics import average_precisions, cross_modal_recall, knn_classify
 
 DIM = 768
@@ -211,6 +207,13 @@ def measure_captions(quick: bool) -> dict[str, Any]:
 
 def measure_embed(quick: bool) -> dict[str, Any]:
     """A folder of pictures through the stage, against the bare model and the bare decoding."""
+    # Imported here, so that they do not count in the memory of the other parts.
+    import open_clip
+
+    from mcip import models
+    from mcip.data import Pixels, read_table
+    from mcip.embed import embed_images, encode_pixels
+
     count, batch = (32, 16) if quick else (768, 64)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
     model = models.from_config({"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}, seed=0)
