@@ -76,7 +76,7 @@ def align(
         out: The folder of the run: `model` in it is what open_clip loads.
         model: The model to realign: what `mcip.load` takes.
         split: Only the rows of this split.
-        validation: A table to validate text to image on.
+        validation: A table to validate text to image on, or quick:FOLDER, a seeded subsample of benchmarks.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
         unlocked_layers: Train only this many of the last layer groups of the text tower; all of it if not given.
         steps: Training steps; if not given, `epochs` counts.

@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ _VALUES = {
     "the last two, or a data set of the hub as OWNER/NAME. Its columns are image, label, caption or captions, split "
     "and id; only image is required.",
 }
+_SWITCH_VALUES = ("true", "false", "yes", "no")
 _INTERRUPTED = 130
 
 
@@ -130,7 +131,7 @@ class _Parser(ArgumentParser):
         parameters = inspect.signature(function).parameters
         super().__init__(
             prog=f"mcip {command}",
-            usage=f"mcip {command} [--config FILE.yaml] [--PARAMETER VALUE ...]",
+            usage=f"mcip {command} [--config FILE.yaml] {_positional_usage(function)}[--PARAMETER VALUE ...]",
             description=explained.description,
             epilog="\n\n".join(text for name, text in _VALUES.items() if name in parameters),
             formatter_class=_Formatter,
@@ -139,6 +140,7 @@ class _Parser(ArgumentParser):
         help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
+        self.positional = _positional(function)
         for name, parameter in parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
@@ -156,6 +158,7 @@ class _Parser(ArgumentParser):
         """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
 
         Flags may have hyphens or underscores, list flags several values or several occurrences, and switches no value.
+        Values without a flag are those of the first parameter where that is a list.
 
         Raises:
             UsageError: There is no such flag or YAML key, or a flag has too many values.
@@ -165,13 +168,21 @@ class _Parser(ArgumentParser):
             name = flag.removeprefix("--").replace("-", "_")
             if name in ("help", "_h"):
                 return ["--help"]
-            if not flag:
+            if not flag and self.positional is None:
                 raise UsageError(f"unexpected argument {values[0]!r}: parameters are given as --NAME VALUE.")
+            if not flag:
+                given.setdefault(str(self.positional), []).extend(values)
+                continue
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
             if _is_list(self.types.get(name)):
                 given.setdefault(name, []).extend(values)
                 continue
+            is_switch = self.types.get(name) is bool and "".join(values[:1]).lower() not in _SWITCH_VALUES
+            taken = 0 if is_switch else 1
+            if self.positional is not None and len(values) > taken:
+                given.setdefault(self.positional, []).extend(values[taken:])
+                values = values[:taken]
             if len(values) > 1:
                 raise UsageError(f"{flag} takes one value, not {len(values)}: {' '.join(values)}")
             if name == "config" and values:
@@ -244,6 +255,17 @@ def _metavar(annotation: Any) -> str:
         return _metavar(parts[0])
     name: str = annotation.__name__
     return {"str": "TEXT", "bool": "{true,false}"}.get(name, name.upper())
+
+
+def _positional(function: Callable[..., Any]) -> str | None:
+    """The parameter whose values need no flag: the first one of a stage, where it is a list."""
+    first = next(iter(inspect.signature(function).parameters.values()))
+    return first.name if _is_list(first.annotation) and first.default is first.empty else None
+
+
+def _positional_usage(function: Callable[..., Any]) -> str:
+    name = _positional(function)
+    return f"[{name.upper()} ...] " if name else ""
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
