@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from mcip.embed import embed
     from mcip.evaluate import evaluate
     from mcip.export import export
+    from mcip.index import index
     from mcip.mine import mine
     from mcip.models import create, load, save
     from mcip.report import report
+    from mcip.search import search
+    from mcip.searching.database import open_database
     from mcip.tune import tune
 
     __version__: str
@@ -34,21 +37,25 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "index",
     "load",
     "losses",
     "metrics",
     "mine",
+    "open_database",
     "read_table",
     "report",
     "save",
+    "search",
     "tune",
 ]
 
-_STAGES = ("align", "demo", "embed", "evaluate", "export", "mine", "report", "tune")
+_STAGES = ("align", "demo", "embed", "evaluate", "export", "index", "mine", "report", "search", "tune")
 _FUNCTIONS = {
     **{stage: stage for stage in _STAGES},
     "create": "models",
     "load": "models",
+    "open_database": "searching.database",
     "read_table": "data",
     "save": "models",
 }

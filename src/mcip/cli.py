@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import mcip
 from mcip.errors import McipError
 from mcip.signatures import signature_of, summary_of
 
-COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "demo")
+COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "index", "search", "demo")
 # Parameters of many stages that change how it is computed rather than what comes out.
 _COMPUTING = frozenset(
     {
@@ -114,7 +114,7 @@ class _Parser(ArgumentParser):
         explained = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
         super().__init__(
             prog=f"mcip {command}",
-            usage=f"mcip {command} [--config FILE.yaml] [--PARAMETER VALUE ...]",
+            usage=f"mcip {command} {_placeholders(function)}[--config FILE.yaml] [--PARAMETER VALUE ...]",
             description=explained.description,
             formatter_class=_Formatter,
             exit_on_error=False,
@@ -122,6 +122,7 @@ class _Parser(ArgumentParser):
         help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
+        self.positional = list(_positional(function))
         for name, parameter in inspect.signature(function).parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
@@ -140,17 +141,16 @@ class _Parser(ArgumentParser):
         """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
 
         Flags may have hyphens or underscores, list flags several values or several occurrences, and switches no value.
+        Values before the first flag are those of the stage's positional parameters that no flag gives, in their order.
 
         Raises:
             UsageError: There is no such flag or YAML key, or a flag has too many values.
         """
         given: dict[str, list[str]] = {}
-        for flag, values in _by_flag(arguments):
+        for flag, values in self._name_positional(list(_by_flag(arguments))):
             name = flag.removeprefix("--").replace("-", "_")
             if name in ("help", "_h"):
                 return ["--help"]
-            if not flag:
-                raise UsageError(f"unexpected argument {values[0]!r}: parameters are given as --NAME VALUE.")
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
             if _is_list(self.types.get(name)):
@@ -164,6 +164,23 @@ class _Parser(ArgumentParser):
         given |= {name: [json.dumps(values)] for name, values in given.items() if _is_list(self.types.get(name))}
         order = {"config": 0, "print_config": 2}
         return ["=".join([f"--{name}", *given[name]]) for name in sorted(given, key=lambda name: order.get(name, 1))]
+
+    def _name_positional(self, flags: list[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
+        """The flags, with one for each value that came without."""
+        flagged = {flag.removeprefix("--").replace("-", "_") for flag, _ in flags}
+        free = [name for name in self.positional if name not in flagged]
+        for flag, values in flags:
+            if flag:
+                yield flag, values
+                continue
+            left = list(values)
+            while left and free:
+                name = free.pop(0)
+                count = len(left) if _is_list(self.types[name]) else 1
+                yield f"--{name}", left[:count]
+                left = left[count:]
+            if left:
+                raise UsageError(f"unexpected argument {left[0]!r}: parameters are given as --NAME VALUE.")
 
     def explain(self, error: argparse.ArgumentError) -> str:
         """What is wrong with a value, by the name and the type of its parameter."""
@@ -189,7 +206,7 @@ class _Parser(ArgumentParser):
 def _main_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "mcip",
-        usage="mcip COMMAND [--PARAMETER VALUE ...]",
+        usage="mcip COMMAND [VALUE ...] [--PARAMETER VALUE ...]",
         description=mcip.__doc__.partition("\n")[0] if mcip.__doc__ else None,
         epilog="`mcip COMMAND --help` lists the parameters of a command.",
         exit_on_error=False,
@@ -215,6 +232,23 @@ def _by_flag(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             values.append(argument)
     if flag or values:
         yield flag, values
+
+
+def _positional(function: Callable[..., Any]) -> Iterator[str]:
+    """The parameters of a stage that may be given without their names."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            yield name
+
+
+def _placeholders(function: Callable[..., Any]) -> str:
+    """How the positional parameters stand in the usage line, as in "DB [QUERY ...] "."""
+    shown = []
+    for name in _positional(function):
+        parameter = inspect.signature(function).parameters[name]
+        word = name.upper() + (" ..." if _is_list(parameter.annotation) else "")
+        shown.append(word if parameter.default is parameter.empty else f"[{word}]")
+    return "".join(f"{word} " for word in shown)
 
 
 def _metavar(annotation: Any) -> str:
