@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mcip.align import align
     from mcip.data import read_table
     from mcip.demo import demo
+    from mcip.duplicates import duplicates
     from mcip.embed import embed
     from mcip.evaluate import evaluate
     from mcip.export import export
@@ -34,6 +35,7 @@ __all__ = [
     "align",
     "create",
     "demo",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
@@ -50,7 +52,7 @@ __all__ = [
     "tune",
 ]
 
-_STAGES = ("align", "demo", "embed", "evaluate", "export", "index", "mine", "report", "search", "tune")
+_STAGES = ("align", "demo", "duplicates", "embed", "evaluate", "export", "index", "mine", "report", "search", "tune")
 _FUNCTIONS = {
     **{stage: stage for stage in _STAGES},
     "create": "models",

@@ -181,15 +181,15 @@ def _say(database: Database) -> None:
     if "://" not in database.uri:
         size += sum(path.stat().st_size for path in Path(database.uri).rglob("*") if path.is_file())
     console.print(
-        f"{database.uri}: {len(database):,} pictures x {state.dim} dimensions, {size / 1e6:,.1f} MB in all, searched by "
-        f"{_METHODS[state.method]}.",
+        f"{database.uri}: {len(database):,} pictures x {state.dim} dimensions, {size / 1e6:,.1f} MB in all, searched "
+        f"by {_METHODS[state.method]}.",
         markup=False,
     )
     for kind, setting in engine.state.settings.items():
         how = f"width {setting.width}" if setting.width else "exact search, as no quicker one reaches the recall"
         console.print(
-            f"  {kind} queries: recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; {setting.queries} "
-            f"queries, exact search {setting.exact_milliseconds:.2f} ms)",
+            f"  {kind} queries: recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; "
+            f"{setting.queries} queries, exact search {setting.exact_milliseconds:.2f} ms)",
             markup=False,
         )
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 from rich.console import Console
 from rich.table import Table
 
-from mcip.searching.database import Database, is_picture, open_database
+from mcip.searching.asked import is_picture
+from mcip.searching.database import Database, open_database
 from mcip.searching.results import Results
 from mcip.searching.sheet import contact_sheet
 
@@ -39,7 +40,8 @@ def search(
 
     Args:
         db: What `mcip index` made.
-        query: Texts and pictures to look for: what names an image file, or is "id:" and an id of the index, is a picture.
+        query: Texts and pictures to look for; what names an image file, or is "id:" and an id of the index, is a
+            picture.
         image: More pictures to look for.
         text: More texts to look for.
         negative: Texts and pictures to get away from.

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from mcip import models
-from mcip.data import decode
-from mcip.data.images import IMAGE_SUFFIXES
-from mcip.data.transforms import TransformName
-from mcip.device import pick_device
-from mcip.embed import encode_pixels
 from mcip.errors import ConfigError, DataError, ModelError, UnreadableImage
+from mcip.searching.asked import ID, Picture, is_picture, listed, load_image, media_type
 from mcip.searching.choice import Ann
 from mcip.searching.derived import derived_folder
-from mcip.searching.engine import Chosen, Engine, open_engine
+from mcip.searching.encoder import Encoder
+from mcip.searching.engine import Engine, open_engine
 from mcip.searching.fusion import Part, weighted
+from mcip.searching.opened import Opened
 from mcip.searching.phrases import phrases
-from mcip.searching.recall import QUERIES, Kind
+from mcip.searching.recall import Kind
 from mcip.searching.results import Hit, Rerank, Results
 from mcip.searching.sources import read_picture
-from mcip.searching.table import HIDDEN, IndexTable, open_table, quoted
+from mcip.searching.table import open_table, quoted
+from mcip.searching.texts import sample_captions
 from mcip.searching.update import content_hash
 
-# A picture: a file or URI, "id:" and an id of the index, or an image.
-Picture: TypeAlias = "str | Path | Image.Image"
-_ID: Final = "id:"
-# Rows up to which what a result shows is kept in memory rather than read for each query.
-_IN_MEMORY: Final = 5_000_000
+# Hits that a re-ranking function gets, where fewer are asked for.
 _RERANKED: Final = 100
+# The weight of what to get away from.
 _NEGATIVE_WEIGHT: Final = 0.5
-_FILTERS: Final = 32
 
 
 class Database:
@@ -68,19 +59,15 @@ class Database:
             ann: How to search, see `mcip.searching.choice`; as last time if not given.
             target: Recall@10 that approximate search must reach.
             measure: Measure recall anew.
-            texts: Makes embeddings of sample texts, (T, D); captions of the table or phrases, by the model, if not given.
+            texts: Makes embeddings of sample texts, (T, D); those of captions of the table, or of phrases, by the
+                model if not given.
         """
         self.uri = str(uri)
-        self._model = model if isinstance(model, models.Model) else None
-        self._model_name = None if model is None or isinstance(model, models.Model) else model
-        self._device = device
-        self._texts = texts or self._sample_texts
-        self._lock = threading.Lock()
         table = open_table(self.uri)
         self._identity = table.identity
-        if model is not None:
-            _ = self.model  # says at once that it is another one
-        self._opened = _Opened(open_engine(table, self.folder, self._texts, asked=ann, target=target, measure=measure))
+        self._encoder = Encoder(self.uri, table.identity, model, device)
+        self._texts = texts or self._sample_texts
+        self._opened = Opened(open_engine(table, self.folder, self._texts, asked=ann, target=target, measure=measure))
 
     def __len__(self) -> int:
         return len(self._opened.engine)
@@ -112,21 +99,8 @@ class Database:
 
     @property
     def model(self) -> models.Model:
-        """The model, loaded at first use.
-
-        Raises:
-            ModelError: It cannot be loaded, or it is not the one that the index was made with.
-        """
-        with self._lock:
-            if self._model is None:
-                self._model = self._load()
-            if self._model.fingerprint != self.fingerprint:
-                name, self._model = self._model.source, None
-                raise ModelError(
-                    f"{self.uri} was made with the model {self.model_name}, whose weights are not those of {name}: vectors "
-                    "of different models cannot be compared. Search with that model, or make an index with this one."
-                )
-            return self._model
+        """The index's model; see `mcip.searching.encoder`."""
+        return self._encoder.model
 
     def refresh(self) -> bool:
         """Go over to the table's newest version; whether there was a newer one."""
@@ -135,20 +109,16 @@ class Database:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
         if table.version == self._opened.engine.table.version:
             return False
-        self._opened = _Opened(open_engine(table, self.folder, self._texts))
+        self._opened = Opened(open_engine(table, self.folder, self._texts))
         return True
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Embed pictures with the index's model and transform; float32 (n, D) of unit length."""
-        name: TransformName = "paper" if self._identity.transform == "paper" else "model"
-        transform = self.model.transform(name)
-        pixels = torch.stack([transform.prepare(image) for image in images])
-        return encode_pixels(self.model, transform.finish(pixels.to(self.model.device)))
+        return self._encoder.images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
-        vectors: NDArray[np.float32] = self.model.encode_texts(list(texts)).float().cpu().numpy()
-        return vectors
+        return self._encoder.texts(texts)
 
     def search(
         self,
@@ -195,7 +165,7 @@ class Database:
         weights: Sequence[float] | None = None,
     ) -> list[Part]:
         """Embed the parts of a query; see `search`."""
-        images, texts, negatives = _listed(image), [str(one) for one in _listed(text)], _listed(negative)
+        images, texts, negatives = listed(image), [str(one) for one in listed(text)], listed(negative)
         away = [one for one in negatives if is_picture(one)]
         not_said = [str(one) for one in negatives if not is_picture(one)]
         pictures = self._vectors([*images, *away])
@@ -253,7 +223,8 @@ class Database:
         queries = np.ascontiguousarray(vectors, np.float32)
         if queries.ndim != 2 or queries.shape[1] != opened.engine.state.dim:
             raise ConfigError(
-                f"The vectors have shape {queries.shape}, but those of {self.uri} have {opened.engine.state.dim} dimensions."
+                f"The vectors have shape {queries.shape}, but those of {self.uri} have {opened.engine.state.dim} "
+                "dimensions."
             )
         found = opened.engine.search_many(queries, kind, k, opened.matching(where), exact)
         return [Results(tuple(opened.hits(slots, scores))) for scores, slots in found]
@@ -310,6 +281,10 @@ class Database:
         small: bytes | None = self._row(id, ["thumbnail"])["thumbnail"]
         return small
 
+    def hits(self, slots: Sequence[int]) -> list[Hit]:
+        """The pictures in some slots of `engine`, as hits with the score 0."""
+        return self._opened.hits(np.asarray(slots, np.int64), np.zeros(len(slots), np.float32))
+
     def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
         found = self.engine.table.read(columns, f"id = {quoted(id)}").select(columns)
         if found.num_rows == 0:
@@ -319,58 +294,15 @@ class Database:
 
     def _vectors(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
         """The vectors of pictures: stored ones for ids, the model's for others, those in one batch."""
-        by_id = {at: one[len(_ID) :] for at, one in enumerate(pictures) if isinstance(one, str) and one.startswith(_ID)}
+        by_id = {at: one[len(ID) :] for at, one in enumerate(pictures) if isinstance(one, str) and one.startswith(ID)}
         others = [at for at in range(len(pictures)) if at not in by_id]
-        embedded = self.encode_images([_image(pictures[at]) for at in others]) if others else []
+        embedded = self.encode_images([load_image(pictures[at]) for at in others]) if others else []
         found = dict(zip(others, embedded, strict=True)) | {at: self.vector(name) for at, name in by_id.items()}
         return [found[at] for at in range(len(pictures))]
-
-    def _load(self) -> models.Model:
-        name = self._model_name or self.model_name
-        try:
-            return models.load(name, device=str(pick_device(self._device)))
-        except ModelError as error:
-            if self._model_name is not None:
-                raise
-            raise ModelError(
-                f"{self.uri} was made with the model {name}, which cannot be loaded: {error} "
-                "Say where it is now with --model."
-            ) from error
 
     def _sample_texts(self) -> NDArray[np.float32]:
         """Embeddings of captions of the table, or of phrases where it has none; (T, D)."""
         return self.encode_texts(sample_captions(open_table(self.uri)) or phrases())
-
-
-class _Opened:
-    """One version of the index, with what a result shows of its rows."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._rows: pa.Table | None = None
-        if len(engine) <= _IN_MEMORY:
-            rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
-            self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
-            self._rows = rows.drop_columns(["_rowid"])
-        self.matching: Callable[[str | None], Chosen | None] = lru_cache(_FILTERS)(self._matching)
-
-    def _matching(self, where: str | None) -> Chosen | None:
-        return None if where is None or not where.strip() else self.engine.matching(where)
-
-    def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
-        if self._rows is None:
-            rows = self.engine.table.take(self.engine.row_ids[slots], self.engine.table.shown)
-        else:
-            rows = self._rows.take(pa.array(self._position[slots]))
-        columns = {name: rows[name].to_pylist() for name in rows.column_names if name not in HIDDEN}
-        own = [columns.pop(name) for name in ("id", "path", "width", "height")]
-        metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [
-            Hit(id, score, path, width, height, facts)
-            for id, path, width, height, facts, score in zip(
-                *own, metadata or [{} for _ in slots], scores.tolist(), strict=True
-            )
-        ]
 
 
 def open_database(
@@ -395,47 +327,6 @@ def open_database(
     return Database(db, model, device)
 
 
-def sample_captions(table: IndexTable, count: int = QUERIES) -> list[str]:
-    """Captions of the table, spread over its rows; none where it has none."""
-    name = next((name for name in ("captions", "caption") if name in table.metadata), None)
-    if name is None:
-        return []
-    row_ids = np.sort(table.read([])["_rowid"].to_numpy().astype(np.int64))
-    some = row_ids[np.linspace(0, len(row_ids) - 1, min(len(row_ids), 4 * count)).astype(np.int64)]
-    found: dict[str, None] = {}
-    for value in table.take(np.unique(some), [name])[name].to_pylist():
-        first = value if isinstance(value, str) else next(iter(value or []), None)
-        if first:
-            found[str(first)] = None
-    captions = list(found)
-    return captions[:: max(1, len(captions) // count)][:count]
-
-
-def is_picture(part: Picture) -> bool:
-    """Whether a part of a query is a picture: an image, an id of the index, a file or a URI, and not a text."""
-    if not isinstance(part, str):
-        return True
-    return part.startswith(_ID) or Path(part).suffix.lower() in IMAGE_SUFFIXES or ("/" in part and Path(part).is_file())
-
-
-def media_type(content: bytes) -> str:
-    """The media type of a picture's file, by its first bytes."""
-    with Image.open(io.BytesIO(content)) as image:
-        return Image.MIME.get(image.format or "", "application/octet-stream")
-
-
-def _image(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    return decode(read_picture(str(picture)))
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str | Path | Image.Image) else list(value)
-
-
 def _check_range(k: int, offset: int) -> None:
     if k < 1 or offset < 0:
         raise ConfigError(f"k is {k} and offset {offset}: k must be at least 1, offset at least 0.")
@@ -445,9 +336,7 @@ def _reranked(hits: list[Hit], rerank: Rerank) -> list[Hit]:
     scores = [float(score) for score in rerank(hits)]
     if len(scores) != len(hits):
         raise ConfigError(
-            f"The re-ranking function gave {len(scores)} scores for {len(hits)} hits: it must give each one."
+            f"The re-ranking function gave {len(scores)} scores for {len(hits)} hits: one each is needed."
         )
-    order = sorted(range(len(hits)), key=lambda at: -scores[at])
-    return [
-        Hit(*(getattr(hits[at], name) if name != "score" else scores[at] for name in Hit.__slots__)) for at in order
-    ]
+    rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
+    return sorted(rescored, key=lambda hit: -hit.score)

@@ -1,8 +1,8 @@
 """Files derived from a table that make searching quick: kept beside it, brought up to date from it, never the truth.
 
-`state.json` says of which version of the table they are. Vectors stand in slots: a slot keeps its number and its vector,
-which is what the graph relies on; new rows get new slots, and slots of deleted rows are passed over until there are so
-many that everything is made anew. Files of one making share a number, so that a process that has mapped the files of
+`state.json` says of which version of the table they are. Vectors stand in slots: a slot keeps its number and its
+vector, which is what the graph relies on. New rows get new slots. Slots of deleted rows are passed over, until there
+are so many that everything is made anew. Files of one making share a number, so that a process that has mapped those of
 the last making can go on with them.
 """
 
@@ -78,7 +78,7 @@ def vectors_file(folder: Path, making: int) -> Path:
 
 
 def rows_file(folder: Path, making: int) -> Path:
-    """For each slot the `_rowid` of its row, and a number made of that and of the picture's content; int64 (2, slots)."""
+    """For each slot the `_rowid` of its row, and a number made of that and the picture's content; int64 (2, slots)."""
     return folder / f"{making}.rows.npy"
 
 

@@ -40,6 +40,7 @@ _SAMPLED: Final = 2000
 _GROWN: Final = 1.2
 # How much wider a search among a graph's vectors may become to make up for those that a filter leaves out.
 _WIDEST: Final = 4096
+_SPARE: Final = 6
 
 # The embeddings of sample texts, (T, D) of unit length; asked for when settings have to be measured.
 Texts = Callable[[], NDArray[np.float32]]
@@ -147,7 +148,8 @@ class Engine:
         assert self.graph is not None
         assert self.vectors is not None
         if among is None:
-            return rescore(self.vectors, query, self.graph.search(query, k, width), k)
+            # bfloat16 puts neighbours of nearly the same similarity into the wrong order.
+            return rescore(self.vectors, query, self.graph.search(query, k + _SPARE, width), k)
         allowed = np.zeros(len(self.row_ids), bool)
         allowed[among] = True
         share = max(len(among) / len(self.row_ids), 1e-9)

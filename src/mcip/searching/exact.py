@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mcip.topk import topk
 _SPARE = 32
 # Up to this many queries, one pass over the half-precision vectors each is quicker than a conversion of all of them.
 _FEW = 8
+_BLOCK = 16_384
 
 
 def exact_search(
@@ -33,17 +35,21 @@ def exact_search(
     Returns:
         Products (Q, m), descending, and the numbers of the vectors, where m is k, or how many there are if fewer.
     """
-    if among is not None and len(among) < len(vectors):
-        if len(among) * 4 > len(vectors):
-            return _masked(vectors, queries, k, among)
-        scores, found = exact_search(vectors[among], queries, k)
-        return scores, among[found]
-    if len(vectors) == 0:
+    count = len(vectors) if among is None else len(among)
+    if count == 0:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     if len(queries) > _FEW:
-        best, numbers = topk(np.ascontiguousarray(queries), as_tensor(vectors), k)
-        return best.numpy(), numbers.numpy()
-    rows = [_one(vectors, query, k, None) for query in queries]
+        best, found = topk(np.ascontiguousarray(queries), _blocks(vectors, among), k)
+        numbers = found.numpy()
+        return best.numpy(), numbers if among is None else among[numbers]
+    if among is not None and count * 4 < len(vectors):
+        scores, found_among = exact_search(vectors[among], queries, k)
+        return scores, among[found_among]
+    left_out = None
+    if count < len(vectors):
+        left_out = torch.ones(len(vectors), dtype=torch.bool)
+        left_out[torch.from_numpy(among)] = False
+    rows = [_one(vectors, query, k, count, left_out) for query in queries]
     return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
 
 
@@ -62,22 +68,19 @@ def as_tensor(vectors: NDArray[np.float16]) -> Tensor:
     return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
 
 
-def _masked(
-    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, among: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    left_out = torch.ones(len(vectors), dtype=torch.bool)
-    left_out[torch.from_numpy(among)] = False
-    rows = [_one(vectors, query, min(k, len(among)), left_out) for query in queries]
-    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+def _blocks(vectors: NDArray[np.float16], among: NDArray[np.int64] | None) -> Iterator[tuple[int, Tensor]]:
+    """The vectors to search, block by block, each with its place among them."""
+    count = len(vectors) if among is None else len(among)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        yield start, as_tensor(vectors[start:stop] if among is None else vectors[among[start:stop]])
 
 
 def _one(
-    vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, left_out: Tensor | None
+    vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, count: int, left_out: Tensor | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     products = torch.mv(as_tensor(vectors), torch.from_numpy(query).half()).float()
-    allowed = len(vectors)
     if left_out is not None:
         products.masked_fill_(left_out, -torch.inf)
-        allowed -= int(left_out.sum())
-    candidates = products.topk(min(k + _SPARE, allowed)).indices.numpy()
-    return rescore(vectors, query, candidates, k)
+    candidates = products.topk(min(k + _SPARE, count)).indices.numpy()
+    return rescore(vectors, query, candidates, min(k, count))

@@ -14,8 +14,8 @@ class Hit:
 
     Attributes:
         id: The picture's id in the index.
-        score: How well it fits, the higher the better: the cosine to the query where there is one part, the combined
-            score of `mcip.searching.fusion` where there are several, what a re-ranking function gave where there is one.
+        score: How well it fits, the higher the better: the cosine to the query where that has one part, the combined
+            score of `mcip.searching.fusion` where it has several, what a re-ranking function gave where there is one.
         path: Its file, or URI; "table.parquet#17" for a picture embedded in row 17 (counted from 0) of a table.
         width: Of the picture, upright, in pixels.
         height: Likewise.
