@@ -296,8 +296,10 @@ class Database:
         """The vectors of pictures: stored ones for ids, the model's for others, those in one batch."""
         by_id = {at: one[len(ID) :] for at, one in enumerate(pictures) if isinstance(one, str) and one.startswith(ID)}
         others = [at for at in range(len(pictures)) if at not in by_id]
-        embedded = self.encode_images([load_image(pictures[at]) for at in others]) if others else []
-        found = dict(zip(others, embedded, strict=True)) | {at: self.vector(name) for at, name in by_id.items()}
+        found = {at: self.vector(name) for at, name in by_id.items()}
+        if others:
+            embedded = self.encode_images([load_image(pictures[at]) for at in others])
+            found |= dict(zip(others, embedded, strict=True))
         return [found[at] for at in range(len(pictures))]
 
     def _sample_texts(self) -> NDArray[np.float32]:

@@ -134,7 +134,7 @@ def weighted(
         )
     if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
         raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")
-    kinds: list[Kind] = ["image"] * len(images) + ["text"] * len(texts)
+    kinds: list[Kind] = [*("image" for _ in images), *("text" for _ in texts)]
     parts = [Part(*part) for part in zip([*images, *texts], kinds, given, strict=True)]
     return parts + [Part(vector, kind, -negative_weight) for vector, kind in negatives]
 

@@ -20,7 +20,7 @@ from mcip.searching.extras import module
 CONNECTIVITY: Final = 16
 EXPANSION_ADD: Final = 128
 # The widths of search that are tried, from the quickest to the most thorough.
-EXPANSIONS: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+EXPANSIONS: Final[tuple[int, ...]] = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 # Rows after which a graph that is being built is written to the disk.
 _STEP: Final = 250_000
 _BLOCK: Final = 8192

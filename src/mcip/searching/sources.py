@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -28,6 +29,7 @@ from mcip.searching.table import OWN
 Content: TypeAlias = Callable[[int], bytes]
 
 _TABLES = (".parquet", ".pq")
+_LEADING_ZERO = r"^[-+]?0\d"
 _EMBEDDED = re.compile(r"(.+)#(\d+)")
 
 
@@ -213,15 +215,13 @@ def _useful(columns: dict[str, pa.ChunkedArray], features: datasets.Features) ->
 
 def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of texts that are all numbers, as CSV has them, as numbers; numbers with leading zeros are texts."""
-    if not pa.types.is_string(column.type):
+    if not pa.types.is_string(column.type) or pc.any(pc.match_substring_regex(column, _LEADING_ZERO)).as_py():
         return column
     for kind in (pa.int64(), pa.float64()):
         try:
-            numbers = column.cast(kind)
+            return column.cast(kind)
         except pa.ArrowInvalid:
             continue
-        if pa.types.is_floating(kind) or numbers.cast(pa.string()).equals(column):
-            return numbers
     return column
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -202,7 +203,10 @@ def _loader(reader: _Reader, parts: Iterator[list[int]], workers: int) -> Iterab
         raise ConfigError(f"workers is {workers}: it must be 0 or more.")
     if workers == 0:
         return (reader[numbers] for numbers in parts)
-    return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers)
+    # Lance runs threads, which a fork does not survive.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers, multiprocessing_context=context)
 
 
 def _rows(
