@@ -27,8 +27,8 @@ from mcip.searching.derived import (
     write_state,
 )
 from mcip.searching.exact import exact_search, rescore
-from mcip.searching.fusion import Background
-from mcip.searching.recall import KINDS, QUERIES, Kind, Sample, SearchAt, Setting, image_queries, sample, tune
+from mcip.searching.fusion import Background, Part
+from mcip.searching.recall import QUERIES, Asked, Sample, SearchAt, Setting, image_queries, sample, tune
 from mcip.searching.table import IndexTable
 
 TEXTS: Final = "texts.npy"
@@ -36,7 +36,7 @@ BACKGROUND: Final = "background.npz"
 # A filter that leaves fewer values (rows x dimension) than this is followed by exact search.
 _SELECTIVE: Final = EXACT_VALUES
 # Rows that background statistics are taken of, and the growth after which settings are measured again.
-_SAMPLED: Final = 2000
+_SAMPLED: Final = 1000
 _GROWN: Final = 1.2
 # How much wider a search among a graph's vectors may become to make up for those that a filter leaves out.
 _WIDEST: Final = 4096
@@ -88,7 +88,7 @@ class Engine:
     def search(
         self,
         query: NDArray[np.float32],
-        kind: Kind,
+        kind: Asked,
         k: int,
         among: Chosen | None = None,
         exact: bool = False,
@@ -117,7 +117,7 @@ class Engine:
         return self._in_graph(query, k, width, slots)
 
     def search_many(
-        self, queries: NDArray[np.float32], kind: Kind, k: int, among: Chosen | None = None, exact: bool = False
+        self, queries: NDArray[np.float32], kind: Asked, k: int, among: Chosen | None = None, exact: bool = False
     ) -> list[Found]:
         """Search several queries (Q, D), together where that is quicker."""
         if self.graph is None and self.vectors is not None and len(queries) > 1:
@@ -240,11 +240,21 @@ def _measure(table: IndexTable, folder: Path, state: State, texts: Texts, target
     write_state(folder, state)
     engine = _open(table, folder, state)
     own = some[rng.permutation(len(some))[:QUERIES]]
-    asked = {"image": image_queries(engine.take(own)), "text": written[:QUERIES]}
-    for kind in KINDS:
-        if len(asked[kind]):
-            wanted = sample(_exact(engine), asked[kind], own if kind == "image" else None)
-            state.settings[kind] = _tune(engine, wanted, target)
+    for kind, queries in _queries(engine, own, written[:QUERIES]).items():
+        wanted = sample(_exact(engine), queries, own if kind == "image" else None)
+        state.settings[kind] = _tune(engine, wanted, target)
+
+
+def _queries(engine: Engine, own: NDArray[np.int64], texts: NDArray[np.float32]) -> dict[Asked, NDArray[np.float32]]:
+    """Sample queries of each kind: near the pictures in some slots, some texts, and both together."""
+    images = image_queries(engine.take(own))
+    if len(texts) == 0:
+        return {"image": images}
+    mixed = []
+    for image, text in zip(images, texts, strict=False):
+        vector, _ = engine.background.combine([Part(image, "image"), Part(text, "text")])
+        mixed.append(vector / np.linalg.norm(vector))
+    return {"image": images, "text": texts, "mixed": np.stack(mixed)}
 
 
 def _exact(engine: Engine) -> Callable[[NDArray[np.float32], int], Found]:
