@@ -137,6 +137,33 @@ def test_list_flags_are_repeated_or_take_several_values(arguments: list[str]) ->
     assert parameters["model"] == ["base=a", "mcip=b"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["search", "p.lance", "a red mug", "cup.jpg", "--k", "5"],
+            {"db": "p.lance", "query": ["a red mug", "cup.jpg"], "k": 5},
+        ),
+        (["search", "p.lance"], {"db": "p.lance", "query": None}),
+        (["search", "mug", "cup", "--db", "p.lance"], {"db": "p.lance", "query": ["mug", "cup"]}),
+        (["search", "--db", "p.lance", "--query", "mug"], {"db": "p.lance", "query": ["mug"]}),
+        (["index", "photos", "--db", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["index", "photos", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["export", "toyshop", "a.pth", "--format=pth"], {"model": "toyshop", "out": Path("a.pth"), "format": "pth"}),
+    ],
+)
+def test_values_without_names(arguments: list[str], expected: dict[str, Any]) -> None:
+    _, parameters = parse(arguments)
+    assert {name: parameters[name] for name in expected} == expected
+
+
+def test_usage_names_the_values_without_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, usage in (("search", "mcip search DB [QUERY ...] ["), ("index", "mcip index [PHOTOS] [DB] [")):
+        with pytest.raises(SystemExit):
+            main([stage, "--help"])
+        assert usage in capsys.readouterr().out
+
+
 def test_odd_values_in_lists() -> None:
     values = ["[a]", "1", "null", 'it"s', "a, b", ""]
     _, parameters = parse(["evaluate", "--out", "o", "--model", *values])
