@@ -190,7 +190,7 @@ def test_files_of_another_table_at_the_same_place_are_not_used(table: IndexTable
     made = create_table(table.uri, schema_of(identity, pa.schema({"kind": pa.string()})))
     made.append(rows(cloud(600, 8)))
     assert read_state(first.folder, made.latest()) is None
-    found = Database(table.uri, texts=texts).search_vectors(cloud(1, 8), "image", 1)
+    found = Database(table.uri, texts=texts).search_vectors(cloud(600, 8)[:1], "image", 1)
     assert found[0][0].id == "00000"
     assert found[0][0].score == pytest.approx(1, abs=1e-3)
 
