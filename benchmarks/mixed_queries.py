@@ -142,7 +142,7 @@ def recalls(scores: NDArray[np.float32], task: Task) -> NDArray[np.float64]:
     scores[rows, task.left_out[rows]] = -np.inf
     best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     found = np.take_along_axis(task.relevant, best, 1).sum(1)
-    return found / np.minimum(K, task.relevant.sum(1))
+    return np.asarray(found / np.minimum(K, task.relevant.sum(1)), np.float64)
 
 
 def measure(task: Task) -> dict[str, dict[str, float]]:

@@ -256,7 +256,8 @@ def test_the_least_width_that_reaches_the_target_is_chosen() -> None:
         return scores[0][:width], numbers[0][:width]
 
     chosen = recall.tune(search, (3, 8, 9, 10), wanted, 0.85, 1e9)
-    assert (chosen.width, chosen.recall, chosen.queries) == (9, pytest.approx(0.9), 50)
+    assert (chosen.width, chosen.queries) == (9, 50)
+    assert chosen.recall == pytest.approx(0.9)
     assert recall.tune(search, (3, 8), wanted, 0.85, 1e9).width == 0
     assert recall.tune(search, (3, 8, 9, 10), wanted, 0.85, 0.0).width == 0
 

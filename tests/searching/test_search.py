@@ -132,7 +132,7 @@ def naive_scores(
     totals = [0.0] * len(names)
     for query, kind, weight in parts:
         centre = background.image_mean if kind == "image" else background.text_mean
-        std = np.std([float(np.dot(query - centre, one)) for one in background.sample])
+        std = float(np.std([float(np.dot(query - centre, one)) for one in background.sample]))
         for at, vector in enumerate(vectors):
             totals[at] += weight * float(np.dot(query - centre, vector - background.image_mean)) / std
     return totals

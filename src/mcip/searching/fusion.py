@@ -133,6 +133,6 @@ def weighted(
         )
     if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
         raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")
-    kinds: list[Kind] = [*("image" for _ in images), *("text" for _ in texts)]
-    parts = [Part(*part) for part in zip([*images, *texts], kinds, given, strict=True)]
+    parts = [Part(vector, "image", weight) for vector, weight in zip(images, given, strict=False)]
+    parts += [Part(vector, "text", weight) for vector, weight in zip(texts, given[len(images) :], strict=True)]
     return parts + [Part(vector, kind, -negative_weight) for vector, kind in negatives]
