@@ -49,15 +49,22 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a filter leaves.
+    """Some of the slots: what a filter leaves, or those whose rows have not been deleted.
 
     Attributes:
-        where: The filter, an SQL condition.
-        slots: The slots whose rows fulfil it, rising.
+        mask: Of all slots, which they are.
+        slots: Their numbers, rising.
+        where: The filter, an SQL condition, if it is one.
     """
 
-    where: str
+    mask: NDArray[np.bool_]
     slots: NDArray[np.int64]
+    where: str | None = None
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], where: str | None = None) -> Chosen:
+        """The slots of a mask."""
+        return cls(mask, np.flatnonzero(mask), where)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Engine:
         table: The version.
         state: What its derived files hold.
         row_ids: The `_rowid` of each slot.
-        alive: The slots whose rows are in the table, rising; None if all are.
+        alive: The slots whose rows are in the table; None if all are.
         vectors: The slots' vectors, memory-mapped; None where they are only in the table.
         graph: The graph, if there is one.
         background: What similarities look like by chance.
@@ -77,13 +84,13 @@ class Engine:
     table: IndexTable
     state: State
     row_ids: NDArray[np.int64]
-    alive: NDArray[np.int64] | None
+    alive: Chosen | None
     vectors: NDArray[np.float16] | None
     graph: graph.Graph | None
     background: Background
 
     def __len__(self) -> int:
-        return len(self.row_ids) if self.alive is None else len(self.alive)
+        return len(self.row_ids) if self.alive is None else len(self.alive.slots)
 
     def search(
         self,
@@ -109,19 +116,20 @@ class Engine:
         width = 0 if exact or setting is None else setting.width
         if self.vectors is None:
             return self._on_disk(query, k, width, among)
-        slots = self.alive if among is None else among.slots
         selective = among is not None and len(among.slots) * self.state.dim <= _SELECTIVE
+        among = among or self.alive
         if self.graph is None or width == 0 or selective:
-            scores, found = exact_search(self.vectors, query[None], k, slots)
+            scores, found = exact_search(self.vectors, query[None], k, None if among is None else among.slots)
             return scores[0], found[0]
-        return self._in_graph(query, k, width, slots)
+        return self._in_graph(query, k, width, among)
 
     def search_many(
         self, queries: NDArray[np.float32], kind: Asked, k: int, among: Chosen | None = None, exact: bool = False
     ) -> list[Found]:
         """Search several queries (Q, D), together where that is quicker."""
         if self.graph is None and self.vectors is not None and len(queries) > 1:
-            slots = self.alive if among is None else among.slots
+            among = among or self.alive
+            slots = None if among is None else among.slots
             return list(zip(*exact_search(self.vectors, queries, k, slots), strict=True))
         return [self.search(query, kind, k, among, exact) for query in queries]
 
@@ -138,29 +146,23 @@ class Engine:
         """
         rows = self.table.read([], where)["_rowid"].to_numpy().astype(np.int64)
         found = np.isin(self.row_ids, rows)
-        if self.alive is not None:
-            dead = np.ones(len(found), bool)
-            dead[self.alive] = False
-            found[dead] = False
-        return Chosen(where, np.flatnonzero(found))
+        return Chosen.of(found if self.alive is None else found & self.alive.mask, where)
 
-    def _in_graph(self, query: NDArray[np.float32], k: int, width: int, among: NDArray[np.int64] | None) -> Found:
+    def _in_graph(self, query: NDArray[np.float32], k: int, width: int, among: Chosen | None) -> Found:
         assert self.graph is not None
         assert self.vectors is not None
         if among is None:
             # bfloat16 puts neighbours of nearly the same similarity into the wrong order.
             return rescore(self.vectors, query, self.graph.search(query, k + _SPARE, width), k)
-        allowed = np.zeros(len(self.row_ids), bool)
-        allowed[among] = True
-        share = max(len(among) / len(self.row_ids), 1e-9)
-        asked = k + int(1.5 * k / share)
+        share = max(len(among.slots) / len(self.row_ids), 1e-9)
+        asked = int((k + _SPARE) / share)
         while asked <= _WIDEST:
             slots = self.graph.search(query, asked, min(int(width / share), _WIDEST))
-            slots = slots[allowed[slots]]
+            slots = slots[among.mask[slots]]
             if len(slots) >= k:
                 return rescore(self.vectors, query, slots, k)
             asked *= 2
-        scores, slots = exact_search(self.vectors, query[None], k, among)
+        scores, slots = exact_search(self.vectors, query[None], k, among.slots)
         return scores[0], slots[0]
 
     def _on_disk(self, query: NDArray[np.float32], k: int, width: int, among: Chosen | None) -> Found:
@@ -212,7 +214,7 @@ def _open(table: IndexTable, folder: Path, state: State) -> Engine:
         table,
         state,
         rows[0],
-        None if alive.all() else np.flatnonzero(alive),
+        None if alive.all() else Chosen.of(alive),
         None if state.method == "disk" else map_vectors(folder, state),
         graph.Graph(graph_file(folder, state.making), state.dim) if state.method == "graph" else None,
         Background.load(folder / BACKGROUND),
@@ -260,7 +262,7 @@ def _queries(engine: Engine, own: NDArray[np.int64], texts: NDArray[np.float32])
 def _exact(engine: Engine) -> Callable[[NDArray[np.float32], int], Found]:
     def search(queries: NDArray[np.float32], k: int) -> Found:
         if engine.vectors is not None:
-            return exact_search(engine.vectors, queries, k, engine.alive)
+            return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
         found = [engine.search(query, "image", k, exact=True) for query in queries]
         return np.stack([scores for scores, _ in found]), np.stack([slots for _, slots in found])
 

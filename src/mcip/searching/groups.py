@@ -60,7 +60,7 @@ def duplicate_groups(
     """
     if not -1 < threshold <= 1 or neighbours < 1:
         raise ConfigError(f"threshold is {threshold} and neighbours {neighbours}: a cosine, and at least 1.")
-    slots = np.arange(len(engine.row_ids)) if engine.alive is None else engine.alive
+    slots = np.arange(len(engine.row_ids)) if engine.alive is None else engine.alive.slots
     exact = engine.vectors is not None and float(len(slots)) ** 2 * engine.state.dim <= _EXACT_WORK
     parts = [_NO_PAIRS]
     for start in range(0, len(slots), _BLOCK):
@@ -97,7 +97,7 @@ def _nearest(
     queries = _unit(engine, slots)
     if exact:
         assert engine.vectors is not None
-        return exact_search(engine.vectors, queries, k, engine.alive)
+        return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
     scores_of = np.full((len(slots), k), -np.inf, np.float32)
     found_of = np.zeros((len(slots), k), np.int64)
     for at, query in enumerate(queries):
