@@ -115,7 +115,7 @@ def measure_texts(quick: bool) -> dict[str, list[tuple[float, float]]]:
         graph.expansion_search = width
 
         def candidates(query: Vectors) -> NDArray[np.int64]:
-            keys = graph.search(query, k, threads=1).keys.astype(np.int64)
+            keys = np.asarray(graph.search(query, k, threads=1).keys, np.int64)
             return keys[keys < rows]
 
         return candidates
