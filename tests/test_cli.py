@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -91,7 +92,7 @@ def test_main_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main([])
     shown = capsys.readouterr().out
-    assert all(f"    {stage} " in shown for stage in COMMANDS)
+    assert all(re.search(f"^    {stage}( |$)", shown, re.MULTILINE) for stage in COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,6 +167,35 @@ def test_values_without_a_flag_are_those_of_a_first_parameter_that_is_a_list(arg
     assert values["results"] == ["a.json", "b.json"]
     assert (values["out"], values["with_paper"]) == (Path("r"), True)
     assert parse(["report", "a.json", "b.json", "--out", "r"])[1]["with_paper"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["search", "p.lance", "a red mug", "cup.jpg", "--k", "5"],
+            {"db": "p.lance", "query": ["a red mug", "cup.jpg"], "k": 5},
+        ),
+        (["search", "p.lance"], {"db": "p.lance", "query": None}),
+        (["search", "mug", "cup", "--db", "p.lance"], {"db": "p.lance", "query": ["mug", "cup"]}),
+        (["search", "--k", "5", "p.lance", "mug"], {"db": "p.lance", "query": ["mug"], "k": 5}),
+        (["search", "p.lance", "--exact", "mug", "--query", "cup"], {"exact": True, "query": ["mug", "cup"]}),
+        (["search", "--db", "p.lance", "--query", "mug"], {"db": "p.lance", "query": ["mug"]}),
+        (["index", "photos", "--db", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["index", "photos", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["export", "toyshop", "a.pth", "--format=pth"], {"model": "toyshop", "out": Path("a.pth"), "format": "pth"}),
+    ],
+)
+def test_values_without_names(arguments: list[str], expected: dict[str, Any]) -> None:
+    _, parameters = parse(arguments)
+    assert {name: parameters[name] for name in expected} == expected
+
+
+def test_usage_names_the_values_without_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, usage in (("search", "mcip search DB [QUERY ...] ["), ("index", "mcip index [PHOTOS] [DB] [")):
+        with pytest.raises(SystemExit):
+            main([stage, "--help"])
+        assert usage in capsys.readouterr().out
 
 
 def test_odd_values_in_lists() -> None:

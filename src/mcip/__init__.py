@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from mcip.align import align
     from mcip.data import read_table
     from mcip.demo import demo
+    from mcip.duplicates import duplicates
     from mcip.embed import embed
     from mcip.evaluate import evaluate
     from mcip.export import export
+    from mcip.index import index
     from mcip.mine import mine
     from mcip.models import create, load, save
     from mcip.report import report
+    from mcip.search import search
+    from mcip.searching.database import open_database
     from mcip.tune import tune
 
     __version__: str
@@ -31,24 +35,29 @@ __all__ = [
     "align",
     "create",
     "demo",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
+    "index",
     "load",
     "losses",
     "metrics",
     "mine",
+    "open_database",
     "read_table",
     "report",
     "save",
+    "search",
     "tune",
 ]
 
-_STAGES = ("align", "demo", "embed", "evaluate", "export", "mine", "report", "tune")
+_STAGES = ("align", "demo", "duplicates", "embed", "evaluate", "export", "index", "mine", "report", "search", "tune")
 _FUNCTIONS = {
     **{stage: stage for stage in _STAGES},
     "create": "models",
     "load": "models",
+    "open_database": "searching.database",
     "read_table": "data",
     "save": "models",
 }

@@ -23,7 +23,7 @@ import mcip
 from mcip.errors import McipError
 from mcip.signatures import signature_of, summary_of
 
-COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "demo")
+COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "index", "search", "duplicates", "demo")
 # Parameters of many stages that change how it is computed rather than what comes out.
 _COMPUTING = frozenset(
     {
@@ -131,7 +131,7 @@ class _Parser(ArgumentParser):
         parameters = inspect.signature(function).parameters
         super().__init__(
             prog=f"mcip {command}",
-            usage=f"mcip {command} [--config FILE.yaml] {_positional_usage(function)}[--PARAMETER VALUE ...]",
+            usage=f"mcip {command} {_placeholders(function)}[--config FILE.yaml] [--PARAMETER VALUE ...]",
             description=explained.description,
             epilog="\n\n".join(text for name, text in _VALUES.items() if name in parameters),
             formatter_class=_Formatter,
@@ -140,7 +140,7 @@ class _Parser(ArgumentParser):
         help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
-        self.positional = _positional(function)
+        self.positional = list(_positional(function))
         for name, parameter in parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
@@ -158,39 +158,50 @@ class _Parser(ArgumentParser):
         """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
 
         Flags may have hyphens or underscores, list flags several values or several occurrences, and switches no value.
-        Values without a flag are those of the first parameter where that is a list.
+        Values that no flag takes are, in their order, those of the stage's positional parameters that no flag gives.
 
         Raises:
-            UsageError: There is no such flag or YAML key, or a flag has too many values.
+            UsageError: There is no such flag or YAML key, or there are more values than parameters to take them.
         """
         given: dict[str, list[str]] = {}
+        free: list[str] = []
+        problem = ""
         for flag, values in _by_flag(arguments):
             name = flag.removeprefix("--").replace("-", "_")
             if name in ("help", "_h"):
                 return ["--help"]
-            if not flag and self.positional is None:
-                raise UsageError(f"unexpected argument {values[0]!r}: parameters are given as --NAME VALUE.")
             if not flag:
-                given.setdefault(str(self.positional), []).extend(values)
+                free += values
                 continue
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
             if _is_list(self.types.get(name)):
                 given.setdefault(name, []).extend(values)
                 continue
-            is_switch = self.types.get(name) is bool and "".join(values[:1]).lower() not in _SWITCH_VALUES
-            taken = 0 if is_switch else 1
-            if self.positional is not None and len(values) > taken:
-                given.setdefault(self.positional, []).extend(values[taken:])
-                values = values[:taken]
-            if len(values) > 1:
-                raise UsageError(f"{flag} takes one value, not {len(values)}: {' '.join(values)}")
+            is_switch = self.types.get(name) is bool
+            count = 0 if is_switch and "".join(values[:1]).lower() not in _SWITCH_VALUES else 1
+            if len(values) > max(1, count):
+                problem = problem or f"{flag} takes one value, not {len(values)}: {' '.join(values)}"
+            free += values[count:]
+            values = values[:count]
             if name == "config" and values:
                 self._check_keys(Path(values[0]))
-            given[name] = ["true"] if self.types.get(name) is bool and not values else values
+            given[name] = ["true"] if is_switch and not values else values
+        self._name_free(free, given, problem)
         given |= {name: [json.dumps(values)] for name, values in given.items() if _is_list(self.types.get(name))}
         order = {"config": 0, "print_config": 2}
         return ["=".join([f"--{name}", *given[name]]) for name in sorted(given, key=lambda name: order.get(name, 1))]
+
+    def _name_free(self, free: list[str], given: dict[str, list[str]], problem: str) -> None:
+        """Give the values that no flag took to the positional parameters."""
+        for name in self.positional:
+            if free and _is_list(self.types[name]):
+                given[name] = [*free, *given.get(name, [])]
+                return
+            if free and name not in given:
+                given[name] = [free.pop(0)]
+        if free:
+            raise UsageError(problem or f"unexpected argument {free[0]!r}: parameters are given as --NAME VALUE.")
 
     def explain(self, error: argparse.ArgumentError) -> str:
         """What is wrong with a value, by the name and the type of its parameter."""
@@ -216,7 +227,7 @@ class _Parser(ArgumentParser):
 def _main_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "mcip",
-        usage="mcip COMMAND [--PARAMETER VALUE ...]",
+        usage="mcip COMMAND [VALUE ...] [--PARAMETER VALUE ...]",
         description=mcip.__doc__.partition("\n")[0] if mcip.__doc__ else None,
         epilog="`mcip COMMAND --help` lists the parameters of a command.",
         exit_on_error=False,
@@ -244,6 +255,23 @@ def _by_flag(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield flag, values
 
 
+def _positional(function: Callable[..., Any]) -> Iterator[str]:
+    """The parameters of a stage that may be given without their names."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            yield name
+
+
+def _placeholders(function: Callable[..., Any]) -> str:
+    """How the positional parameters stand in the usage line, as in "DB [QUERY ...] "."""
+    shown = []
+    for name in _positional(function):
+        parameter = inspect.signature(function).parameters[name]
+        word = name.upper() + (" ..." if _is_list(parameter.annotation) else "")
+        shown.append(word if parameter.default is parameter.empty else f"[{word}]")
+    return "".join(f"{word} " for word in shown)
+
+
 def _metavar(annotation: Any) -> str:
     """The placeholder of a value in the help text, as in INT or {gpr-ft,mcip}."""
     parts = [part for part in typing.get_args(annotation) if part is not type(None)]
@@ -255,17 +283,6 @@ def _metavar(annotation: Any) -> str:
         return _metavar(parts[0])
     name: str = annotation.__name__
     return {"str": "TEXT", "bool": "{true,false}"}.get(name, name.upper())
-
-
-def _positional(function: Callable[..., Any]) -> str | None:
-    """The parameter whose values need no flag: the first one of a stage, where it is a list."""
-    first = next(iter(inspect.signature(function).parameters.values()))
-    return first.name if _is_list(first.annotation) and first.default is first.empty else None
-
-
-def _positional_usage(function: Callable[..., Any]) -> str:
-    name = _positional(function)
-    return f"[{name.upper()} ...] " if name else ""
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

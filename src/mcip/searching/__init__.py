@@ -1,0 +1,1 @@
+"""Search: the Lance table of an index, the approximate index derived from it, queries, and near-duplicates."""

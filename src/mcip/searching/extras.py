@@ -1,0 +1,25 @@
+"""Modules that come with the extra `mcip[search]`, imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mcip.errors import ConfigError
+
+_PACKAGES = {"lance": "pylance", "usearch.index": "usearch"}
+
+
+def module(name: str) -> Any:
+    """Import "lance" or "usearch.index".
+
+    Raises:
+        ConfigError: The extra is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"Searching needs the package {_PACKAGES[name]}, which is not installed ({error}): "
+            "pip install 'mcip[search]'."
+        ) from error

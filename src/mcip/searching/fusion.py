@@ -1,0 +1,138 @@
+"""Several parts of a query - pictures, texts, things to get away from - as one ranking.
+
+Similarities of pictures to pictures and of texts to pictures lie on different scales. CLIP puts the two kinds into two
+cones with a gap between them (Liang et al., Mind the Gap, NeurIPS 2022), and how far the similarities of one query
+spread over an index differs from query to query: those of a picture with many near neighbours spread widely, those of a
+general text hardly at all. In their plain sum, whichever part spreads more decides. Here every part is measured from
+the centre of its own kind, in its own standard deviations over a sample of the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcip.artefacts import atomic_write
+from mcip.errors import ArtefactError, ConfigError
+from mcip.searching.recall import Kind
+
+_LEAST_STD: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a query.
+
+    Attributes:
+        vector: Shape (D,), float32, of unit length.
+        kind: "image" or "text".
+        weight: Above 0 for what is looked for, below 0 for what to get away from.
+    """
+
+    vector: NDArray[np.float32]
+    kind: Kind
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Background:
+    """What an index looks like from afar.
+
+    Attributes:
+        image_mean: Shape (D,): the mean of the index's vectors.
+        text_mean: Shape (D,): the mean of the embeddings of sample texts.
+        sample: Shape (n, D): some vectors of the index, less their mean.
+    """
+
+    image_mean: NDArray[np.float32]
+    text_mean: NDArray[np.float32]
+    sample: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, images: NDArray[np.float32], texts: NDArray[np.float32]) -> Background:
+        """Take it from some vectors of the index (n, D), and sample texts (m, D); of unit length."""
+        mean = images.mean(0)
+        return cls(mean, texts.mean(0) if len(texts) else np.zeros_like(mean), images - mean)
+
+    def combine(self, parts: Sequence[Part]) -> tuple[NDArray[np.float32], float]:
+        """Turn the parts of a query into one vector.
+
+        A part with the vector q scores a picture x by s = (q - mean(q's kind)) . (x - mean(pictures)): how alike the
+        two are in what sets them apart from the average of their kinds. Divided by the standard deviation of s over the
+        sample, the scores of all parts are on one scale; times the weights, they are added. This is linear in x, so
+        that one vector finds the best pictures.
+
+        Returns:
+            The vector v (D,), and a constant c: the combined score of a picture x is v . x + c, in weighted standard
+            deviations above the average picture.
+        """
+        total = np.zeros_like(self.image_mean)
+        for part in parts:
+            centred = part.vector - (self.image_mean if part.kind == "image" else self.text_mean)
+            std = float((self.sample @ centred).std())
+            # A part from which all pictures are equally far says nothing.
+            total += part.weight / max(std, _LEAST_STD) * centred
+        return total, -float(total @ self.image_mean)
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, whole or not at all."""
+        facts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **facts)
+
+    @classmethod
+    def load(cls, path: Path) -> Background:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: The file is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return cls(stored["image_mean"], stored["text_mean"], stored["sample"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
+
+
+def weighted(
+    images: Sequence[NDArray[np.float32]],
+    texts: Sequence[NDArray[np.float32]],
+    negatives: Sequence[tuple[NDArray[np.float32], Kind]],
+    weights: Sequence[float] | None,
+    negative_weight: float,
+) -> list[Part]:
+    """The parts of a query.
+
+    Args:
+        images: Vectors of the pictures to look for.
+        texts: Vectors of the texts to look for.
+        negatives: Vectors to get away from.
+        weights: One weight for each picture, then one for each text; 1 each if not given.
+        negative_weight: The weight of each negative.
+
+    Raises:
+        ConfigError: There is nothing to look for, or the weights do not fit.
+    """
+    count = len(images) + len(texts)
+    if count == 0:
+        raise ConfigError(
+            "There is nothing to look for: give a picture or a text. Negatives alone only say what not to find."
+            if negatives
+            else "There is nothing to look for: give a picture or a text."
+        )
+    given = [1.0] * count if weights is None else list(weights)
+    if len(given) != count:
+        raise ConfigError(
+            f"There are {len(given)} weights for {len(images)} pictures and {len(texts)} texts: give one for each, "
+            "pictures first."
+        )
+    if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
+        raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")
+    parts = [Part(vector, "image", weight) for vector, weight in zip(images, given, strict=False)]
+    parts += [Part(vector, "text", weight) for vector, weight in zip(texts, given[len(images) :], strict=True)]
+    return parts + [Part(vector, kind, -negative_weight) for vector, kind in negatives]
