@@ -63,7 +63,7 @@ class Recipe:
     centre_init: CentreInit = "class-means"
     centre_lr_factor: float = 10.0
     transform: TransformName = "model"
-    caption_weight: float = 0.18
+    caption_weight: float = 0.25
     k: int = 5
     align_steps: int = 200
     align_batch_size: int = 512
