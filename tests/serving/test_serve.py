@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,17 @@ def test_too_many_requests_are_sent_away(served: Path) -> None:
     answers = asyncio.run(together(served, Settings(max_waiting=2, window=0.1), requests))
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
     assert {answer.headers.get("retry-after") for answer in answers if answer.is_error} == {"1"}
+
+
+def test_requests_that_arrive_too_slowly_are_cut_off(served: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        await asyncio.sleep(5)
+
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    request = {"method": "POST", "url": "/search", "content": body(), "headers": form}
+    [answer] = asyncio.run(together(served, Settings(seconds=0.2), [request]))
+    assert "did not arrive within 0.2 s" in problem(answer, 408)
 
 
 @pytest.mark.parametrize(

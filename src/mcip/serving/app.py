@@ -9,9 +9,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from mcip.errors import ConfigError, DataError, UnreadableImage
@@ -64,7 +62,7 @@ def create_app(
     # The documentation pages of FastAPI load scripts from other hosts; the description itself is at /openapi.json.
     app = FastAPI(
         title="mcip", version=importlib.metadata.version("mcip"), description=DESCRIPTION, lifespan=lifespan,
-        docs_url=None, redoc_url=None, dependencies=_described(limits),
+        docs_url=None, redoc_url=None,
     )  # fmt: skip
     add_routes(app, service)
     add_page(app)
@@ -72,11 +70,6 @@ def create_app(
     app.add_middleware(Guard, settings=limits)
     app.add_middleware(Measured, metrics=metrics)
     return app
-
-
-def _described(settings: Settings) -> list[Depends]:
-    """For the description only: `Guard` has checked the token before anything of the request is read."""
-    return [] if settings.token is None else [Depends(HTTPBearer(auto_error=False))]
 
 
 def _explain_errors(app: FastAPI) -> None:

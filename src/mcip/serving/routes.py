@@ -6,7 +6,8 @@ import asyncio
 from pathlib import PurePath
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Form, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from mcip.errors import UnreadableImage
@@ -29,7 +30,7 @@ from mcip.serving.service import Service, filterable
 from mcip.serving.settings import MAX_DEPTH, MAX_PARTS, THUMBNAIL_SIDES
 
 WHY: Final = {
-    400: "There is nothing to look for, the filter is none, or a number is out of this server's range.",
+    400: "There is nothing to look for, the filter is none, a number is out of this server's range, or the body is broken.",
     401: "The token is missing or wrong.",
     404: "There is no picture with this id in the index.",
     408: "The request did not arrive in time.",
@@ -49,6 +50,8 @@ Side = Annotated[int, Query(ge=THUMBNAIL_SIDES[0], le=THUMBNAIL_SIDES[1], descri
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the API of a service to an application."""
     settings = service.settings
+    # For the description only: `Guard` has checked the token before anything of the request is read.
+    guarded = APIRouter(dependencies=[] if settings.token is None else [Depends(HTTPBearer(auto_error=False))])
 
     def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         always = (401,) if settings.token is not None else ()
@@ -60,11 +63,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         after = wanted.offset + wanted.k
         return _answer(service, results, after if whole and after < MAX_DEPTH else None, wanted.empty)
 
-    @app.get("/search", summary="Search by texts and pictures of the index", responses=problems(400, 404, 422, 503))
+    @guarded.get("/search", summary="Search by texts and pictures of the index", responses=problems(400, 404, 422, 503))
     async def search(ask: Annotated[Ask, Query()]) -> Answer:
         return await answer(_wanted(ask))
 
-    @app.post(
+    @guarded.post(
         "/search",
         summary="Search by uploaded pictures, texts and pictures of the index",
         responses=problems(400, 404, 408, 413, 415, 422, 503),
@@ -78,7 +81,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         images, away = [[await file.read() for file in files] for files in (ask.image, ask.negative_image)]
         return await answer(_wanted(ask, images, away))
 
-    @app.get(
+    @guarded.get(
         "/similar/{id:path}",
         summary="Pictures like one of the index, without itself",
         responses=problems(400, 404, 422, 503),
@@ -91,7 +94,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         results = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
         return _answer(service, results, None, False)
 
-    @app.get(
+    @guarded.get(
         "/image/{id:path}",
         summary="A picture's file, as it was indexed",
         response_class=Response,
@@ -105,7 +108,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise HTTPException(410, WHY[410]) from None
         return Response(content, media_type=kind, headers=_KEPT)
 
-    @app.get(
+    @guarded.get(
         "/thumbnail/{id:path}",
         summary="A picture as a small JPEG",
         response_class=Response,
@@ -118,7 +121,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise HTTPException(410, WHY[410]) from None
         return Response(content, media_type="image/jpeg", headers=_KEPT)
 
-    @app.get("/about", summary="What is served, and what may be asked", responses=problems(503))
+    @guarded.get("/about", summary="What is served, and what may be asked", responses=problems(503))
     async def about() -> About:
         database = service.database
         table = database.engine.table
@@ -135,7 +138,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response.status_code = 200 if service.ready else 503
         return Health(status="ready" if service.ready else "loading", problem=service.problem)
 
-    @app.get(
+    @guarded.get(
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
@@ -149,7 +152,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         status_code=204,
         response_class=Response,
         summary="Let a browser in by a cookie, which its images need",
-        responses={**problems(408, 413, 422), 401: {"model": Problem, "description": WHY[401]}},
+        responses={**problems(400, 408, 413, 422), 401: {"model": Problem, "description": WHY[401]}},
     )
     async def session(login: Login) -> Response:
         if settings.token is None:
@@ -159,6 +162,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response = Response(status_code=204)
         response.set_cookie(COOKIE, cookie_value(settings.token), httponly=True, samesite="strict", max_age=30 * 86_400)
         return response
+
+    app.include_router(guarded)
 
 
 def _wanted(ask: Ask, images: list[bytes] | None = None, negative_images: list[bytes] | None = None) -> Wanted:
