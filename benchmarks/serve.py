@@ -5,10 +5,10 @@ python benchmarks/serve.py --quick    about half a minute
 
 Toyshop's pictures are indexed with its base model, and a server process is asked by clients on the loopback, each of
 which waits for an answer before it asks again: 6 of 10 requests are texts, 2 pictures to upload, 2 ids of the index.
-The answers are compared with those that the same requests got one at a time, before. Clients and server share the cores.
-`load` counts anything but a right answer as an error. In `restart` the server is ended by SIGTERM and started again
-while clients go on asking; they ask again when the connection is refused or cut and when the answer is 503, and every
-answer that they get must be right.
+The answers are compared with those that the same requests got one at a time, before. Clients and server share the
+cores. In `load` each status but 200 is an error, and so is a connection that is cut. In `restart` the server is ended
+by SIGTERM and started again while clients go on asking; they ask again when the connection is refused or cut and when
+the answer is 503, and every answer that they get must be right.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def make_requests(table: Path, count: int) -> list[Request]:
             text = f"{texts[number % len(texts)]}, number {number}"
             made.append(Request("text", "GET", "/search?" + urllib.parse.urlencode({"text": text, "k": K})))
         elif number % 10 < 8:
-            made.append(Request("upload", "POST", "/search", *upload(bytes(rows.image_source(row)))))  # type: ignore[arg-type]
+            made.append(Request("upload", "POST", "/search", *upload(bytes(rows.image_source(row)))))
         else:
             made.append(Request("id", "GET", f"/similar/{urllib.parse.quote(rows.ids[row], safe='')}?k={K}"))
     return made

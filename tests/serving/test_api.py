@@ -29,7 +29,7 @@ def database(served: Path) -> Database:
     return Database(served, device="cpu")
 
 
-def found(answer: dict[str, Any]) -> list[tuple[str, float]]:
+def found(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
 
 
@@ -70,7 +70,13 @@ def test_pages_follow_each_other_to_the_end(client: TestClient, database: Databa
 def test_parts_and_weights(client: TestClient, database: Database, train: Path) -> None:
     ids = read_table(str(train)).ids[:3]
     picture = decode(png("red"))
-    asked = {"id": ids[0], "text": ["snow", "a fish"], "negative": "night", "negative_id": ids[1], "k": "5"}
+    asked: dict[str, Any] = {
+        "id": ids[0],
+        "text": ["snow", "a fish"],
+        "negative": "night",
+        "negative_id": ids[1],
+        "k": "5",
+    }
     answer = client.post("/search", data=asked | {"weight": ["0.5", "1", "2", "0.25"]}, files=[RED]).json()
     right = database.search([picture, f"id:{ids[0]}"], asked["text"], ["night", f"id:{ids[1]}"], [0.5, 1, 2, 0.25], k=5)
     assert found(answer) == wanted(right)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -38,7 +39,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
     return seen
 
 
-async def together(db: Path, settings: Settings, requests: list[dict[str, object]]) -> list[httpx2.Response]:
+async def together(db: Path, settings: Settings, requests: list[dict[str, Any]]) -> list[httpx2.Response]:
     """Send requests to a server of its own at the same time."""
     ready = asyncio.Event()
     app = create_app(lambda: open_database(db, device="cpu"), settings, lambda _: ready.set())
@@ -48,15 +49,19 @@ async def together(db: Path, settings: Settings, requests: list[dict[str, object
         httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         await asyncio.wait_for(ready.wait(), 60)
-        return list(await asyncio.gather(*(client.request(**request) for request in requests)))  # type: ignore[arg-type]
+        return list(await asyncio.gather(*(client.request(**request) for request in requests)))
 
 
 def test_concurrent_queries_share_forward_passes(
     served: Path, train: Path, passes: list[tuple[str, int, str]], client: TestClient
 ) -> None:
-    texts = [{"method": "GET", "url": "/search", "params": {"text": f"a fish number {n}"}} for n in range(24)]
+    texts: list[dict[str, Any]] = [
+        {"method": "GET", "url": "/search", "params": {"text": f"a fish number {n}"}} for n in range(24)
+    ]
     files = [read_table(str(train)).image_source(row) for row in range(8)]
-    images = [{"method": "POST", "url": "/search", "files": {"image": ("x.jpg", file)}} for file in files]
+    images: list[dict[str, Any]] = [
+        {"method": "POST", "url": "/search", "files": {"image": ("x.jpg", file)}} for file in files
+    ]
     passes.clear()
     answers = asyncio.run(together(served, Settings(window=0.1), [*texts, *images]))
     assert [answer.status_code for answer in answers] == [200] * 32
@@ -68,7 +73,7 @@ def test_concurrent_queries_share_forward_passes(
     assert len({thread for _, _, thread in passes[1:]}) == 1
     # Alone, each gets the same pictures, with the scores equal but for rounding.
     for request, answer in zip([*texts, *images], answers, strict=True):
-        alone = client.request(**request).json()["hits"]  # type: ignore[arg-type]
+        alone = client.request(**request).json()["hits"]
         both = [{hit["id"]: hit["score"] for hit in hits} for hits in (answer.json()["hits"], alone)]
         assert both[0].keys() == both[1].keys()
         np.testing.assert_allclose([both[0][id] for id in both[1]], list(both[1].values()), atol=1e-5)

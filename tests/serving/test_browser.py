@@ -121,7 +121,7 @@ def test_more_like_this_mixed_with_text_by_the_slider(page: Any, url: str) -> No
 def test_an_upload_finds_the_picture(page: Any, train: Path, tmp_path: Path) -> None:
     table = read_table(str(train))
     file = tmp_path / "mine.jpg"
-    file.write_bytes(bytes(table.image_source(9)))  # type: ignore[arg-type]
+    file.write_bytes(bytes(table.image_source(9)))
     with page.expect_file_chooser() as chooser:
         page.locator("#choose").click()
     chooser.value.set_files(file)

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -81,7 +82,9 @@ def test_names_of_other_sites_are_not_answered(connect: Connect) -> None:
 
 
 def test_too_many_requests_are_sent_away(served: Path) -> None:
-    requests = [{"method": "GET", "url": "/search", "params": {"text": f"a {n}"}} for n in range(6)]
+    requests: list[dict[str, Any]] = [
+        {"method": "GET", "url": "/search", "params": {"text": f"a {n}"}} for n in range(6)
+    ]
     answers = asyncio.run(together(served, Settings(max_waiting=2, window=0.1), requests))
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
     assert {answer.headers.get("retry-after") for answer in answers if answer.is_error} == {"1"}
