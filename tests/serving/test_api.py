@@ -88,7 +88,7 @@ def test_parts_and_weights(client: TestClient, database: Database, train: Path) 
 
 def test_balance_goes_from_the_picture_to_the_text(client: TestClient, database: Database, train: Path) -> None:
     ids = read_table(str(train)).ids
-    asked = {"id": ids[:2], "text": "a fish on sand", "k": 32}
+    asked: dict[str, Any] = {"id": ids[:2], "text": "a fish on sand", "k": 32}
     for balance in (0.0, 0.3, 1.0):
         answer = client.get("/search", params={**asked, "balance": balance}).json()
         weights = [1 - balance, 1 - balance, 2 * balance]

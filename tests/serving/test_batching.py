@@ -52,16 +52,17 @@ async def together(db: Path, settings: Settings, requests: list[dict[str, Any]])
         return list(await asyncio.gather(*(client.request(**request) for request in requests)))
 
 
+def asking(**parameters: str) -> dict[str, Any]:
+    """A query, as `together` takes it."""
+    return {"method": "GET", "url": "/search", "params": parameters}
+
+
 def test_concurrent_queries_share_forward_passes(
     served: Path, train: Path, passes: list[tuple[str, int, str]], client: TestClient
 ) -> None:
-    texts: list[dict[str, Any]] = [
-        {"method": "GET", "url": "/search", "params": {"text": f"a fish number {n}"}} for n in range(24)
-    ]
+    texts = [asking(text=f"a fish number {n}") for n in range(24)]
     files = [read_table(str(train)).image_source(row) for row in range(8)]
-    images: list[dict[str, Any]] = [
-        {"method": "POST", "url": "/search", "files": {"image": ("x.jpg", file)}} for file in files
-    ]
+    images = [{"method": "POST", "url": "/search", "files": {"image": ("x.jpg", file)}} for file in files]
     passes.clear()
     answers = asyncio.run(together(served, Settings(window=0.1), [*texts, *images]))
     assert [answer.status_code for answer in answers] == [200] * 32

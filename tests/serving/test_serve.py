@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -27,7 +26,7 @@ from mcip.serving.app import create_app
 from mcip.serving.guard import COOKIE, cookie_value
 from mcip.serving.settings import Settings
 from serving.test_api import problem
-from serving.test_batching import together
+from serving.test_batching import asking, together
 from tiny import CONFIG
 
 Connect = Callable[..., TestClient]
@@ -82,9 +81,7 @@ def test_names_of_other_sites_are_not_answered(connect: Connect) -> None:
 
 
 def test_too_many_requests_are_sent_away(served: Path) -> None:
-    requests: list[dict[str, Any]] = [
-        {"method": "GET", "url": "/search", "params": {"text": f"a {n}"}} for n in range(6)
-    ]
+    requests = [asking(text=f"a {n}") for n in range(6)]
     answers = asyncio.run(together(served, Settings(max_waiting=2, window=0.1), requests))
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
     assert {answer.headers.get("retry-after") for answer in answers if answer.is_error} == {"1"}

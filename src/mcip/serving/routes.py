@@ -30,7 +30,7 @@ from mcip.serving.service import Service, filterable
 from mcip.serving.settings import MAX_DEPTH, MAX_PARTS, THUMBNAIL_SIDES
 
 WHY: Final = {
-    400: "There is nothing to look for, the filter is none, a number is out of this server's range, or the body is broken.",
+    400: "Nothing to look for, no filter, a number out of this server's range, or a broken body.",
     401: "The token is missing or wrong.",
     404: "There is no picture with this id in the index.",
     408: "The request did not arrive in time.",
