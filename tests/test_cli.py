@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -62,6 +63,18 @@ def test_help_explains_every_parameter(stage: str, capsys: pytest.CaptureFixture
         if parameter.default not in (None, parameter.empty):
             assert f"[{parameter.default}]" in shown
     assert "+" not in "".join(line.split("  ")[1] for line in shown.splitlines() if line.startswith("  --"))
+    assert "\b" not in shown
+    assert ("or toyshop, the small one" in shown.replace("\n", " ")) == ("--model " in shown)
+
+
+def test_names_with_hyphens_are_not_broken_in_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in range(60, 112, 3):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            main(["export", "--help"])
+        assert "mcip/ViT-SO400M-14-SigLIP-384" in capsys.readouterr().out
 
 
 def test_help_imports_neither_torch_nor_a_stage() -> None:
@@ -79,7 +92,7 @@ def test_main_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main([])
     shown = capsys.readouterr().out
-    assert all(f"    {stage} " in shown for stage in COMMANDS)
+    assert all(re.search(f"^    {stage}( |$)", shown, re.MULTILINE) for stage in COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +150,35 @@ def test_list_flags_are_repeated_or_take_several_values(arguments: list[str]) ->
     assert parameters["model"] == ["base=a", "mcip=b"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["search", "p.lance", "a red mug", "cup.jpg", "--k", "5"],
+            {"db": "p.lance", "query": ["a red mug", "cup.jpg"], "k": 5},
+        ),
+        (["search", "p.lance"], {"db": "p.lance", "query": None}),
+        (["search", "mug", "cup", "--db", "p.lance"], {"db": "p.lance", "query": ["mug", "cup"]}),
+        (["search", "--k", "5", "p.lance", "mug"], {"db": "p.lance", "query": ["mug"], "k": 5}),
+        (["search", "p.lance", "--exact", "mug", "--query", "cup"], {"exact": True, "query": ["mug", "cup"]}),
+        (["search", "--db", "p.lance", "--query", "mug"], {"db": "p.lance", "query": ["mug"]}),
+        (["index", "photos", "--db", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["index", "photos", "p.lance"], {"photos": "photos", "db": "p.lance"}),
+        (["export", "toyshop", "a.pth", "--format=pth"], {"model": "toyshop", "out": Path("a.pth"), "format": "pth"}),
+    ],
+)
+def test_values_without_names(arguments: list[str], expected: dict[str, Any]) -> None:
+    _, parameters = parse(arguments)
+    assert {name: parameters[name] for name in expected} == expected
+
+
+def test_usage_names_the_values_without_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, usage in (("search", "mcip search DB [QUERY ...] ["), ("index", "mcip index [PHOTOS] [DB] [")):
+        with pytest.raises(SystemExit):
+            main([stage, "--help"])
+        assert usage in capsys.readouterr().out
+
+
 def test_odd_values_in_lists() -> None:
     values = ["[a]", "1", "null", 'it"s', "a, b", ""]
     _, parameters = parse(["evaluate", "--out", "o", "--model", *values])
@@ -168,6 +210,23 @@ def test_printed_config_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     config = tmp_path / "tune.yaml"
     config.write_text(capsys.readouterr().out)
     assert parse(["tune", "--config", str(config)]) == parse(arguments)
+
+
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_every_command_reads_the_config_it_prints(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = inspect.signature(signature_of(stage)).parameters.values()
+    required = [p for p in parameters if p.default is p.empty]
+    arguments = [stage]
+    for parameter in required:
+        arguments += [f"--{parameter.name}", *(["a=b", "c d"] if parameter.annotation == list[str] else ["runs/x y"])]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--print_config"])
+    assert stop.value.code == 0
+    config = tmp_path / "stage.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert parse([stage, "--config", str(config)]) == parse(arguments)
 
 
 def test_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +283,7 @@ def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.Ca
 def test_result_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = calls_of(monkeypatch, "export", Path("a/b.pth"))
     assert main(["export", "--model", "toyshop", "--out", "a/b.pth"]) == 0
-    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth"}]
+    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth", "weights": None}]
     assert capsys.readouterr().out == "a/b.pth\n"
     calls_of(monkeypatch, "evaluate", [Path("a.json"), Path("b.json")])
     assert main(["evaluate", "--model", "a", "--out", "o"]) == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+
 from mcip import models
 from mcip.artefacts import write_json
 from mcip.data.transforms import TransformName
@@ -176,7 +178,7 @@ def _say_changes(changes: Changes, seconds: float, folder: Path) -> None:
 
 def _say(database: Database) -> None:
     """How big, how fast, how accurate."""
-    engine, state = database.engine, database.engine.state
+    state = database.engine.state
     size = sum(path.stat().st_size for path in database.folder.rglob("*") if path.is_file())
     if "://" not in database.uri:
         size += sum(path.stat().st_size for path in Path(database.uri).rglob("*") if path.is_file())
@@ -185,13 +187,25 @@ def _say(database: Database) -> None:
         f"by {_METHODS[state.method]}.",
         markup=False,
     )
-    for kind, setting in engine.state.settings.items():
+    if not state.settings:
+        console.print(f"  any query: exact, {_exact_milliseconds(database):.2f} ms", markup=False)
+    for kind, setting in state.settings.items():
         how = f"width {setting.width}" if setting.width else "exact search, as no quicker one reaches the recall"
         console.print(
             f"  {kind} queries: recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; "
             f"{setting.queries} queries, exact search {setting.exact_milliseconds:.2f} ms)",
             markup=False,
         )
+
+
+def _exact_milliseconds(database: Database, queries: int = 11) -> float:
+    """Median time of a query that is searched exactly."""
+    seconds = []
+    for query in database.engine.take(np.arange(len(database.engine.row_ids))[:queries]):
+        start = time.perf_counter()
+        database.engine.search(query, "image", 10)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds))
 
 
 _METHODS = {"exact": "exact search", "graph": "an HNSW graph in memory", "disk": "Lance's index on disk"}

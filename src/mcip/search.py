@@ -78,7 +78,11 @@ def search(
 
 def _as_table(results: Results, database: Database) -> str:
     names = [name for name in database.engine.table.metadata if any(hit.metadata[name] is not None for hit in results)]
-    table = Table("score", "id", "pixels", *names)
+    table = Table("score")
+    table.add_column("id", overflow="fold")
+    table.add_column("pixels", no_wrap=True)
+    for name in names:
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=40)
     for hit in results:
         facts = [_brief(hit.metadata[name]) for name in names]
         table.add_row(f"{hit.score:.3f}", hit.id, f"{hit.width} x {hit.height}", *facts)

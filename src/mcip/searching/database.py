@@ -196,10 +196,10 @@ class Database:
         if len(asked) == 1:
             scores, slots = opened.engine.search(asked[0].vector, asked[0].kind, wanted, among, exact)
         else:
-            query = opened.engine.background.combine(asked)
-            scale = max(float(np.linalg.norm(query)), 1e-12)
-            scores, slots = opened.engine.search(query / scale, "text", wanted, among, exact)
-            scores = scores * scale
+            query, constant = opened.engine.background.combine(asked)
+            length = max(float(np.linalg.norm(query)), 1e-12)
+            scores, slots = opened.engine.search(query / np.float32(length), "mixed", wanted, among, exact)
+            scores = scores * np.float32(length) + np.float32(constant)
         hits = opened.hits(slots, scores)
         if rerank:
             hits = _reranked(hits, rerank)

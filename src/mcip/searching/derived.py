@@ -26,7 +26,7 @@ from mcip.progress import progress
 from mcip.searching.choice import Ann, Method, choose
 from mcip.searching.disk import grow_disk_index
 from mcip.searching.graph import grow_graph
-from mcip.searching.recall import Kind, Setting
+from mcip.searching.recall import Asked, Setting
 from mcip.searching.table import IndexTable
 
 STATE: Final = "state.json"
@@ -58,7 +58,7 @@ class State:
     dim: int
     asked: Ann
     method: Method
-    settings: dict[Kind, Setting] = field(default_factory=dict)
+    settings: dict[Asked, Setting] = field(default_factory=dict)
     measured_rows: int = 0
     format: int = _FORMAT
 

@@ -72,7 +72,8 @@ def duplicates_page(database: Database, groups: Sequence[dict[str, Any]], found:
 
 def _section(database: Database, group: dict[str, Any]) -> Html:
     pictures, cosines = group["pictures"], [pair["cosine"] for pair in group["pairs"]]
-    title = f"{len(pictures)} pictures, cosines from {min(cosines):.3f} to {max(cosines):.3f}"
+    span = f"cosines from {min(cosines):.3f} to {max(cosines):.3f}" if len(cosines) > 1 else f"cosine {cosines[0]:.3f}"
+    title = f"{len(pictures)} pictures, {span}"
     shown = [tag("li", _picture(database, one), tag("span", one["id"]), _pixels(one)) for one in pictures[:_PER_GROUP]]
     more = len(pictures) - len(shown)
     note = tag("p", f"{more} more are in duplicates.json.", class_="caption") if more else None

@@ -27,8 +27,8 @@ from mcip.searching.derived import (
     write_state,
 )
 from mcip.searching.exact import exact_search, rescore
-from mcip.searching.fusion import Background
-from mcip.searching.recall import KINDS, QUERIES, Kind, Sample, SearchAt, Setting, image_queries, sample, tune
+from mcip.searching.fusion import Background, Part
+from mcip.searching.recall import QUERIES, Asked, Sample, SearchAt, Setting, image_queries, sample, tune
 from mcip.searching.table import IndexTable
 
 TEXTS: Final = "texts.npy"
@@ -36,7 +36,7 @@ BACKGROUND: Final = "background.npz"
 # A filter that leaves fewer values (rows x dimension) than this is followed by exact search.
 _SELECTIVE: Final = EXACT_VALUES
 # Rows that background statistics are taken of, and the growth after which settings are measured again.
-_SAMPLED: Final = 2000
+_SAMPLED: Final = 1000
 _GROWN: Final = 1.2
 # How much wider a search among a graph's vectors may become to make up for those that a filter leaves out.
 _WIDEST: Final = 4096
@@ -49,15 +49,22 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a filter leaves.
+    """Some of the slots: what a filter leaves, or those whose rows have not been deleted.
 
     Attributes:
-        where: The filter, an SQL condition.
-        slots: The slots whose rows fulfil it, rising.
+        mask: Of all slots, which they are.
+        slots: Their numbers, rising.
+        where: The filter, an SQL condition, if it is one.
     """
 
-    where: str
+    mask: NDArray[np.bool_]
     slots: NDArray[np.int64]
+    where: str | None = None
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], where: str | None = None) -> Chosen:
+        """The slots of a mask."""
+        return cls(mask, np.flatnonzero(mask), where)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Engine:
         table: The version.
         state: What its derived files hold.
         row_ids: The `_rowid` of each slot.
-        alive: The slots whose rows are in the table, rising; None if all are.
+        alive: The slots whose rows are in the table; None if all are.
         vectors: The slots' vectors, memory-mapped; None where they are only in the table.
         graph: The graph, if there is one.
         background: What similarities look like by chance.
@@ -77,18 +84,18 @@ class Engine:
     table: IndexTable
     state: State
     row_ids: NDArray[np.int64]
-    alive: NDArray[np.int64] | None
+    alive: Chosen | None
     vectors: NDArray[np.float16] | None
     graph: graph.Graph | None
     background: Background
 
     def __len__(self) -> int:
-        return len(self.row_ids) if self.alive is None else len(self.alive)
+        return len(self.row_ids) if self.alive is None else len(self.alive.slots)
 
     def search(
         self,
         query: NDArray[np.float32],
-        kind: Kind,
+        kind: Asked,
         k: int,
         among: Chosen | None = None,
         exact: bool = False,
@@ -109,19 +116,20 @@ class Engine:
         width = 0 if exact or setting is None else setting.width
         if self.vectors is None:
             return self._on_disk(query, k, width, among)
-        slots = self.alive if among is None else among.slots
         selective = among is not None and len(among.slots) * self.state.dim <= _SELECTIVE
+        among = among or self.alive
         if self.graph is None or width == 0 or selective:
-            scores, found = exact_search(self.vectors, query[None], k, slots)
+            scores, found = exact_search(self.vectors, query[None], k, None if among is None else among.slots)
             return scores[0], found[0]
-        return self._in_graph(query, k, width, slots)
+        return self._in_graph(query, k, width, among)
 
     def search_many(
-        self, queries: NDArray[np.float32], kind: Kind, k: int, among: Chosen | None = None, exact: bool = False
+        self, queries: NDArray[np.float32], kind: Asked, k: int, among: Chosen | None = None, exact: bool = False
     ) -> list[Found]:
         """Search several queries (Q, D), together where that is quicker."""
         if self.graph is None and self.vectors is not None and len(queries) > 1:
-            slots = self.alive if among is None else among.slots
+            among = among or self.alive
+            slots = None if among is None else among.slots
             return list(zip(*exact_search(self.vectors, queries, k, slots), strict=True))
         return [self.search(query, kind, k, among, exact) for query in queries]
 
@@ -138,29 +146,23 @@ class Engine:
         """
         rows = self.table.read([], where)["_rowid"].to_numpy().astype(np.int64)
         found = np.isin(self.row_ids, rows)
-        if self.alive is not None:
-            dead = np.ones(len(found), bool)
-            dead[self.alive] = False
-            found[dead] = False
-        return Chosen(where, np.flatnonzero(found))
+        return Chosen.of(found if self.alive is None else found & self.alive.mask, where)
 
-    def _in_graph(self, query: NDArray[np.float32], k: int, width: int, among: NDArray[np.int64] | None) -> Found:
+    def _in_graph(self, query: NDArray[np.float32], k: int, width: int, among: Chosen | None) -> Found:
         assert self.graph is not None
         assert self.vectors is not None
         if among is None:
             # bfloat16 puts neighbours of nearly the same similarity into the wrong order.
             return rescore(self.vectors, query, self.graph.search(query, k + _SPARE, width), k)
-        allowed = np.zeros(len(self.row_ids), bool)
-        allowed[among] = True
-        share = max(len(among) / len(self.row_ids), 1e-9)
-        asked = k + int(1.5 * k / share)
+        share = max(len(among.slots) / len(self.row_ids), 1e-9)
+        asked = int((k + _SPARE) / share)
         while asked <= _WIDEST:
             slots = self.graph.search(query, asked, min(int(width / share), _WIDEST))
-            slots = slots[allowed[slots]]
+            slots = slots[among.mask[slots]]
             if len(slots) >= k:
                 return rescore(self.vectors, query, slots, k)
             asked *= 2
-        scores, slots = exact_search(self.vectors, query[None], k, among)
+        scores, slots = exact_search(self.vectors, query[None], k, among.slots)
         return scores[0], slots[0]
 
     def _on_disk(self, query: NDArray[np.float32], k: int, width: int, among: Chosen | None) -> Found:
@@ -212,7 +214,7 @@ def _open(table: IndexTable, folder: Path, state: State) -> Engine:
         table,
         state,
         rows[0],
-        None if alive.all() else np.flatnonzero(alive),
+        None if alive.all() else Chosen.of(alive),
         None if state.method == "disk" else map_vectors(folder, state),
         graph.Graph(graph_file(folder, state.making), state.dim) if state.method == "graph" else None,
         Background.load(folder / BACKGROUND),
@@ -240,17 +242,27 @@ def _measure(table: IndexTable, folder: Path, state: State, texts: Texts, target
     write_state(folder, state)
     engine = _open(table, folder, state)
     own = some[rng.permutation(len(some))[:QUERIES]]
-    asked = {"image": image_queries(engine.take(own)), "text": written[:QUERIES]}
-    for kind in KINDS:
-        if len(asked[kind]):
-            wanted = sample(_exact(engine), asked[kind], own if kind == "image" else None)
-            state.settings[kind] = _tune(engine, wanted, target)
+    for kind, queries in _queries(engine, own, written[:QUERIES]).items():
+        wanted = sample(_exact(engine), queries, own if kind == "image" else None)
+        state.settings[kind] = _tune(engine, wanted, target)
+
+
+def _queries(engine: Engine, own: NDArray[np.int64], texts: NDArray[np.float32]) -> dict[Asked, NDArray[np.float32]]:
+    """Sample queries of each kind: near the pictures in some slots, some texts, and both together."""
+    images = image_queries(engine.take(own))
+    if len(texts) == 0:
+        return {"image": images}
+    mixed = []
+    for image, text in zip(images, texts, strict=False):
+        vector, _ = engine.background.combine([Part(image, "image"), Part(text, "text")])
+        mixed.append(vector / np.linalg.norm(vector))
+    return {"image": images, "text": texts, "mixed": np.stack(mixed)}
 
 
 def _exact(engine: Engine) -> Callable[[NDArray[np.float32], int], Found]:
     def search(queries: NDArray[np.float32], k: int) -> Found:
         if engine.vectors is not None:
-            return exact_search(engine.vectors, queries, k, engine.alive)
+            return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
         found = [engine.search(query, "image", k, exact=True) for query in queries]
         return np.stack([scores for scores, _ in found]), np.stack([slots for _, slots in found])
 

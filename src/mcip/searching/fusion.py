@@ -1,10 +1,10 @@
 """Several parts of a query - pictures, texts, things to get away from - as one ranking.
 
-Similarities of images to images and of texts to images lie on different scales: CLIP puts images and texts into two
-narrow cones with a gap between them (Liang et al., Mind the Gap, NeurIPS 2022), so that the cosine of any two pictures
-is several times that of a picture and the text that describes it. Their plain sum is decided by the pictures alone.
-Here every part is measured from the centre of its own kind, and in the standard deviations that similarities of
-its kind have in this very index.
+Similarities of pictures to pictures and of texts to pictures lie on different scales. CLIP puts the two kinds into two
+cones with a gap between them (Liang et al., Mind the Gap, NeurIPS 2022), and how far the similarities of one query
+spread over an index differs from query to query: those of a picture with many near neighbours spread widely, those of a
+general text hardly at all. In their plain sum, whichever part spreads more decides. Here every part is measured from
+the centre of its own kind, in its own standard deviations over a sample of the index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from mcip.artefacts import atomic_write
 from mcip.errors import ArtefactError, ConfigError
 from mcip.searching.recall import Kind
+
+_LEAST_STD: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,44 +41,43 @@ class Part:
 
 @dataclass(frozen=True)
 class Background:
-    """What similarities look like in an index, by chance.
+    """What an index looks like from afar.
 
     Attributes:
         image_mean: Shape (D,): the mean of the index's vectors.
         text_mean: Shape (D,): the mean of the embeddings of sample texts.
-        image_std: Standard deviation of the centred similarities of two pictures of the index.
-        text_std: That of a text and a picture.
+        sample: Shape (n, D): some vectors of the index, less their mean.
     """
 
     image_mean: NDArray[np.float32]
     text_mean: NDArray[np.float32]
-    image_std: float
-    text_std: float
+    sample: NDArray[np.float32]
 
     @classmethod
     def of(cls, images: NDArray[np.float32], texts: NDArray[np.float32]) -> Background:
-        """Measure it on some vectors of the index (n, D), and sample texts (m, D); of unit length."""
-        image_mean, text_mean = images.mean(0), texts.mean(0) if len(texts) else np.zeros_like(images[0])
-        centred = images - image_mean
-        pairs = (centred @ centred.T)[~np.eye(len(images), dtype=bool)]
-        across = (texts - text_mean) @ centred.T
-        return cls(image_mean, text_mean, _std(pairs), _std(across))
+        """Take it from some vectors of the index (n, D), and sample texts (m, D); of unit length."""
+        mean = images.mean(0)
+        return cls(mean, texts.mean(0) if len(texts) else np.zeros_like(mean), images - mean)
 
-    def combine(self, parts: Sequence[Part]) -> NDArray[np.float32]:
-        """The vector whose products with the index's vectors are the combined scores of the parts, but for a constant.
+    def combine(self, parts: Sequence[Part]) -> tuple[NDArray[np.float32], float]:
+        """Turn the parts of a query into one vector.
 
-        Each part scores a picture x by the similarity of what sets the two apart from the average of their kinds,
-        z = (q - mean(q's kind)) . (x - mean(images)) / std(q's kind), and the scores are added, times their weights. This is
-        linear in x: the sum of the parts' centred vectors, divided by their deviations.
+        A part with the vector q scores a picture x by s = (q - mean(q's kind)) . (x - mean(pictures)): how alike the
+        two are in what sets them apart from the average of their kinds. Divided by the standard deviation of s over the
+        sample, the scores of all parts are on one scale; times the weights, they are added. This is linear in x, so
+        that one vector finds the best pictures.
 
         Returns:
-            Shape (D,).
+            The vector v (D,), and a constant c: the combined score of a picture x is v . x + c, in weighted standard
+            deviations above the average picture.
         """
         total = np.zeros_like(self.image_mean)
         for part in parts:
-            mean, std = (self.image_mean, self.image_std) if part.kind == "image" else (self.text_mean, self.text_std)
-            total += part.weight / std * (part.vector - mean)
-        return total
+            centred = part.vector - (self.image_mean if part.kind == "image" else self.text_mean)
+            std = float((self.sample @ centred).std())
+            # A part from which all pictures are equally far says nothing.
+            total += part.weight / max(std, _LEAST_STD) * centred
+        return total, -float(total @ self.image_mean)
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
@@ -93,9 +94,7 @@ class Background:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(
-                    stored["image_mean"], stored["text_mean"], float(stored["image_std"]), float(stored["text_std"])
-                )
+                return cls(stored["image_mean"], stored["text_mean"], stored["sample"])
         except (OSError, ValueError, KeyError) as error:
             raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
 
@@ -134,12 +133,6 @@ def weighted(
         )
     if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
         raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")
-    kinds: list[Kind] = [*("image" for _ in images), *("text" for _ in texts)]
-    parts = [Part(*part) for part in zip([*images, *texts], kinds, given, strict=True)]
+    parts = [Part(vector, "image", weight) for vector, weight in zip(images, given, strict=False)]
+    parts += [Part(vector, "text", weight) for vector, weight in zip(texts, given[len(images) :], strict=True)]
     return parts + [Part(vector, kind, -negative_weight) for vector, kind in negatives]
-
-
-def _std(values: NDArray[np.float32]) -> float:
-    """The standard deviation; 1 where there is none to speak of, as with a single picture."""
-    std = float(values.std()) if values.size else 0.0
-    return std if std > 1e-6 else 1.0

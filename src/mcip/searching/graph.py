@@ -64,6 +64,11 @@ class Graph:
         """
         self.path = path
         self.dim = dim
+        try:
+            # The map keeps this very file, whatever takes its place later.
+            self._content = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from error
         self._views: dict[int, Any] = {}
         self.view(EXPANSIONS[0])
 
@@ -75,9 +80,9 @@ class Graph:
         if expansion not in self._views:
             graph = _new(self.dim)
             try:
-                graph.view(os.fspath(self.path))
+                graph.view(self._content.data)
             except RuntimeError as error:
-                raise ArtefactError(f"{self.path} is damaged ({error}): remove it, and it is built again.") from error
+                raise _damaged(self.path, error) from error
             graph.expansion_search = expansion
             self._views[expansion] = graph
         return self._views[expansion]
@@ -91,6 +96,10 @@ class Graph:
 def _width(expansion: int, k: int) -> int:
     """The width of search for k neighbours, where `expansion` is that for ten."""
     return next((width for width in EXPANSIONS if width >= max(expansion, 2 * k)), max(EXPANSIONS[-1], k))
+
+
+def _damaged(path: Path, error: Exception) -> ArtefactError:
+    return ArtefactError(f"{path} is damaged ({error}): remove it, and it is built again.")
 
 
 def _new(dim: int) -> Any:

@@ -17,9 +17,12 @@ _PAIR = np.dtype([("one", np.int64), ("other", np.int64), ("cosine", np.float32)
 _NO_PAIRS = np.empty(0, _PAIR)
 # Equal pictures have a cosine of 1 but for rounding.
 _ROUNDING = 1e-6
+# What half precision may take from the length of a vector, and so from a cosine.
+_HALF = 2e-3
 _BLOCK = 1024
-# Above this many products (rows squared x dimension) exact search takes hours on two cores; the graph is used instead.
-_EXACT_WORK = 5e14
+# Above this many products (rows squared x dimension) exact search takes more than a quarter of an hour on two cores;
+# the graph is used instead.
+_EXACT_WORK = 5e13
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,15 @@ def duplicate_groups(
     """
     if not -1 < threshold <= 1 or neighbours < 1:
         raise ConfigError(f"threshold is {threshold} and neighbours {neighbours}: a cosine, and at least 1.")
-    slots = np.arange(len(engine.row_ids)) if engine.alive is None else engine.alive
+    slots = np.arange(len(engine.row_ids)) if engine.alive is None else engine.alive.slots
     exact = engine.vectors is not None and float(len(slots)) ** 2 * engine.state.dim <= _EXACT_WORK
     parts = [_NO_PAIRS]
     for start in range(0, len(slots), _BLOCK):
         block = slots[start : start + _BLOCK]
         scores, found = _nearest(engine, block, neighbours + 1, exact)
-        at, near = np.nonzero(scores >= threshold - _ROUNDING)
-        pairs = np.empty(len(at), _PAIR)
-        pairs["one"], pairs["other"] = np.sort([block[at], found[at, near]], axis=0)
-        pairs["cosine"] = np.minimum(scores[at, near], 1)
-        parts.append(pairs[pairs["one"] != pairs["other"]])
+        at, near = np.nonzero(scores >= threshold - _HALF)
+        pairs = _pairs(engine, block[at], found[at, near])
+        parts.append(pairs[pairs["cosine"] >= threshold - _ROUNDING])
         advance(len(block))
     # Most pairs were found from both of their sides.
     joined = np.concatenate(parts)
@@ -76,14 +77,28 @@ def duplicate_groups(
     return _groups(joined[first], len(engine.row_ids))
 
 
+def _pairs(engine: Engine, ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.void]:
+    """Pairs of different slots with their cosines."""
+    apart = ones != others
+    pairs = np.empty(int(apart.sum()), _PAIR)
+    pairs["one"], pairs["other"] = np.sort([ones[apart], others[apart]], axis=0)
+    products = _unit(engine, pairs["one"]) * _unit(engine, pairs["other"])
+    pairs["cosine"] = np.minimum(products.sum(1), 1)
+    return pairs
+
+
+def _unit(engine: Engine, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    vectors = engine.take(slots)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+
+
 def _nearest(
     engine: Engine, slots: NDArray[np.int64], k: int, exact: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    queries = engine.take(slots)
-    queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+    queries = _unit(engine, slots)
     if exact:
         assert engine.vectors is not None
-        return exact_search(engine.vectors, queries, k, engine.alive)
+        return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
     scores_of = np.full((len(slots), k), -np.inf, np.float32)
     found_of = np.zeros((len(slots), k), np.int64)
     for at, query in enumerate(queries):

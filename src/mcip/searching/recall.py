@@ -10,9 +10,10 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# An image query is another picture like those of the table; a text query lies away from all of them.
 Kind: TypeAlias = Literal["image", "text"]
-KINDS: Final[tuple[Kind, ...]] = ("image", "text")
+# An image query is another picture like those of the table, a text query lies away from all of them, and a mixed one,
+# which `mcip.searching.fusion` makes of several parts, somewhere else again.
+Asked: TypeAlias = Literal["image", "text", "mixed"]
 K: Final = 10
 QUERIES: Final = 200
 # Cosines that differ by less count as equal: the same picture may be in the table several times.
