@@ -238,8 +238,8 @@ class Database:
         _check_range(k, offset)
         opened = self._opened
         among = opened.matching(where)
-        slots = opened.engine.alive if among is None else among.slots
-        every = np.arange(len(opened.engine.row_ids)) if slots is None else slots
+        left = opened.engine.alive if among is None else among
+        every = np.arange(len(opened.engine.row_ids)) if left is None else left.slots
         shown = every[offset : offset + k]
         return Results(tuple(opened.hits(shown, np.zeros(len(shown), np.float32))))
 
