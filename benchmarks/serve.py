@@ -101,7 +101,7 @@ class Server:
 
     def start(self) -> None:
         """Start a process; it answers some seconds later."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self._command)
 
     def wait(self) -> None:
         """Wait until it answers."""

@@ -107,7 +107,7 @@ def serve(
             limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=int(seconds) + 1,
         )  # fmt: skip
         server = uvicorn.Server(config)
-        console.print(f"{db} is being loaded. The page is at {address}", markup=False)
+        console.print(f"{db} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
         server.run([listening])
     if failures:
         raise failures[0]

@@ -66,12 +66,17 @@ def test_concurrent_queries_share_forward_passes(
     passes.clear()
     answers = asyncio.run(together(served, Settings(window=0.1), [*texts, *images]))
     assert [answer.status_code for answer in answers] == [200] * 32
-    counted = {kind: [size for one, size, _ in passes[1:] if one == kind] for kind in ("texts", "prepared")}
+    # The model is warmed up where it is loaded, and used in one other thread.
+    served_by = {thread for _, _, thread in passes if thread != "index_0"}
+    counted = {
+        kind: [size for one, size, thread in passes if one == kind and thread != "index_0"]
+        for kind in ("texts", "prepared")
+    }
     assert sum(counted["texts"]) == 24
     assert sum(counted["prepared"]) == 8
     assert len(counted["texts"]) <= 3
     assert len(counted["prepared"]) <= 4
-    assert len({thread for _, _, thread in passes[1:]}) == 1
+    assert served_by == {"model_0"}
     # Alone, each gets the same pictures, with the scores equal but for rounding.
     for request, answer in zip([*texts, *images], answers, strict=True):
         alone = client.request(**request).json()["hits"]

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from PIL import Image
+
 from mcip.errors import ConfigError, McipError
 from mcip.searching.database import NEGATIVE_WEIGHT, Database
 from mcip.searching.fusion import Part, weighted
@@ -172,6 +174,7 @@ class Service:
         database = self.open()
         # The first forward passes take longer than those that follow.
         database.encode_texts(["a picture"])
+        database.encode_images([Image.new("RGB", (64, 64))])
         return database
 
     def _refresh(self, database: Database) -> None:
