@@ -146,12 +146,17 @@ def right(found: dict[str, float], expected: dict[str, float]) -> bool:
 
 
 def client(
-    port: int, requests: Sequence[Request], expected: Sequence[dict[str, float]], until: float, seed: int, retry: bool
+    port: int,
+    requests: Sequence[Request],
+    expected: Sequence[dict[str, float]],
+    over: threading.Event,
+    seed: int,
+    retry: bool,
 ) -> Tally:
-    """Ask one request after the other until a moment."""
+    """Ask one request after the other until it is over."""
     rng, tally = random.Random(seed), Tally()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    while time.perf_counter() < until:
+    while not over.is_set():
         number = rng.randrange(len(requests))
         start = time.perf_counter()
         try:
@@ -176,19 +181,24 @@ def client(
 
 @contextlib.contextmanager
 def load(
-    port: int, requests: Sequence[Request], expected: Sequence[dict[str, float]], seconds: float, retry: bool
-) -> Iterator[list[Tally]]:
-    """Clients that ask while the block runs, and on until the time is over."""
-    until, tallies = time.perf_counter() + seconds, list[Tally]()
+    port: int, requests: Sequence[Request], expected: Sequence[dict[str, float]], retry: bool
+) -> Iterator[dict[str, Any]]:
+    """Clients that ask while the block runs; afterwards the block's dictionary holds what they saw."""
+    over, tallies, seen = threading.Event(), list[Tally](), dict[str, Any]()
     threads = [
-        threading.Thread(target=lambda n=n: tallies.append(client(port, requests, expected, until, n, retry)))
+        threading.Thread(target=lambda n=n: tallies.append(client(port, requests, expected, over, n, retry)))
         for n in range(CLIENTS)
     ]
+    start = time.perf_counter()
     for thread in threads:
         thread.start()
-    yield tallies
-    for thread in threads:
-        thread.join()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    seen |= summary(tallies, time.perf_counter() - start)
 
 
 def summary(tallies: Sequence[Tally], seconds: float) -> dict[str, Any]:
@@ -208,8 +218,9 @@ def summary(tallies: Sequence[Tally], seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="5 s of load instead of 60, a small index")
-    quick = parser.parse_args().quick
-    seconds, products = (5.0, 60) if quick else (60.0, 2000)
+    parser.add_argument("--seconds", type=float, help="of load")
+    quick, seconds = vars(parser.parse_args()).values()
+    seconds, products = seconds or (5.0 if quick else 60.0), 60 if quick else 2000
     with tempfile.TemporaryDirectory() as folder:
         part = Slice("served", stream=91, products=products, pictures=10, captions=1)
         table, db = write_slice(part, Path(folder) / "served.parquet"), Path(folder) / "photos.lance"
@@ -237,21 +248,21 @@ def measure(server: Server, requests: Sequence[Request], seconds: float) -> dict
         server.stop()
         server.start()
         server.wait()
-        with load(server.port, requests, expected, seconds, retry=False) as tallies:
-            pass
-        loaded, numbers = summary(tallies, seconds), server.numbers()
-        restarted = max(seconds / 2, 10.0)
-        with load(server.port, requests, expected, restarted, retry=True) as again:
-            time.sleep(restarted / 4)
+        with load(server.port, requests, expected, retry=False) as loaded:
+            time.sleep(seconds)
+        numbers = server.numbers()
+        with load(server.port, requests, expected, retry=True) as restarted:
+            time.sleep(seconds / 4)
             server.stop()
             server.start()
             server.wait()
+            time.sleep(seconds / 4)
         sums, counts = (
             {kind: numbers[f'mcip_batch_size_{what}{{kind="{kind}"}}'] for kind in ("text", "image")}
             for what in ("sum", "count")
         )
         per_pass = {kind: round(sums[kind] / counts[kind], 2) for kind in sums}
-        return {"load": loaded, "restart": summary(again, restarted), "queries_per_forward_pass": per_pass}
+        return {"load": loaded, "restart": restarted, "queries_per_forward_pass": per_pass}
     finally:
         server.stop()
 
