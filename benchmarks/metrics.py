@@ -1,15 +1,17 @@
-"""Speed and memory of `mcip.metrics`: ratios measured side by side, on the same numbers, with the same results.
+"""Speed and memory of `mcip.metrics` and `mcip.embed`: ratios measured side by side, with the same results.
 
-python benchmarks/metrics.py            about 10 minutes on two cores; the k-NN part needs 5 GB of memory
-python benchmarks/metrics.py --quick    about 30 seconds, at a smaller size
+python benchmarks/metrics.py            about 20 minutes on two cores; the k-NN part needs 5 GB of memory
+python benchmarks/metrics.py --quick    about a minute, at a smaller size
 python benchmarks/metrics.py --only map captions
 
 `map` is full mAP at GPR1200's size (12,000 x 12,000 x 768) against a loop that ranks one query at a time, as the MCIP
-reference does (timed on some of the queries). `peers` compares with libraries at a size that they can hold; those that
-are not installed are left out. `knn` is 5,000 of 50,000 queries against 1,281,167 vectors, and the bare products.
-`captions` is recall between 25,010 captions and 5,000 images. Expected on two idle cores: map 20 times the loop or
-more, knn 1.3 times the products or less, under 1 GB for map and captions. OMP_NUM_THREADS=1 steadies the ratios where
-the cores are busy.
+reference does (timed on some of the queries). `peers` compares with torchmetrics, pytorch-metric-learning and
+open-metric-learning at a size that they can hold; those that are not installed are left out. `knn` is 5,000 of 50,000
+queries against 1,281,167 vectors, and the bare products. `captions` is recall between 25,010 captions and 5,000 images.
+`embed` is a folder of JPEG files through ViT-B-32 with one process that decodes and the other cores for the model,
+against the model on pixels in memory, and the decoding alone. Expected on two idle cores: map 20 times the loop or
+more, knn 1.3 times the products or less, under 1 GB for map and captions, embed 0.95 of the model or more.
+OMP_NUM_THREADS=1 steadies the ratios where the cores are busy. Ratios are medians over interleaved pairs.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -171,9 +178,7 @@ def measure_knn(quick: bool) -> dict[str, Any]:
                 rows = test[first : first + 1024]
                 torch.mm(rows, part.T, out=scores[: len(rows) * len(part)].view(len(rows), len(part)))
 
-    pairs = [
-        (seconds(lambda: knn_classify(train, labels, test)), seconds(products)) for _ in range(PAIRS if quick else 1)
-    ]
+    pairs = [(seconds(lambda: knn_classify(train, labels, test)), seconds(products)) for _ in range(3)]
     ours = statistics.median(ours for ours, _ in pairs)
     return {
         "knn_queries": queries,
@@ -200,7 +205,63 @@ def measure_captions(quick: bool) -> dict[str, Any]:
     }
 
 
-PARTS = {"map": measure_map, "peers": measure_peers, "knn": measure_knn, "captions": measure_captions}
+def measure_embed(quick: bool) -> dict[str, Any]:
+    """A folder of pictures through the stage, against the bare model and the bare decoding."""
+    # Imported here, so that they do not count in the memory of the other parts.
+    import open_clip
+
+    from mcip import models
+    from mcip.data import Pixels, read_table
+    from mcip.embed import embed_images, encode_pixels
+
+    count, batch = (32, 16) if quick else (768, 64)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
+    model = models.from_config({"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}, seed=0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pictures(folder / "pictures" / "some", count)
+        table = read_table(str(folder / "pictures"))
+        transform = model.transform()
+        rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
+
+        def pixels() -> list[torch.Tensor]:
+            return [part for part, _ in Pixels(table, transform, workers=1, cache_gb=0.0).batches(rows)]
+
+        def stage(out: Path) -> NDArray[np.float32]:
+            return embed_images(table, model, out, batch_size=batch, workers=1).array()
+
+        def bare() -> NDArray[np.float32]:
+            return np.concatenate([encode_pixels(model, transform.finish(part)) for part in prepared])
+
+        decode = seconds(pixels)
+        prepared = pixels()
+        difference = float(np.abs(stage(folder / "warm") - bare()).max())
+        pairs = [(seconds(lambda n=n: stage(folder / str(n))), seconds(bare)) for n in range(3)]  # type: ignore[misc]
+    return {
+        "embed_images": count,
+        "embed_images_per_second": count / statistics.median(ours for ours, _ in pairs),
+        "embed_of_the_model": statistics.median(model / ours for ours, model in pairs),
+        "embed_decode_images_per_second": count / decode,
+        "embed_largest_difference": difference,
+    }
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """JPEG files of 500 x 375 pixels, of smooth noise."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+        small.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number:05d}.jpg", quality=90)
+
+
+PARTS = {
+    "map": measure_map,
+    "peers": measure_peers,
+    "knn": measure_knn,
+    "captions": measure_captions,
+    "embed": measure_embed,
+}
 
 
 def main() -> None:
@@ -212,8 +273,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for name in options.only:
         # A process of its own for each part, so that the peak memory is the part's.
-        with context.Pool(1) as pool:
-            figures.update(pool.apply(PARTS[name], (options.quick,)))
+        with ProcessPoolExecutor(1, context) as pool:
+            figures.update(pool.submit(PARTS[name], options.quick).result())
     table = Table("figure", "value", title="mcip.metrics")
     for key, value in figures.items():
         table.add_row(

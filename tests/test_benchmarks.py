@@ -13,6 +13,15 @@ from tiny import CONFIG
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+def test_metrics() -> None:
+    command = [sys.executable, str(BENCHMARKS / "metrics.py"), "--quick", "--only", "captions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["captions"] == 2501
+    assert all(found[f"captions_{name}"] > 0 for name in ("t2i_seconds", "i2t_seconds", "peak_gb"))
+
+
 def test_tune_throughput(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
     command = [sys.executable, str(BENCHMARKS / "tune_throughput.py"), "--quick", "--model", str(tmp_path)]

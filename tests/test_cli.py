@@ -151,6 +151,25 @@ def test_list_flags_are_repeated_or_take_several_values(arguments: list[str]) ->
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.json", "b.json", "--out", "r", "--with-paper"],
+        ["--out", "r", "a.json", "b.json", "--with-paper"],
+        ["--out=r", "--with-paper", "a.json", "b.json"],
+        ["a.json", "--with-paper", "true", "b.json", "--out", "r"],
+        ["--results", "a.json", "b.json", "--with_paper=true", "--out", "r"],
+        ["a.json", "--results", "b.json", "--with_paper", "--out", "r"],
+    ],
+)
+def test_values_without_a_flag_are_those_of_a_first_parameter_that_is_a_list(arguments: list[str]) -> None:
+    command, values = parse(["report", *arguments])
+    assert command == "report"
+    assert values["results"] == ["a.json", "b.json"]
+    assert (values["out"], values["with_paper"]) == (Path("r"), True)
+    assert parse(["report", "a.json", "b.json", "--out", "r"])[1]["with_paper"] is False
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (

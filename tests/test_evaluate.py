@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ import pytest
 import torch
 import yaml
 
+from evaluation import counting
+from evaluation.counting import count_measured
 from mcip import models
 from mcip.artefacts import read_json
 from mcip.data import read_table
 from mcip.errors import ConfigError, DataError
 from mcip.evaluate import evaluate
 from mcip.evaluation.measure import class_embeddings
-from mcip.evaluation.tasks import Task, own_tasks, read_suite, task_from
+from mcip.evaluation.tasks import own_tasks, read_suite, task_from
 from mcip.metrics import cross_modal_recall, retrieval_map
-
-# The package has the function under the module's name.
-module = importlib.import_module("mcip.evaluate")
 
 
 def metrics(path: Path) -> dict[str, dict[str, float]]:
@@ -52,12 +50,18 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
     results = read_json(path)
     assert (results["model"], results["fingerprint"]) == ("base", model.fingerprint)
     assert [task["headline"] for task in results["tasks"]] == ["map", "top1", "r5", "r5"]
+    for task in results["tasks"]:
+        per_query = np.load(tmp_path / task["per_query"])
+        value = task["metrics"][task["headline"]]
+        assert per_query.shape == (15,)
+        assert per_query.mean() == pytest.approx(value)
+        assert task["interval"][0] <= value <= task["interval"][1]
 
 
 def test_a_second_run_measures_nothing(val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = evaluate([f"base={base}"], tmp_path, data=str(val))
     before = path.read_bytes()
-    monkeypatch.setattr(module, "measure", None)
+    monkeypatch.setattr(counting.module, "measure", None)
     evaluate([f"base={base}"], tmp_path, data=str(val))
     assert path.read_bytes() == before
 
@@ -65,16 +69,7 @@ def test_a_second_run_measures_nothing(val: Path, base: Path, tmp_path: Path, mo
 def test_what_has_been_measured_outlives_an_interruption(
     val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[str] = []
-    measure = module.measure
-
-    def counting(session: Any, task: Task) -> Any:
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        measured.append(task.name)
-        return measure(session, task)
-
-    monkeypatch.setattr(module, "measure", counting)
+    measured = count_measured(monkeypatch, interrupt_at=2)
     with pytest.raises(KeyboardInterrupt):
         evaluate([f"base={base}"], tmp_path, data=str(val))
     measured.clear()
@@ -87,14 +82,7 @@ def test_what_has_been_measured_outlives_an_interruption(
 def test_other_data_or_weights_are_measured_again(
     val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[str] = []
-    measure = module.measure
-
-    def counting(session: Any, task: Task) -> Any:
-        measured.append(task.name)
-        return measure(session, task)
-
-    monkeypatch.setattr(module, "measure", counting)
+    measured = count_measured(monkeypatch)
     rows = pq.read_table(val).to_pylist()
     data = tmp_path / "data.parquet"
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(val)), data)

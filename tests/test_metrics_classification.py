@@ -95,6 +95,10 @@ def test_bad_arguments() -> None:
         knn_classify(x, [0, 1, 2], x, temperature=0)
     with pytest.raises(DataError, match="3 test embeddings"):
         knn_accuracy(x, [0, 1, 2], x, [0])
+    with pytest.raises(ConfigError, match="tops is"):
+        knn_accuracy(x, [0, 1, 2], x, [0, 1, 2], tops=(0, 1))
+    with pytest.raises(DataError, match="2 rows of predictions have 3 labels"):
+        top_accuracy(np.array([0, 1]), [0, 1, 2])
     with pytest.raises(DataError, match="from 0 to 3"):
         cross_modal_recall(x, x, [0, 1, 3])
     with pytest.raises(DataError, match="3 text embeddings"):

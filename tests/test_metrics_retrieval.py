@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from mcip.errors import ConfigError, DataError
-from mcip.metrics import average_precisions, recall_at_k, retrieval_map
+from mcip.metrics import average_precisions, hits_at_k, recall_at_k, retrieval_map
 
 
 def ranking(scores: list[float], removed: int | None, drop_first: bool) -> list[int]:
@@ -66,7 +66,7 @@ def test_equals_naive_loops(
         labels = rng.integers(0, classes + 1, sizes[0])
     else:
         queries, labels = gallery[: sizes[0]], held[: sizes[0]]
-    flags = {"exclude_self": protocol == "exclude_self", "drop_first": protocol == "drop_first"}
+    flags: dict[str, Any] = {"exclude_self": protocol == "exclude_self", "drop_first": protocol == "drop_first"}
     expected, recall = naive(queries, gallery, labels.tolist(), held.tolist(), at=at, ks=(1, 2, 8), **flags)
     found = average_precisions(queries, gallery, labels, held, at=at, **flags)
     assert found.dtype == np.float64
@@ -75,6 +75,32 @@ def test_equals_naive_loops(
     known = [value for value in expected if not math.isnan(value)]
     assert mean == pytest.approx(np.mean(known) if known else math.nan, nan_ok=True)
     assert recall_at_k(queries, gallery, labels, held, (1, 2, 8), **flags) == pytest.approx(recall, nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(1, 20),
+    levels=st.sampled_from([0, 1, 50]),
+    at=st.sampled_from([None, 1, 3, 100]),
+)
+def test_queries_are_removed_where_they_are_in_the_gallery(seed: int, size: int, levels: int, at: int | None) -> None:
+    rng = np.random.default_rng(seed)
+    gallery = rng.integers(-levels, levels + 1, (size, 3)).astype(np.float32)
+    held = rng.integers(0, 3, size)
+    own = rng.integers(-1, size, 7)
+    queries, labels = gallery[own], held[own]
+    expected, reached = [], []
+    for row, query, label in zip(own.tolist(), queries, labels, strict=True):
+        rest = np.delete(np.arange(size), row) if row >= 0 else np.arange(size)
+        arguments = (query[None], gallery[rest], [label], held[rest].tolist(), False, False, at, (1, 2, 30))
+        precisions, recall = naive(*arguments) if len(rest) else ([math.nan], dict.fromkeys((1, 2, 30), math.nan))
+        expected += precisions
+        reached.append(list(recall.values()))
+    found = average_precisions(queries, gallery, labels, held, True, at, self_rows=own)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    hits = hits_at_k(queries, gallery, labels, held, (1, 2, 30), True, self_rows=own)
+    np.testing.assert_array_equal(hits, reached)
 
 
 def test_many_blocks_and_many_relevant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +185,12 @@ def test_bad_arguments() -> None:
         retrieval_map(x, x, [1, 2, 3], ["1", "2", "3"])
     with pytest.raises(DataError, match="exclude_self"):
         retrieval_map(x, x[:2], [1, 2, 3], [1, 2], exclude_self=True)
+    with pytest.raises(DataError, match="3 indices from -1"):
+        retrieval_map(x, x[:2], [1, 2, 3], [1, 2], exclude_self=True, self_rows=[0, 1, 2])
+    with pytest.raises(DataError, match="3 indices from -1"):
+        retrieval_map(x, x, [1, 2, 3], [1, 2, 3], exclude_self=True, self_rows=[0, 1])
+    with pytest.raises(ConfigError, match="exclude_self is not given"):
+        retrieval_map(x, x, [1, 2, 3], [1, 2, 3], self_rows=[0, 1, 2])
     with pytest.raises(ConfigError, match="one of them"):
         retrieval_map(x, x, [1, 2, 3], [1, 2, 3], exclude_self=True, drop_first=True)
     with pytest.raises(ConfigError, match="at is 0"):

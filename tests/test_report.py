@@ -100,15 +100,17 @@ def decoded(uri: str | None) -> None:
 
 def test_json_has_a_row_per_model_with_a_number_per_task(out: Path) -> None:
     rows = json.loads((out / "report.json").read_text())
-    assert list(rows) == ["rows"]
+    assert list(rows) == ["rows", "intervals"]
     assert [list(row) for row in rows["rows"]] == [["model", "same & same", "shape", "words"]] * 2
     assert [row["model"] for row in rows["rows"]] == ["a", "b"]
-    assert all(isinstance(row["words"], float) and 0 <= row["words"] <= 100 for row in rows["rows"])
+    for row, interval in zip(rows["rows"], rows["intervals"], strict=True):
+        assert 0 <= interval["words"][0] <= row["words"] <= interval["words"][1] <= 100
 
 
 def test_all_files_are_there(out: Path) -> None:
-    names = {"report.csv", "report.html", "report.json", "report.md", "report.tex", "teaser.png", "teaser.svg"}
-    assert {path.name for path in out.iterdir()} == names
+    tables = {f"report.{ending}" for ending in ("csv", "html", "json", "md", "tex")}
+    plots = {f"{name}.{ending}" for name in ("teaser", "tasks") for ending in ("png", "svg")}
+    assert {path.name for path in out.iterdir()} == tables | plots
 
 
 def test_page_loads_nothing_and_all_its_images_decode_and_have_alt_texts(out: Path) -> None:
@@ -139,15 +141,17 @@ def test_text_of_others_is_escaped(out: Path) -> None:
     assert "same &amp; same" in text
 
 
-def test_grid_shows_both_rankings_of_each_query_with_hits_and_misses_in_words(out: Path) -> None:
+def test_grids_show_both_rankings_of_each_query_with_hits_and_misses_in_words(out: Path) -> None:
     page = read(out)
-    assert len(page.all("article", "query")) == 3
-    assert len(page.all("div", "ranking")) == 6
+    assert len(page.all("article", "query")) == 6
+    assert len(page.all("blockquote", "asked")) == len(page.all("figure", "asked")) == 3
+    assert len(page.all("div", "ranking")) == 12
     hits, misses = page.all("li", "hit"), page.all("li", "miss")
-    assert len(hits) + len(misses) == 24
-    assert page.text.count("✓ hit") == len(hits) + 1
-    assert page.text.count("✗ miss") == len(misses) + 1
-    assert "of 40 queries have a higher average precision" in page.text
+    assert len(hits) + len(misses) == 48
+    assert page.text.count("✓ hit") == len(hits) + 2
+    assert page.text.count("✗ miss") == len(misses) + 2
+    assert "of 40 queries have a higher average precision (AP) than with a" in page.text
+    assert "of 40 queries have a higher R@5 than with a" in page.text
 
 
 def test_how_it_was_made_names_sources_and_protocol(out: Path, pictures: Path) -> None:
@@ -161,7 +165,8 @@ def first_task_only(evaluated: list[Path], folder: Path, task: dict[str, Any], *
     copies = []
     for path in evaluated:
         content = json.loads(path.read_text())
-        content |= {"tasks": [content["tasks"][0] | task], **changes}
+        first = content["tasks"][0]
+        content |= {"tasks": [first | {"per_query": str(path.parent / first["per_query"])} | task], **changes}
         copies.append(folder / path.name)
         copies[-1].write_text(json.dumps(content))
     return [str(path) for path in copies]
@@ -204,9 +209,11 @@ def test_one_model_makes_a_page_without_a_comparison(evaluated: list[Path], tmp_
 def test_missing_values_are_dashes_in_the_page_and_null_in_json(evaluated: list[Path], tmp_path: Path) -> None:
     content = json.loads(evaluated[1].read_text())
     content["tasks"] = content["tasks"][:1]
+    content["missing"] = [{"title": "COCO", "reason": "there is no folder coco"}]
     (tmp_path / "b.json").write_text(json.dumps(content))
     page = Page(report([str(evaluated[0]), str(tmp_path / "b.json")], tmp_path / "out", queries=0).read_text())
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][1]["words"] is None
+    assert "COCO was not measured: there is no folder coco." in page.text
     assert "-" in page.text
     assert not page.all("article", "query")
 

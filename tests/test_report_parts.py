@@ -19,10 +19,11 @@ from rich.console import Console
 from mcip.errors import ArtefactError, ConfigError
 from mcip.evaluation.tasks import Kind, Task
 from mcip.reporting import plots, table
-from mcip.reporting.comparison import Comparison, Measured, Results, read_results, signed
+from mcip.reporting.comparison import Comparison, signed
 from mcip.reporting.grids import most_different
 from mcip.reporting.markup import Html, tag
 from mcip.reporting.page import headline
+from mcip.reporting.results import Measured, Results, read_results
 
 KINDS: dict[str, Kind] = {"birds": "i2i", "shops": "i2i", "names": "zero-shot", "search": "t2i"}
 

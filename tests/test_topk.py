@@ -63,6 +63,35 @@ def test_wide_blocks_that_are_searched_by_runs(seed: int, width: int, k: int, le
     assert torch.equal(values, expected.values[:, :k])
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 30),
+    levels=st.sampled_from([1, 20, 100_000]),
+    order=st.sampled_from(["forwards", "backwards", "rising", "falling"]),
+)
+def test_later_blocks_change_only_the_rows_that_they_reach(seed: int, k: int, levels: int, order: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    gallery = torch.randint(-levels, levels + 1, (600, 2), generator=generator).float()
+    queries = torch.randint(-2, 3, (9, 2), generator=generator).float()
+    if order in ("rising", "falling"):
+        # Every block beats the ones before it, or none does.
+        gallery = gallery[gallery[:, 0].argsort(descending=order == "falling")]
+    parts = [(start, gallery[start : start + 100]) for start in range(0, 600, 100)]
+    values, indices = topk(queries, parts[::-1] if order == "backwards" else parts, k, query_block=4, gallery_block=70)
+    expected = (queries @ gallery.T).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(indices, expected.indices[:, :k])
+    assert torch.equal(values, expected.values[:, :k])
+
+
+def test_no_queries_and_no_gallery() -> None:
+    x = torch.eye(3)
+    values, indices = topk(x[:0], x.repeat(100, 1), 2, gallery_block=50)
+    assert values.shape == indices.shape == (0, 2)
+    values, indices = topk(x, x[:0], 2)
+    assert values.shape == indices.shape == (3, 0)
+
+
 def test_blocks_may_come_in_any_order_and_size() -> None:
     generator = torch.Generator().manual_seed(0)
     gallery = torch.randint(-2, 3, (50, 4), generator=generator).float()

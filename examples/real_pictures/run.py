@@ -34,19 +34,17 @@ METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
 class Recipe:
     """The hyper-parameters."""
 
-    pretrain_steps: int = 1200
+    pretrain_steps: int = 1500
     pretrain_batch_size: int = 256
-    k: int = 10
-    quantile: float = 0.5
-    caption_weight: float = 0.12
-    steps: int = 800
+    k: int = 5
+    caption_weight: float = 0.4
+    steps: int = 1500
     batch_size: int = 64
-    lr: float = 3e-4
+    lr: float = 2e-4
     centre_lr_factor: float = 10.0
-    align_steps: int = 200
+    align_steps: int = 300
     align_batch_size: int = 512
-    align_lr: float = 1e-3
-    align_layers: int = 3
+    align_lr: float = 5e-4
 
 
 def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
@@ -54,25 +52,23 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
     tables = make_tables(source, out / "tables")
     base = pretrain(
         tables["pairs"], out / "base", HERE / "base", validation=tables["pairs-val"], steps=recipe.pretrain_steps,
-        batch_size=recipe.pretrain_batch_size,
+        batch_size=recipe.pretrain_batch_size, precision="bf16",
     )  # fmt: skip
     data = tables["tune-sweep" if sweep else "tune"]
     folder = out / "sweep" / name(recipe) if sweep else out
     mined = mine(
-        data, str(source / "captions.parquet"), folder / "captions", str(base), k=recipe.k, quantile=recipe.quantile,
-        embeddings=out / "mining",
+        data, str(source / "captions.parquet"), folder / "captions", str(base), k=recipe.k, embeddings=out / "mining",
     )  # fmt: skip
     models = {"base": str(base)}
     for method in METHODS:
         tuned = tune(
             data, folder / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
-            centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor,
+            centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor, transform="model",
         )  # fmt: skip
         aligned = align(
             tables["pairs"], folder / f"{method}+re-a", str(tuned), steps=recipe.align_steps,
             batch_size=recipe.align_batch_size, lr=recipe.align_lr,
-            unlocked_layers=recipe.align_layers,
         )  # fmt: skip
         models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
@@ -89,7 +85,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
 
 def name(recipe: Recipe) -> str:
     """A folder name with the hyper-parameters that are swept."""
-    return f"w{recipe.caption_weight}-q{recipe.quantile}-lr{recipe.lr}-c{recipe.centre_lr_factor}-s{recipe.steps}"
+    return f"w{recipe.caption_weight}-k{recipe.k}-lr{recipe.lr}-c{recipe.centre_lr_factor}-s{recipe.steps}"
 
 
 def test_tasks(tables: dict[str, str]) -> list[Task]:

@@ -14,8 +14,6 @@ from mcip.artefacts import atomic_write
 
 # Species of cub100's train split that validation holds out (every fifth), while hyper-parameters are chosen.
 HELD_OUT_EVERY = 5
-# A fashion class needs this many pictures.
-PICTURES_PER_CLASS = 4
 # How often a bird picture is seen for one fashion picture: there are ten times fewer of them.
 BIRD_REPEATS = 3
 _COLUMNS = ["image", "label", "captions", "split", "id"]
@@ -48,20 +46,8 @@ def recaption(table: pa.Table, captions: list[list[str]]) -> pa.Table:
     )
 
 
-def fashion_classes(table: pa.Table) -> pa.Table:
-    """Fashion pictures with their class: the same brand (first word of the title) and the same "colour type for whom".
-
-    Titles alone give 1,166 classes with four pictures or more; this rule gives more classes and more pictures, without
-    looking at anything but a picture's own two captions. Classes with fewer than four pictures are left out.
-    """
-    names = [f"{own[0].split()[0].lower()} {own[-1]}" for own in table["captions"].to_pylist()]
-    count = Counter(names)
-    table = relabel(table, list(names))
-    return table.filter(pa.array([count[name] >= PICTURES_PER_CLASS for name in names]))
-
-
 def repeated_titles(table: pa.Table) -> pa.Table:
-    """The pictures whose title another picture of the table has too."""
+    """The pictures whose title another picture of the table has too: a title is a class."""
     labels = table["label"].to_pylist()
     count = Counter(labels)
     return table.filter(pa.array([count[label] > 1 for label in labels]))
@@ -112,7 +98,7 @@ def make_tables(source: Path, folder: Path) -> dict[str, str]:
     def fashion(split: str) -> pa.Table:
         return read(source, "fashion", split)
 
-    classes = fashion_classes(fashion("train"))
+    classes = repeated_titles(fashion("train"))
     validation_pairs = [flickr("val"), title_only(without_label(sample(fashion("val"), 1000, 0)))]
     tables = {
         "pairs": pa.concat_tables([without_label(flickr("train")), without_label(fashion("train"))]),

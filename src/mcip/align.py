@@ -11,7 +11,6 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from mcip.errors import DataError
 from mcip.evaluation.validation import Validation, validation_table
 from mcip.losses import info_nce
 from mcip.progress import console
+from mcip.text_tower import TextTower
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "aligned"
@@ -76,7 +76,7 @@ def align(
         out: The folder of the run: `model` in it is what open_clip loads.
         model: The model to realign: what `mcip.load` takes.
         split: Only the rows of this split.
-        validation: A table to validate text to image on.
+        validation: A table to validate text to image on, or quick:FOLDER, a seeded subsample of benchmarks.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
         unlocked_layers: Train only this many of the last layer groups of the text tower; all of it if not given.
         steps: Training steps; if not given, `epochs` counts.
@@ -193,7 +193,7 @@ class TextAlignment:
         if grad_checkpointing:
             tower = getattr(clip, "text", clip).transformer
             tower.grad_checkpointing = True
-        self.modules: dict[str, nn.Module] = {"text_tower": _TextTower(clip).to(device)}
+        self.modules: dict[str, nn.Module] = {"text_tower": TextTower(clip).to(device)}
         trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
         self.tensors = {name: parameter.detach() for name, parameter in trained.items()}
         self.groups = [
@@ -230,13 +230,3 @@ class TextAlignment:
     def give_back(self) -> None:
         """Put the image tower back into the model."""
         self.model.clip.visual = self.image_tower.to(self.device)
-
-
-class _TextTower(nn.Module):
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        features: Tensor = self.clip.encode_text(tokens)
-        return features

@@ -26,6 +26,7 @@ from mcip.errors import DataError
 from mcip.evaluation.validation import Validation
 from mcip.losses import info_nce
 from mcip.progress import console
+from mcip.text_tower import TextTower
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "pretrained"
@@ -192,10 +193,10 @@ class ContrastivePretraining:
 class _Pairs(nn.Module):
     def __init__(self, clip: Any) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self.text_tower = clip, TextTower(clip)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.clip.encode_image(pixels), self.clip.encode_text(tokens), self.clip.logit_scale.exp()
+        return self.clip.encode_image(pixels), self.text_tower(tokens), self.clip.logit_scale.exp()
 
 
 def forget_unused_tokens(model: models.Model, texts: list[str]) -> None:

@@ -82,7 +82,8 @@ def tune(
         method: "gpr-ft" or "mcip".
         captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
         split: Only the rows of this split.
-        validation: A table to validate on: image to image by its labels, text to image by its captions.
+        validation: A table to validate on: image to image by its labels, text to image by its captions; or
+            quick:FOLDER, a seeded subsample of the benchmarks in a folder.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
         caption_weight: The captions' share w of the loss.
         margin: The margin in radians, of classes and of captions.

@@ -1,99 +1,100 @@
-"""Measure one model on one task."""
+"""Measure one model on one task: the task's data, the model's vectors of them, and the metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from mcip.data import Table, read_table
-from mcip.device import Precision
-from mcip.embed import embed_captions, embed_images
+from mcip.data import Table
 from mcip.embeddings import Embeddings
 from mcip.errors import DataError
-from mcip.evaluation.tasks import Kind, Task
-from mcip.metrics import cross_modal_recall, knn_accuracy, recall_at_k, retrieval_map, top_accuracy, zero_shot_classify
-from mcip.models import Model
+from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.session import Encoded, Encoder, Session
+from mcip.evaluation.session import class_embeddings as class_embeddings
+from mcip.evaluation.session import images_name as images_name
+from mcip.evaluation.sources import Sources
+from mcip.evaluation.sources import task_table as task_table
+from mcip.evaluation.tasks import Task
+from mcip.metrics import (
+    average_precisions,
+    bootstrap_interval,
+    cross_modal_hits,
+    hits_at_k,
+    knn_hits,
+    revisited_average_precisions,
+    top_hits,
+    zero_shot_classify,
+)
+from mcip.metrics.means import mean
+from mcip.metrics.revisited import Difficulty
+from mcip.topk import topk
+
+# Metric to its value for each query, NaN for queries that have none.
+PerQuery: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 _KS = (1, 5, 10)
+_TOPS = (1, 5)
 
 
 @dataclass(frozen=True)
-class Session:
-    """A model with a folder in which its embeddings are kept, for other tasks and other runs.
+class Measurement:
+    """What a model reached at a task.
 
     Attributes:
-        model: The model that is measured.
-        store: The folder of the embeddings.
-        batch_size: Images or captions per forward pass.
-        workers: Processes that decode images.
-        precision: Of the forward passes.
-        max_unreadable: The share of images that may be unreadable.
+        metrics: By name, shares from 0 to 1; NaN where nothing was asked.
+        interval: The 95 % bootstrap interval over the queries of the metric that stands for the task.
+        per_query: That metric's value for each query, NaN where it has none.
     """
 
-    model: Model
-    store: Path
-    batch_size: int = 256
-    workers: int = 0
-    precision: Precision = "auto"
-    max_unreadable: float = 0.01
-
-    def images(self, table: Table, task: Task) -> Embeddings:
-        """The embeddings of a table's images."""
-        folder = self.store / images_name(table, self.model.fingerprint, task.transform)
-        return embed_images(
-            table, self.model, folder, transform=task.transform, batch_size=self.batch_size,
-            workers=self.workers, precision=self.precision, max_unreadable=self.max_unreadable,
-        )  # fmt: skip
-
-    def captions(self, captions: list[str], table: Table) -> NDArray[np.float32]:
-        """The embeddings of a table's captions."""
-        name = f"captions-{table.fingerprint[:16]}-{self.model.fingerprint[:16]}"
-        return embed_captions(
-            captions,
-            self.model,
-            self.store / name,
-            batch_size=self.batch_size,
-            precision=self.precision,
-            source=table.name,
-        ).array()
+    metrics: dict[str, float]
+    interval: tuple[float, float]
+    per_query: NDArray[np.float64]
 
 
-def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
-    """The name, within a session's store, of the folder with a model's embeddings of a table's images."""
-    return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}"
-
-
-def measure(session: Session, task: Task) -> dict[str, float]:
-    """The metrics of a task, as shares from 0 to 1.
+def measure(session: Session, task: Task) -> Measurement:
+    """Measure a task.
 
     Raises:
-        DataError: The table lacks what the task needs.
+        DataError: The task's data lack what it needs.
     """
-    return _MEASURES[task.kind](session, task)
+    found = per_query(session, task, session.sources.data(task))
+    headline = found[task.headline]
+    return Measurement({name: mean(values) for name, values in found.items()}, bootstrap_interval(headline), headline)
 
 
-def data_hash(task: Task) -> str:
+def measure_data(encoder: Encoder, task: Task, data: Data) -> dict[str, float]:
+    """The metrics of a task on data that have been read: the means of what `per_query` gives."""
+    return {name: mean(values) for name, values in per_query(encoder, task, data).items()}
+
+
+def per_query(encoder: Encoder, task: Task, data: Data) -> PerQuery:
+    """The metrics of a task for each query, on data that have been read.
+
+    Args:
+        encoder: Gives the vectors, stored ones or those of a model that is being trained.
+        task: The protocol.
+        data: What it is measured on.
+
+    Returns:
+        Metric to values from 0 to 1, shape (Q,), NaN for queries that have none. Metrics of a part of a benchmark have
+        the queries of that part only.
+
+    Raises:
+        DataError: The data lack what the task needs.
+    """
+    return _MEASURES[type(data)](encoder, task, data)
+
+
+def data_hash(task: Task, sources: Sources | None = None) -> str:
     """What identifies the rows a task is measured on."""
+    if task.benchmark is not None:
+        return (sources or Sources()).data(task).fingerprint
     splits = [task.split] if task.index_split is None else [task.split, task.index_split]
     return "-".join(task_table(task, split).fingerprint[:16] for split in splits)
-
-
-def task_table(task: Task, split: str | None) -> Table:
-    """The table of a task, its label column as the task names it."""
-    return read_table(task.data, split=split, columns=None if task.label == "label" else {"label": task.label})
-
-
-def _labelled(session: Session, task: Task, split: str | None) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Vectors and labels of the rows that have a label and could be read."""
-    table = task_table(task, split)
-    embeddings = session.images(table, task)
-    rows, labels = labelled_rows(task, table, embeddings)
-    return embeddings.array()[rows], labels
 
 
 def labelled_rows(task: Task, table: Table, embeddings: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
@@ -103,80 +104,146 @@ def labelled_rows(task: Task, table: Table, embeddings: Embeddings) -> tuple[NDA
         DataError: No image has one.
     """
     label_of = dict(zip(table.ids, table.labels, strict=True))
-    labels = [label_of[image] for image in embeddings.ids]
-    rows = np.array([row for row, label in enumerate(labels) if label is not None], np.int64)
-    if not len(rows):
+    return _with_label(task, table, [label_of[image] for image in embeddings.ids])
+
+
+def _with_label(task: Task, table: Table, labels: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """The places of the labels that are not None, and these."""
+    places = np.array([place for place, label in enumerate(labels) if label is not None], np.int64)
+    if not len(places):
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a {task.label}.")
-    return rows, np.array([label for label in labels if label is not None])
+    return places, np.array([label for label in labels if label is not None])
 
 
-def _image_to_image(session: Session, task: Task) -> dict[str, float]:
-    vectors, labels = _labelled(session, task, task.split)
-    arguments = (vectors, vectors, labels, labels)
-    recalls = recall_at_k(*arguments, _KS, task.exclude_self)
-    return {"map": retrieval_map(*arguments, task.exclude_self), **{f"r{k}": value for k, value in recalls.items()}}
+def _labels(table: Table, encoded: Encoded) -> list[str | None]:
+    return [table.labels[row] for row in encoded.rows]
 
 
-def _knn(session: Session, task: Task) -> dict[str, float]:
-    train, train_labels = _labelled(session, task, task.index_split)
-    test, test_labels = _labelled(session, task, task.split)
-    found = knn_accuracy(train, train_labels, test, test_labels)
-    return {f"top{n}": value for n, value in found.items()}
+def _labelled(encoder: Encoder, task: Task, table: Table) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Vectors and labels of the images that have a label and could be read."""
+    encoded = encoder.images(table, task.transform)
+    places, labels = _with_label(task, table, _labels(table, encoded))
+    return encoded.array()[places], labels
 
 
-def class_embeddings(model: Model, names: list[str], templates: tuple[str, ...]) -> NDArray[np.float32]:
-    """The embedding of each class name: the mean over the templates of the normalised embeddings, renormalised.
+def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
+    if data.truth is not None:
+        return _by_truth(encoder, task, data)
+    vectors, labels = _labelled(encoder, task, data.queries)
+    if data.at is not None:
+        return _by_label_at(encoder, task, vectors, labels, data.gallery, data.at)
+    if data.gallery:
+        images = [encoder.images(table, task.transform) for table in data.gallery]
+        gallery = np.concatenate([one.array() for one in images])
+        held: Sequence[Any] = [name for one, t in zip(images, data.gallery, strict=True) for name in _labels(t, one)]
+        precisions = average_precisions(vectors, gallery, labels, held)
+        hits = hits_at_k(vectors, gallery, labels, held, data.ks)
+    else:
+        own = (vectors, vectors, labels, labels)
+        precisions = average_precisions(*own, task.exclude_self, drop_first=task.drop_first)
+        hits = hits_at_k(*own, data.ks, task.exclude_self, drop_first=task.drop_first)
+    of_part = {name: precisions[np.isin(labels, list(part))] for name, part in data.parts.items()}
+    parts = {f"map_{name}": values for name, values in of_part.items() if len(values)}
+    return {"map": precisions, **_columns("r", data.ks, hits), **parts}
 
-    Returns:
-        float32 of shape (C, D).
-    """
-    prompts = [template.format(name.replace("_", " ")) for name in names for template in templates]
-    encoded = model.encode_texts(prompts).view(len(names), len(templates), -1)
-    array: NDArray[np.float32] = F.normalize(encoded.mean(1), dim=-1).cpu().numpy()
-    return array
 
-
-def _zero_shot(session: Session, task: Task) -> dict[str, float]:
-    vectors, labels = _labelled(session, task, task.split)
-    names, codes = np.unique(labels, return_inverse=True)
-    classes = class_embeddings(session.model, names.tolist(), task.templates)
-    ranked = zero_shot_classify(vectors, classes, top=min(5, len(names)))
-    found = top_accuracy(ranked, codes, (1, 5))
-    return {f"top{n}": value for n, value in found.items()}
-
-
-def _pairs(session: Session, task: Task) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Vectors of images and of captions, and the place of each caption's image."""
-    table = task_table(task, task.split)
-    embeddings = session.images(table, task)
-    place = {image: index for index, image in enumerate(embeddings.ids)}
-    captions = [
-        (caption, place[image])
-        for image, own in zip(table.ids, table.captions, strict=True)
-        for caption in own
-        if image in place
+def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
+    """With easy, hard and junk images by query: under "map" the mAP of medium, and that of each difficulty."""
+    assert data.truth is not None
+    queries = encoder.images(data.queries, task.transform)
+    images = [encoder.images(table, task.transform) for table in data.gallery]
+    starts = np.cumsum([0, *map(len, data.gallery)])
+    # The truth names rows of the tables; images that could not be read have no place among the vectors.
+    place = np.full(starts[-1], -1)
+    rows = np.concatenate([one.rows + start for one, start in zip(images, starts[:-1], strict=True)])
+    place[rows] = np.arange(len(rows))
+    truth = [
+        {kind: [int(place[row]) for row in wanted if place[row] >= 0] for kind, wanted in data.truth[query].items()}
+        for query in queries.rows
     ]
+    gallery, vectors = np.concatenate([one.array() for one in images]), queries.array()
+    levels: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+    found = {f"map_{level}": revisited_average_precisions(vectors, gallery, truth, level) for level in levels}
+    # A ground truth without hard images has one difficulty only.
+    return {"map": found["map_medium"], **({} if np.isnan(found["map_hard"]).all() else found)}
+
+
+def _by_label_at(
+    encoder: Encoder,
+    task: Task,
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.str_],
+    gallery: Sequence[Table],
+    at: int,
+) -> PerQuery:
+    """The mAP of rankings cut at `at`, block by block, so that the gallery may be larger than memory."""
+    images = [encoder.images(table, task.transform) for table in gallery]
+    names = [name for one, table in zip(images, gallery, strict=True) for name in _labels(table, one)]
+    held = np.array([name or "" for name in names])
+    found = topk(vectors, _blocks(images), at)[1].cpu().numpy()
+    hits = held[found] == labels[:, None]
+    counts = dict(zip(*np.unique(held, return_counts=True), strict=True))
+    relevant = np.array([counts.get(label, 0) for label in labels])
+    precision = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
+    with np.errstate(invalid="ignore"):
+        precisions = np.where(relevant > 0, (precision * hits).sum(1) / np.minimum(relevant, at), np.nan)
+    return {f"map@{at}": precisions, "r1": np.where(relevant > 0, hits[:, 0], np.nan)}
+
+
+def _blocks(images: Sequence[Encoded]) -> Iterator[tuple[int, NDArray[Any]]]:
+    start = 0
+    for one in images:
+        for shard in one.shards:
+            yield start, shard
+            start += len(shard)
+
+
+def _columns(name: str, ks: Sequence[int], hits: NDArray[np.float64]) -> PerQuery:
+    return {f"{name}{k}": column for k, column in zip(ks, hits.T, strict=True)}
+
+
+def _knn(encoder: Encoder, task: Task, data: Classification) -> PerQuery:
+    train, train_labels = _labelled(encoder, task, data.train)
+    test, test_labels = _labelled(encoder, task, data.test)
+    return _columns("top", _TOPS, knn_hits(train, train_labels, test, test_labels, tops=_TOPS))
+
+
+def _zero_shot(encoder: Encoder, task: Task, data: ZeroShot) -> PerQuery:
+    vectors, labels = _labelled(encoder, task, data.images)
+    classes = encoder.classes(data.names, task.templates)
+    keys = list(data.names)
+    candidates = keys if data.candidates is None else list(data.candidates)
+    # All names are embedded, so that benchmarks that choose among some of them share the rest.
+    classes = classes[[keys.index(key) for key in candidates]]
+    code = {key: number for number, key in enumerate(candidates)}
+    codes = np.array([code.get(label, -1) for label in labels.tolist()])
+    return _columns("top", _TOPS, top_hits(zero_shot_classify(vectors, classes, max(_TOPS)), codes, _TOPS))
+
+
+def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> PerQuery:
+    table = data.images
+    encoded = encoder.images(table, task.transform)
+    place = {row: index for index, row in enumerate(encoded.rows.tolist())}
+    captions = [
+        (caption, place[row]) for row, own in enumerate(table.captions) if row in place for caption in own
+    ]  # fmt: skip
     if not captions:
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.")
-    texts = session.captions([caption for caption, _ in captions], table)
-    return embeddings.array(), texts, np.array([image for _, image in captions], np.int64)
+    texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
+    owner = np.array([image for _, image in captions], np.int64)
+    direction: Literal["text_to_image", "image_to_text"] = "text_to_image" if task.kind == "t2i" else "image_to_text"
+    return _columns("r", _KS, cross_modal_hits(texts, encoded.array(), owner, _KS, direction))
 
 
-def _text_to_image(session: Session, task: Task) -> dict[str, float]:
-    images, texts, image_of_text = _pairs(session, task)
-    return {f"r{k}": value for k, value in cross_modal_recall(texts, images, image_of_text, _KS).items()}
+def _text_to_image(encoder: Encoder, task: Task, data: TextRetrieval) -> PerQuery:
+    vectors = encoder.captions(data.texts, data.fingerprint)
+    return _by_label_at(encoder, task, vectors, np.array(data.labels), data.gallery, data.at)
 
 
-def _image_to_text(session: Session, task: Task) -> dict[str, float]:
-    images, texts, image_of_text = _pairs(session, task)
-    found = cross_modal_recall(texts, images, image_of_text, _KS, direction="image_to_text")
-    return {f"r{k}": value for k, value in found.items()}
-
-
-_MEASURES: dict[Kind, Callable[[Session, Task], dict[str, float]]] = {
-    "i2i": _image_to_image,
-    "knn": _knn,
-    "zero-shot": _zero_shot,
-    "t2i": _text_to_image,
-    "i2t": _image_to_text,
+_MEASURES: dict[type[Any], Callable[..., PerQuery]] = {
+    Retrieval: _image_to_image,
+    Classification: _knn,
+    ZeroShot: _zero_shot,
+    CrossModal: _cross_modal,
+    TextRetrieval: _text_to_image,
 }

@@ -13,8 +13,12 @@ import yaml
 from mcip.data import read_table
 from mcip.data.transforms import TransformName
 from mcip.errors import ConfigError, DataError
+from mcip.evaluation.presets import PresetName
 
 Kind: TypeAlias = Literal["i2i", "knn", "zero-shot", "t2i", "i2t"]
+
+# How the paper's Table 1 groups its columns; image to text is not in it.
+GROUPS: dict[Kind, str] = {"i2i": "I2I", "knn": "k-NN", "zero-shot": "zero-shot", "t2i": "T2I", "i2t": "I2T"}
 
 # The metric that stands for a kind in tables and plots.
 HEADLINE: dict[Kind, str] = {"i2i": "map", "knn": "top1", "zero-shot": "top1", "t2i": "r5", "i2t": "r5"}
@@ -29,13 +33,19 @@ class Task:
         name: How tables call it.
         kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image) or "i2t" (image to
             text).
-        data: Where the table is: what `mcip.data.read_table` takes.
+        data: Where the table is: what `mcip.data.read_table` takes; for a benchmark, what `Places` takes.
         split: The rows that are queries (and, but for "knn", the gallery).
         index_split: For "knn": the labelled rows that vote.
         label: The column of `data` that holds the class.
         transform: "model" or "paper".
         exclude_self: For "i2i": whether a query is taken out of its own ranking.
         templates: For "zero-shot": sentences with {} for the class name.
+        drop_first: For "i2i": whether the first item of every ranking is dropped, whatever it is.
+        metric: The metric that stands for the task; that of its kind where empty.
+        benchmark: The name of the benchmark that reads `data`; None for a table.
+        preset: By which protocol the benchmark is asked.
+        column: The key of its column in the paper's Table 1, where it has one.
+        limit: Measure on a seeded subsample of about so many images; on all of them for None.
     """
 
     name: str
@@ -47,11 +57,17 @@ class Task:
     transform: TransformName = "model"
     exclude_self: bool = True
     templates: tuple[str, ...] = TEMPLATES
+    drop_first: bool = False
+    metric: str = ""
+    benchmark: str | None = None
+    preset: PresetName | None = None
+    column: str | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"Task {self.name!r}: kind is {self.kind!r}; it is one of {', '.join(get_args(Kind))}.")
-        if self.kind == "knn" and self.index_split is None:
+        if self.kind == "knn" and self.benchmark is None and self.index_split is None:
             raise ConfigError(f"Task {self.name!r}: k-NN needs index_split, the rows that vote.")
         if any("{}" not in template for template in self.templates):
             raise ConfigError(f"Task {self.name!r}: every template needs a {{}} for the class name.")
@@ -59,7 +75,7 @@ class Task:
     @property
     def headline(self) -> str:
         """The metric that stands for the task."""
-        return HEADLINE[self.kind]
+        return self.metric or HEADLINE[self.kind]
 
     def as_dict(self) -> dict[str, Any]:
         """The task as JSON holds it."""

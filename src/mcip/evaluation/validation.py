@@ -1,27 +1,66 @@
-"""Validation during training: image to image by the labels, text to image by the captions."""
+"""Validation during training: a table's labels and captions, or a seeded subsample of the benchmarks."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from mcip.data import Pixels, Table, read_table
-from mcip.device import Precision, autocast
-from mcip.embed import encode_pixels
+from mcip.data import Table, read_table
+from mcip.device import Precision
 from mcip.errors import ConfigError, DataError
-from mcip.metrics import cross_modal_recall, retrieval_map
+from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, ZeroShot
+from mcip.evaluation.live import LiveEncoder, Trained
+from mcip.evaluation.measure import measure_data
+from mcip.evaluation.sources import Sources
+from mcip.evaluation.suites import find_suite
+from mcip.evaluation.tasks import HEADLINE, Task
 from mcip.models import Model
 
+QUICK: Final = "quick:"
 
-def validation_table(data: str, split: str | None, validation: str | None, validation_split: str | None) -> Table:
-    """The table to validate on while the rows `split` of `data` are trained on; see `mcip.tune`.
+
+@dataclass(frozen=True)
+class Subsample:
+    """The suite "quick", read.
+
+    Attributes:
+        name: What messages call it.
+        questions: Its tasks with their data.
+    """
+
+    name: str
+    questions: Sequence[tuple[Task, Data]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the protocols and all images, labels and captions."""
+        facts = [(task.as_dict() | {"data": ""}, data.fingerprint) for task, data in self.questions]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def validation_table(
+    data: str, split: str | None, validation: str | None, validation_split: str | None
+) -> Table | Subsample:
+    """What to validate on while the rows `split` of `data` are trained on; see `mcip.tune`.
+
+    Args:
+        data: The table that is trained on.
+        split: Its rows that are.
+        validation: A table, or "quick:" and the benchmarks' folder for the suite "quick" by the paper's protocol.
+        validation_split: Of `validation`, or else of `data`.
 
     Raises:
-        ConfigError: There is none, or it would be trained on as well.
+        ConfigError: There is nothing, or it would be trained on as well.
     """
+    if validation is not None and validation.startswith(QUICK):
+        sources = Sources()
+        suite = find_suite("quick", validation.removeprefix(QUICK)).present(sources)
+        return Subsample(validation, [(task, sources.data(task)) for task in suite.tasks])
     if validation is not None:
         return read_table(validation, split=validation_split)
     if validation_split is None:
@@ -37,7 +76,7 @@ def validation_table(data: str, split: str | None, validation: str | None, valid
 
 
 class Validation:
-    """Scores a model that is being trained on a table that is not trained on.
+    """Scores a model that is being trained on what is not trained on, by the same code as `mcip.evaluate`.
 
     Only what is trained is run at each validation; the vectors of a locked tower are computed once, here.
     """
@@ -45,8 +84,8 @@ class Validation:
     def __init__(
         self,
         model: Model,
-        table: Table,
-        trained: Literal["image", "text", "both"],
+        judged: Table | Subsample,
+        trained: Trained,
         device: torch.device,
         workers: int = 0,
         precision: Precision = "auto",
@@ -56,51 +95,52 @@ class Validation:
         Raises:
             DataError: There is nothing to validate the trained tower on.
         """
-        self.model, self.trained, self.device, self.precision = model, trained, device, precision
-        self.transform = model.transform("model")
-        self.pixels = Pixels(table, self.transform, workers=workers)
-        self.labels = np.array([label or "" for label in table.labels])
-        captions = [(caption, row) for row, own in enumerate(table.captions) for caption in own]
-        self.captions = [caption for caption, _ in captions]
-        labelled = self.labels[self.labels != ""]
-        repeated = len(set(labelled)) < len(labelled)
-        if not captions and (trained == "text" or not repeated):
+        questions = judged.questions if isinstance(judged, Subsample) else _of_table(judged)
+        # Without a trained image tower, what asks images only would give the same score every time.
+        told = [one for one in questions if trained != "text" or not _images_only(one[1])]
+        if not told:
             need = "captions" if trained == "text" else "captions, or classes with two images or more"
-            raise DataError(f"{table.name} has nothing to validate on: it needs {need}.")
+            raise DataError(f"{judged.name} has nothing to validate on: it needs {need}.")
+        self.model, self.questions = model, told
+        self.encoder = LiveEncoder(model, trained, device, workers, precision)
         model.clip.to(device)
-        self.vectors = self._encode_images() if trained == "text" else None
-        self.texts = self._encode_captions() if trained == "image" else None
+        for task, data in told:
+            self._embed_locked(task, data)
         model.clip.to("cpu")
-        self.image_of_text = np.array([row for _, row in captions], np.int64)
 
     def scores(self) -> dict[str, float]:
-        """The scores of the model as it is now, in [0, 1]: `i2i_map` where the image tower is trained, `t2i_r5`."""
-        vectors, kept = self.vectors or self._encode_images()
-        scores = {}
-        labels = self.labels[kept]
-        labelled = labels != ""
-        if self.trained != "text" and len(set(labels[labelled])) < labelled.sum():
-            own, names = vectors[labelled], labels[labelled]
-            scores["i2i_map"] = retrieval_map(own, own, names, names, exclude_self=True)
-        if self.captions:
-            texts = self.texts if self.texts is not None else self._encode_captions()
-            place = np.full(len(self.labels), -1)
-            place[kept] = np.arange(len(kept))
-            image_of_text = place[self.image_of_text]
-            known = image_of_text >= 0
-            scores["t2i_r5"] = cross_modal_recall(texts[known], vectors, image_of_text[known], (5,))[5]
-        return scores
+        """The scores of the model as it is now, in [0, 1].
 
-    def _encode_images(self, batch_size: int = 256) -> tuple[NDArray[np.float32], list[int]]:
-        rows = range(len(self.labels))
-        kept: list[int] = []
-        parts = []
-        for pixels, readable in self.pixels.batches(rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
-            parts.append(encode_pixels(self.model, self.transform.finish(pixels.to(self.device)), self.precision))
-            kept += readable
-        return np.concatenate(parts), kept
+        Returns:
+            A name such as `i2i_map`, `knn_top1`, `zero-shot_top1` or `t2i_r5` for each kind of task, to the mean of the
+            kind's headline metrics.
+        """
+        self.encoder.renew()
+        found: dict[str, list[float]] = {}
+        for task, data in self.questions:
+            metrics = measure_data(self.encoder, task, data)
+            found.setdefault(f"{task.kind}_{HEADLINE[task.kind]}", []).append(metrics[task.headline])
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def _encode_captions(self) -> NDArray[np.float32]:
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            vectors: NDArray[np.float32] = self.model.encode_texts(self.captions).float().cpu().numpy()
-        return vectors
+    def _embed_locked(self, task: Task, data: Data) -> None:
+        if self.encoder.trained == "text" and isinstance(data, CrossModal | ZeroShot):
+            self.encoder.images(data.images, task.transform)
+        if self.encoder.trained == "image" and isinstance(data, CrossModal):
+            self.encoder.captions([caption for own in data.images.captions for caption in own])
+        if self.encoder.trained == "image" and isinstance(data, ZeroShot):
+            self.encoder.classes(data.names, task.templates)
+
+
+def _of_table(table: Table) -> list[tuple[Task, Data]]:
+    """Image to image where classes have two images or more, text to image where there are captions."""
+    questions: list[tuple[Task, Data]] = []
+    labels = [label for label in table.labels if label is not None]
+    if len(set(labels)) < len(labels):
+        questions.append((Task("i2i", "i2i", table.name), Retrieval(table)))
+    if any(table.captions):
+        questions.append((Task("t2i", "t2i", table.name), CrossModal(table)))
+    return questions
+
+
+def _images_only(data: Data) -> bool:
+    return not isinstance(data, CrossModal | ZeroShot)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mcip.errors import ConfigError, DataError
 from mcip.metrics.labels import Labels, check_rows, encode, label_array
+from mcip.metrics.means import check_ks, means
 from mcip.topk import Array, topk
 
 _VOTE_ROWS = 2048
@@ -59,14 +60,32 @@ def knn_accuracy(
 ) -> dict[int, float]:
     """The share of test items whose class is among the n first of `knn_classify`'s vote, for each n of `tops`.
 
-    Classes without a vote are never counted; a test label that `train` lacks is a miss.
+    Classes without a vote are never counted; a test label that `train` lacks is a miss. NaN without test items.
+    """
+    return means(knn_hits(train, train_labels, test, test_labels, k, temperature, tops), tops)
+
+
+def knn_hits(
+    train: Array,
+    train_labels: Labels,
+    test: Array,
+    test_labels: Labels,
+    k: int = 21,
+    temperature: float = 0.1,
+    tops: Sequence[int] = (1, 5),
+) -> NDArray[np.float64]:
+    """Whether each test item's class is among the n first of the vote: what `knn_accuracy` is the mean of.
+
+    Returns:
+        Shape (M, len(tops)), float64, 0 or 1.
     """
     codes, wanted = encode(train_labels, test_labels)
     check_rows("test", test, wanted)
+    check_ks(tops, "tops")
     classes, codes = np.unique(codes, return_inverse=True)
     position = np.searchsorted(classes, wanted).clip(max=len(classes) - 1)
     wanted = np.where(classes[position] == wanted, position, -2)
-    return top_accuracy(_knn_ranking(train, codes, test, k, temperature, max(tops)), wanted, tops)
+    return top_hits(_knn_ranking(train, codes, test, k, temperature, max(tops)), wanted, tops)
 
 
 def zero_shot_classify(images: Array, class_embeddings: Array, top: int = 1) -> NDArray[np.int64]:
@@ -87,18 +106,36 @@ def zero_shot_classify(images: Array, class_embeddings: Array, top: int = 1) -> 
 def top_accuracy(ranked: Array, labels: Labels, tops: Sequence[int] = (1,)) -> dict[int, float]:
     """The share of rows whose label is among the first n of their ranked predictions, for each n of `tops`.
 
+    The arguments are those of `top_hits`.
+
+    Returns:
+        n -> share, from 0 to 1; NaN where there are no rows.
+    """
+    return means(top_hits(ranked, labels, tops), tops)
+
+
+def top_hits(ranked: Array, labels: Labels, tops: Sequence[int] = (1,)) -> NDArray[np.float64]:
+    """Whether each row's label is among the first n of its ranked predictions, for each n of `tops`.
+
     Args:
         ranked: Shape (M, n) or (M,), the best prediction first.
         labels: M labels.
         tops: The values of n.
 
     Returns:
-        n -> share, from 0 to 1; NaN where there are no rows.
+        Shape (M, len(tops)), float64, 0 or 1.
+
+    Raises:
+        ConfigError, DataError: The arguments do not fit each other.
     """
     predictions = np.asarray(ranked.cpu() if isinstance(ranked, Tensor) else ranked)
     predictions = predictions[:, None] if predictions.ndim == 1 else predictions
-    hits = predictions == label_array(labels)[:, None]
-    return {n: float(hits[:, :n].any(1).mean()) if len(hits) else float("nan") for n in tops}
+    wanted = label_array(labels)
+    check_ks(tops, "tops")
+    if len(predictions) != len(wanted):
+        raise DataError(f"{len(predictions)} rows of predictions have {len(wanted)} labels: give one label a row.")
+    found = predictions == wanted[:, None]
+    return np.stack([found[:, :n].any(1) for n in tops], 1).astype(np.float64)
 
 
 def _knn_ranking(

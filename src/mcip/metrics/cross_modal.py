@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcip.errors import ConfigError, DataError
 from mcip.metrics.labels import Labels, check_rows, label_array
+from mcip.metrics.means import check_ks, means
 from mcip.topk import Array, topk
+
+Direction: TypeAlias = Literal["text_to_image", "image_to_text"]
 
 
 def cross_modal_recall(
@@ -17,13 +21,30 @@ def cross_modal_recall(
     images: Array,
     image_of_text: Labels,
     ks: Sequence[int] = (1, 5, 10),
-    direction: Literal["text_to_image", "image_to_text"] = "text_to_image",
+    direction: Direction = "text_to_image",
 ) -> dict[int, float]:
     """Recall at k between captions and images, each with its own.
 
-    Text to image: the share of captions whose image is among the k nearest. Every caption is a query, without averaging
-    over an image's captions. Image to text: the share of images with at least one of their own captions among the k
-    nearest; images without a caption are left out.
+    The arguments are those of `cross_modal_hits`.
+
+    Returns:
+        k -> share, from 0 to 1; NaN where there are no queries.
+    """
+    return means(cross_modal_hits(texts, images, image_of_text, ks, direction), ks)
+
+
+def cross_modal_hits(
+    texts: Array,
+    images: Array,
+    image_of_text: Labels,
+    ks: Sequence[int] = (1, 5, 10),
+    direction: Direction = "text_to_image",
+) -> NDArray[np.float64]:
+    """Whether each query finds one of its own among its k nearest: what `cross_modal_recall` is the mean of.
+
+    Text to image: whether a caption's image is among the k nearest. Every caption is a query, without averaging over an
+    image's captions. Image to text: whether at least one of an image's own captions is among the k nearest; images
+    without a caption are no queries.
 
     Args:
         texts: Embeddings (T, D).
@@ -33,7 +54,8 @@ def cross_modal_recall(
         direction: Which side asks.
 
     Returns:
-        k -> share, from 0 to 1; NaN where there are no queries.
+        Shape (queries, len(ks)), float64, 0 or 1: a row for each text, or for each image with a caption, in their
+        order.
 
     Raises:
         ConfigError, DataError: The arguments do not fit each other.
@@ -44,13 +66,12 @@ def cross_modal_recall(
     check_rows("text", texts, owner)
     if len(owner) and (owner.min() < 0 or owner.max() >= len(images)):
         raise DataError(f"image_of_text runs from {owner.min()} to {owner.max()}, but there are {len(images)} images.")
-    if not ks or min(ks) < 1:
-        raise ConfigError(f"ks is {tuple(ks)}: give one or more, each at least 1.")
+    check_ks(ks)
     if direction == "text_to_image":
-        hits = topk(texts, images, max(ks))[1].cpu().numpy() == owner[:, None]
+        found = topk(texts, images, max(ks))[1].cpu().numpy() == owner[:, None]
     elif direction == "image_to_text":
         captioned = np.unique(owner)
-        hits = owner[topk(images[captioned], texts, max(ks))[1].cpu().numpy()] == captioned[:, None]
+        found = owner[topk(images[captioned], texts, max(ks))[1].cpu().numpy()] == captioned[:, None]
     else:
         raise ConfigError(f'direction is "{direction}": it is "text_to_image" or "image_to_text".')
-    return {k: float(hits[:, :k].any(1).mean()) if len(hits) else float("nan") for k in ks}
+    return np.stack([found[:, :k].any(1) for k in ks], 1).astype(np.float64)

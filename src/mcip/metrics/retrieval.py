@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mcip.errors import ConfigError, DataError
 from mcip.metrics.labels import Labels, check_rows, encode
+from mcip.metrics.means import check_ks, mean, means
 from mcip.metrics.ranks import block_rows, ranks, similarities
 from mcip.topk import Array, float32, topk
 
@@ -25,15 +26,16 @@ def retrieval_map(
     at: int | None = None,
     *,
     drop_first: bool = False,
+    self_rows: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> float:
     """Mean average precision, from 0 to 1, over the queries that have a relevant item.
 
     The arguments are those of `average_precisions`. NaN where no query has a relevant item.
     """
     precisions = average_precisions(
-        queries, gallery, query_labels, gallery_labels, exclude_self, at, drop_first=drop_first
+        queries, gallery, query_labels, gallery_labels, exclude_self, at, drop_first=drop_first, self_rows=self_rows
     )
-    return _mean(precisions)
+    return mean(precisions)
 
 
 def average_precisions(
@@ -45,6 +47,7 @@ def average_precisions(
     at: int | None = None,
     *,
     drop_first: bool = False,
+    self_rows: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """The average precision of each query: the mean, over its relevant items, of the precision at their ranks.
 
@@ -55,10 +58,12 @@ def average_precisions(
         gallery: Embeddings (N, D).
         query_labels: Q labels.
         gallery_labels: N labels.
-        exclude_self: Query i is gallery item i and is removed from its own ranking. False keeps it: GPR1200's protocol.
+        exclude_self: Remove each query from its own ranking; it is gallery item i for query i unless `self_rows` says
+            otherwise. False keeps it: GPR1200's protocol.
         at: Cut the ranking after so many items; the sum is then divided by min(relevant items, at), as ILIAS and GLDv2
             do.
         drop_first: Remove the item at rank 1, whatever it is: the reference's protocol for CUB, Cars and SOP.
+        self_rows: For `exclude_self`: Q gallery indices, that of the query itself, -1 where it is not in the gallery.
 
     Returns:
         Shape (Q,), float64, from 0 to 1; NaN for a query without a relevant item.
@@ -66,7 +71,7 @@ def average_precisions(
     Raises:
         ConfigError, DataError: The arguments do not fit each other.
     """
-    task = _Task.check(queries, gallery, query_labels, gallery_labels, exclude_self, drop_first)
+    task = _Task.check(queries, gallery, query_labels, gallery_labels, exclude_self, drop_first, self_rows)
     if at is None:
         parts = [_full_precisions(task, rows) for rows in _query_blocks(task)]
         return np.concatenate(parts) if parts else np.empty(0)
@@ -87,6 +92,7 @@ def recall_at_k(
     exclude_self: bool = False,
     *,
     drop_first: bool = False,
+    self_rows: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> dict[int, float]:
     """The share of queries with a relevant item among their k nearest, as in metric learning, for each k.
 
@@ -95,17 +101,34 @@ def recall_at_k(
     Returns:
         k -> share, from 0 to 1; NaN where no query has a relevant item.
     """
-    task = _Task.check(queries, gallery, query_labels, gallery_labels, exclude_self, drop_first)
-    if not ks or min(ks) < 1:
-        raise ConfigError(f"ks is {tuple(ks)}: give one or more, each at least 1.")
+    hits = hits_at_k(
+        queries, gallery, query_labels, gallery_labels, ks, exclude_self, drop_first=drop_first, self_rows=self_rows
+    )
+    return means(hits, ks)
+
+
+def hits_at_k(
+    queries: Array,
+    gallery: Array,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    ks: Sequence[int] = (1,),
+    exclude_self: bool = False,
+    *,
+    drop_first: bool = False,
+    self_rows: Sequence[int] | NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """Whether each query has a relevant item among its k nearest: what `recall_at_k` is the mean of.
+
+    Returns:
+        Shape (Q, len(ks)), float64: 1, 0, or NaN for a query without a relevant item.
+    """
+    task = _Task.check(queries, gallery, query_labels, gallery_labels, exclude_self, drop_first, self_rows)
+    check_ks(ks)
     hits, relevant = _top_hits(task, max(ks))
-    reached = np.where(relevant[:, None] > 0, np.logical_or.accumulate(hits, 1), np.nan)
-    return {k: _mean(reached[:, min(k, reached.shape[1]) - 1]) if reached.shape[1] else float("nan") for k in ks}
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    reached = np.logical_or.accumulate(hits, 1)
+    columns = [min(k, hits.shape[1]) - 1 for k in ks]
+    return np.where(relevant[:, None] > 0, reached[:, columns], np.nan)
 
 
 @dataclass(frozen=True)
@@ -116,8 +139,8 @@ class _Task:
     gallery: Array
     query_labels: NDArray[np.int64]
     gallery_labels: NDArray[np.int64]
-    exclude_self: bool
     drop_first: bool
+    self_rows: NDArray[np.int64] | None
     by_label: NDArray[np.int64]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
@@ -131,6 +154,7 @@ class _Task:
         gallery_labels: Labels,
         exclude_self: bool,
         drop: bool,
+        self_rows: Sequence[int] | NDArray[np.int64] | None,
     ) -> _Task:
         wanted, held = encode(query_labels, gallery_labels)
         check_rows("query", queries, wanted)
@@ -143,13 +167,30 @@ class _Task:
             )
         if exclude_self and drop:
             raise ConfigError("exclude_self and drop_first are given: each removes the query itself, use one of them.")
-        if exclude_self and len(queries) > len(gallery):
-            raise DataError(f"exclude_self takes query i for gallery item i, but of {len(queries)} queries only "
-                            f"{len(gallery)} are in the gallery.")  # fmt: skip
+        own = _own_rows(exclude_self, self_rows, len(queries), len(gallery))
         by_label = np.argsort(held, kind="stable")
         first = np.searchsorted(held[by_label], wanted, "left")
         last = np.where(wanted < 0, first, np.searchsorted(held[by_label], wanted, "right"))
-        return cls(float32(queries), gallery, wanted, held, exclude_self, drop, by_label, first, last)
+        return cls(float32(queries), gallery, wanted, held, drop, own, by_label, first, last)
+
+
+def _own_rows(
+    exclude_self: bool, rows: Sequence[int] | NDArray[np.int64] | None, queries: int, gallery: int
+) -> NDArray[np.int64] | None:
+    """The gallery index of each query, -1 for those that are not there; None if none is removed."""
+    if rows is None:
+        if exclude_self and queries > gallery:
+            raise DataError(
+                f"exclude_self takes query i for gallery item i, but of {queries} queries only {gallery} are in the "
+                "gallery: say where each is with self_rows."
+            )
+        return np.arange(queries) if exclude_self else None
+    if not exclude_self:
+        raise ConfigError("self_rows says where the queries are in the gallery, but exclude_self is not given.")
+    own = np.asarray(rows, np.int64)
+    if own.shape != (queries,) or (len(own) and (own.min() < -1 or own.max() >= gallery)):
+        raise DataError(f"self_rows must be {queries} indices from -1 (not there) to {gallery - 1}, one a query.")
+    return own
 
 
 def _query_blocks(task: _Task) -> Iterator[range]:
@@ -165,10 +206,13 @@ def _full_precisions(task: _Task, rows: range) -> NDArray[np.float64]:
     columns = task.first[part, None] + np.arange((task.last[part] - task.first[part]).max(initial=0))
     is_item = columns < task.last[part, None]
     items = task.by_label[np.where(is_item, columns, 0)]
-    removed = _removed(task, rows, scores)
+    removed = scores.argmax(1).cpu().numpy() if task.drop_first else None
+    if task.self_rows is not None:
+        removed = task.self_rows[part]
     if removed is not None:
-        scores.scatter_(1, removed[:, None], -torch.inf)
-        is_item &= items != removed[:, None].cpu().numpy()
+        there = np.flatnonzero(removed >= 0)
+        scores[torch.from_numpy(there).to(device), torch.from_numpy(removed[there]).to(device)] = -torch.inf
+        is_item &= items != removed[:, None]
     positions = ranks(scores, torch.from_numpy(items).to(device)).cpu().numpy()
     positions = np.sort(np.where(is_item, positions, len(task.gallery)), 1)
     relevant = is_item.sum(1)
@@ -177,27 +221,24 @@ def _full_precisions(task: _Task, rows: range) -> NDArray[np.float64]:
     return np.where(relevant > 0, precision.sum(1) / np.maximum(relevant, 1), np.nan)
 
 
-def _removed(task: _Task, rows: range, scores: Tensor) -> Tensor | None:
-    if task.exclude_self:
-        return torch.arange(rows.start, rows.stop, device=scores.device)
-    return scores.argmax(1) if task.drop_first else None
-
-
 def _top_hits(task: _Task, k: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which of the k nearest items of each query are relevant (Q, k), and how many relevant items there are (Q,)."""
-    removes = task.exclude_self or task.drop_first
+    removes = task.self_rows is not None or task.drop_first
     indices = topk(task.queries, task.gallery, k + removes)[1].cpu().numpy()
     relevant = task.last - task.first
     labels = task.query_labels
     hits = (task.gallery_labels[indices] == labels[:, None]) & (labels[:, None] >= 0)
     if not removes:
         return hits, relevant
-    self_column = np.zeros(len(indices), np.int64)
-    if task.exclude_self:
-        is_self = indices == np.arange(len(indices))[:, None]
-        self_column = np.where(is_self.any(1), is_self.argmax(1), indices.shape[1] - 1)
-        relevant = relevant - (labels == task.gallery_labels[: len(labels)]) * (labels >= 0)
+    if indices.shape[1] == len(task.gallery):
+        hits = np.pad(hits, ((0, 0), (0, 1)))  # a miss, for the rows from which nothing is removed
+    dropped = np.zeros(len(indices), np.int64)
+    if task.self_rows is not None:
+        is_self = indices == task.self_rows[:, None]
+        dropped = np.where(is_self.any(1), is_self.argmax(1), hits.shape[1] - 1)
+        own_label = np.where(task.self_rows >= 0, task.gallery_labels[task.self_rows], -1)
+        relevant = relevant - ((labels == own_label) & (labels >= 0))
     else:
         relevant = relevant - hits[:, 0]
-    keep = np.arange(indices.shape[1]) != self_column[:, None]
-    return hits[keep].reshape(len(hits), -1), relevant
+    keep = np.arange(hits.shape[1]) != dropped[:, None]
+    return hits[keep].reshape(len(hits), -1)[:, :k], relevant

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mcip.errors import ConfigError, DataError
+from mcip.metrics.means import mean
 from mcip.metrics.ranks import block_rows, ranks, similarities
 from mcip.topk import Array, float32
 
@@ -29,9 +30,7 @@ def revisited_map(
 
     The arguments are those of `revisited_average_precisions`. NaN where no query has a relevant image.
     """
-    precisions = revisited_average_precisions(queries, gallery, ground_truth, difficulty)
-    known = precisions[~np.isnan(precisions)]
-    return float(known.mean()) if len(known) else float("nan")
+    return mean(revisited_average_precisions(queries, gallery, ground_truth, difficulty))
 
 
 def revisited_average_precisions(

@@ -71,12 +71,15 @@ def alignment(x: Array, y: Array, alpha: float = 2.0) -> float:
     Source: Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere", ICML 2020, equation 5.
     """
-    left, right = float32(x), float32(y)
+    left = float32(x)
+    right = float32(y, left.device)
     if left.shape != right.shape or len(left) == 0:
         raise DataError(
             f"Embeddings {tuple(left.shape)} and {tuple(right.shape)}: give pairs, row by row, at least one."
         )
-    return float((left - right).norm(dim=1).double().pow(alpha).mean())
+    blocks = zip(left.split(_BLOCK_ROWS), right.split(_BLOCK_ROWS), strict=True)
+    total = sum(float((x - y).norm(dim=1).double().pow(alpha).sum()) for x, y in blocks)
+    return total / len(left)
 
 
 def uniformity(x: Array, t: float = 2.0) -> float:

@@ -1,95 +1,27 @@
-"""Results files read and compared: what each model reached at each task, against a baseline."""
+"""Results compared: what each model reached at each task, against a baseline."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
 
-from mcip.artefacts import read_json
-from mcip.errors import ArtefactError, ConfigError
-from mcip.evaluation.tasks import Kind, Task, task_from
+from mcip.errors import ConfigError
+from mcip.evaluation.tasks import Kind
+from mcip.reporting.paper import table1
+from mcip.reporting.results import Measured, Results, difference_interval
 
-RESULTS = "results"
 KIND_WORDS: dict[Kind, str] = {
     "i2i": "image to image", "knn": "k-NN", "zero-shot": "zero-shot", "t2i": "text to image", "i2t": "image to text",
 }  # fmt: skip
-METRIC_WORDS = {"map": "mAP", "top1": "top-1", "top5": "top-5", "r1": "R@1", "r5": "R@5", "r10": "R@10"}
+METRIC_WORDS = {
+    "map": "mAP", "map@1000": "mAP@1k", "top1": "top-1", "top5": "top-5", "r1": "R@1", "r5": "R@5", "r10": "R@10",
+}  # fmt: skip
 # What two measurements must have in common to stand in one column; where the data lies may differ.
-_PROTOCOL = ("kind", "split", "index_split", "label", "transform", "exclude_self", "templates")
-_TASK_KEYS = {field.name for field in fields(Task)}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one model reached at one task.
-
-    Attributes:
-        task: The task.
-        data_hash: Identifies the rows it was measured on.
-        headline: The metric that stands for the task.
-        metrics: All its metrics, as shares from 0 to 1.
-    """
-
-    task: Task
-    data_hash: str
-    headline: str
-    metrics: Mapping[str, float]
-
-    @property
-    def percent(self) -> float | None:
-        """The headline metric in percent, rounded to 0.01; None where it is missing or not a number."""
-        value = self.metrics.get(self.headline)
-        return None if value is None or not math.isfinite(value) else round(100 * value, 2)
-
-
-@dataclass(frozen=True)
-class Results:
-    """One model's results file.
-
-    Attributes:
-        model: The name it was evaluated by.
-        source: What was loaded.
-        fingerprint: Of its weights.
-        suite: The suite it was measured on.
-        stores: Folders in which its embeddings may be.
-        measured: By the task's name.
-    """
-
-    model: str
-    source: str
-    fingerprint: str
-    suite: str
-    stores: tuple[Path, ...]
-    measured: Mapping[str, Measured]
-
-
-def read_results(path: str | Path) -> Results:
-    """Read a file that `mcip evaluate` wrote.
-
-    Raises:
-        ArtefactError: It is missing, or something else.
-    """
-    path = Path(path)
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("kind") != RESULTS:
-        raise ArtefactError(f"{path} is not a results file: give the JSON files that `mcip evaluate` wrote.")
-    try:
-        measured = [_measured(entry, path) for entry in content["tasks"]]
-        return Results(
-            content["model"], content["source"], content["fingerprint"], content["suite"],
-            (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
-        )  # fmt: skip
-    except KeyError as error:
-        raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
-
-
-def _measured(entry: dict[str, Any], path: Path) -> Measured:
-    task = task_from({key: value for key, value in entry.items() if key in _TASK_KEYS}, str(path))
-    return Measured(task, entry["data_hash"], entry["headline"], entry["metrics"])
+_PROTOCOL = (
+    "kind", "split", "index_split", "label", "transform", "exclude_self", "templates", "drop_first", "metric",
+    "benchmark", "preset", "limit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,6 +37,9 @@ class Comparison:
     results: Sequence[Results]
     baseline: str
     highlight: str | None = None
+    _intervals: dict[tuple[str, str], tuple[float, float] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, results: Sequence[Results], baseline: str | None = None, highlight: str | None = None) -> Comparison:
@@ -134,7 +69,7 @@ class Comparison:
         for name, first in self.tasks.items():
             for result in self.results:
                 other = result.measured.get(name)
-                if other is None:
+                if other is None or result.paper:
                     continue
                 unlike = [key for key in _PROTOCOL if getattr(other.task, key) != getattr(first.task, key)]
                 if unlike or other.data_hash != first.data_hash:
@@ -151,11 +86,18 @@ class Comparison:
 
     @property
     def tasks(self) -> dict[str, Measured]:
-        """The tasks by name, each as the first model that has it was measured at it."""
+        """The tasks by name, each as the first model that has it was measured at it; first the paper's columns."""
         found: dict[str, Measured] = {}
         for result in self.results:
             found = found | {name: one for name, one in result.measured.items() if name not in found}
-        return found
+        place = {column["key"]: number for number, column in enumerate(table1()["columns"])}
+        order = sorted(found, key=lambda name: place.get(found[name].task.column, len(place)))
+        return {name: found[name] for name in order}
+
+    @property
+    def own(self) -> list[str]:
+        """The names of the models that were measured, not taken from the paper."""
+        return [result.model for result in self.results if not result.paper]
 
     def of_kind(self, kind: Kind) -> list[str]:
         """The names of the tasks of a kind."""
@@ -170,15 +112,44 @@ class Comparison:
         measured = self.result(model).measured.get(task)
         return None if measured is None else measured.percent
 
+    @property
+    def averaged(self) -> list[str]:
+        """The tasks of the mean: all of them, or the paper's columns where its rows are there."""
+        columns = {task for result in self.results if result.paper for task in result.measured}
+        return [name for name in self.tasks if name in columns or not columns]
+
     def mean(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
-        """The mean over tasks, all of them by default; None where the model lacks one, or there are none."""
-        values = [self.value(model, task) for task in (self.tasks if tasks is None else tasks)]
+        """The mean over tasks, `averaged` by default; None where the model lacks one, or there are none."""
+        values = [self.value(model, task) for task in (self.averaged if tasks is None else tasks)]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
     def difference(self, model: str, task: str) -> float | None:
         """What a model has over the baseline at a task; None for the baseline itself."""
         return _minus(self.value(model, task), self.value(self.baseline, task)) if model != self.baseline else None
+
+    def interval(self, model: str, task: str) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of what a model reached at a task, in percent; None where it is not known."""
+        measured = self.result(model).measured.get(task)
+        return None if measured is None else measured.percent_interval
+
+    def difference_interval(self, model: str, task: str) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of a difference to the baseline, in points, over the same queries.
+
+        None for the baseline itself, and where the values of the queries were not kept.
+        """
+        key = (model, task)
+        if key not in self._intervals:
+            one, other = (self.result(name).measured.get(task) for name in (model, self.baseline))
+            self._intervals[key] = None
+            if one is not None and other is not None and model != self.baseline:
+                self._intervals[key] = difference_interval(one, other)
+        return self._intervals[key]
+
+    def in_doubt(self, model: str, task: str) -> bool:
+        """Whether the interval of a difference to the baseline holds 0: other queries might turn its sign."""
+        interval = self.difference_interval(model, task)
+        return interval is not None and interval[0] <= 0 <= interval[1]
 
     def gain(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
         """The mean difference to the baseline over the tasks that both have; None where there are none."""
@@ -190,11 +161,12 @@ class Comparison:
     def best_other(self) -> str | None:
         """The model that is shown against the baseline: the highlighted one, else the one with the best mean.
 
-        Where tasks are missing, it is the mean of the differences to the baseline. None where nothing can be compared.
+        The paper's models are shown only if asked for. Where tasks are missing, it is the mean of the differences to
+        the baseline. None where nothing can be compared.
         """
-        gains = {model: gain for model in self.models if (gain := self.gain(model)) is not None}
+        gains = {model: gain for model in self.own if (gain := self.gain(model)) is not None}
         if self.highlight is not None:
-            return self.highlight if self.highlight in gains else None
+            return self.highlight if self.gain(self.highlight) is not None else None
         return max(gains, key=lambda model: gains[model]) if gains else None
 
     def is_best(self, model: str, task: str | None) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from mcip.reporting import plots
-from mcip.reporting.grids import Grid, Neighbour, Outcome, Query, Ranking
+from mcip.reporting.grids import Grid, Neighbour, Query, Ranking
 from mcip.reporting.markup import Html, join, tag
 from mcip.reporting.mined import Example, Mined
+from mcip.reporting.rankings import Outcome
 
-_SIGNS: dict[Outcome, str] = {"hit": "✓ hit", "miss": "✗ miss", "itself": "= itself"}
+_SIGNS: dict[Outcome, str] = {"hit": "✓ hit", "miss": "✗ miss", "itself": "= itself", "ignored": "~ not counted"}
+_REACHED = {True: "{} reached", False: "{} missed"}
 _COLUMNS = 10
 _CAPTIONS = 5
 
@@ -27,7 +29,7 @@ def grid_section(grid: Grid) -> Html:
     """A task's neighbour grid."""
     unchanged = grid.total - grid.better - grid.worse
     moved = (
-        f"With {grid.after}, {grid.better:,} of {grid.total:,} queries have a higher average precision (AP) than with "
+        f"With {grid.after}, {grid.better:,} of {grid.total:,} queries have a higher {_spelt(grid.metric)} than with "
         f"{grid.before}, {grid.worse:,} a lower one, {unchanged:,} the same."
     )
     shown = (
@@ -36,26 +38,35 @@ def grid_section(grid: Grid) -> Html:
     )
     legend = tag(
         "p",
-        tag("span", tag("span", "✓ hit", class_="key hit"), "same class as the query"),
-        tag("span", tag("span", "✗ miss", class_="key miss"), "another class"),
+        tag("span", tag("span", "✓ hit", class_="key hit"), "relevant to the query"),
+        tag("span", tag("span", "✗ miss", class_="key miss"), "not relevant"),
         class_="legend",
     )
     told = [tag("p", shown), legend] if grid.queries else [tag("p", "No query changed.")]
     title = tag("h2", f"Before and after: {grid.task}")
-    return tag("section", title, tag("p", moved), told, [_query(query) for query in grid.queries])
+    return tag("section", title, tag("p", moved), told, [_query(query, grid.metric) for query in grid.queries])
 
 
-def _query(query: Query) -> Html:
-    about = tag("figcaption", tag("strong", "query"), tag("span", query.label, title=f"id {query.id}"))
-    figure = tag("figure", _picture(query.picture, f"Query of class {query.label}"), about, class_="asked")
-    return tag("article", figure, tag("div", _ranking(query.before), _ranking(query.after)), class_="query")
+def _spelt(metric: str) -> str:
+    return metric.replace("AP", "average precision (AP)", 1) if metric.startswith("AP") else metric
 
 
-def _ranking(ranking: Ranking) -> Html:
+def _query(query: Query, metric: str) -> Html:
+    if query.is_text:
+        asked = tag("blockquote", query.text, class_="asked")
+    else:
+        about = tag("figcaption", tag("strong", "query"), tag("span", query.text, title=f"id {query.id}"))
+        asked = tag("figure", _picture(query.picture, f"Query of class {query.text}"), about, class_="asked")
+    rankings = [_ranking(ranking, metric) for ranking in (query.before, query.after)]
+    return tag("article", asked, tag("div", rankings), class_="query")
+
+
+def _ranking(ranking: Ranking, metric: str) -> Html:
     shown = len(ranking.neighbours)
-    told = tag(
-        "h3", ranking.model, tag("small", f"AP {ranking.average_precision:.1f} %, {ranking.hits} of {shown} are hits")
-    )
+    # One query has a whole average precision, but recall at k is reached or not.
+    worth = f"{metric} {ranking.score:.1f} %" if metric.startswith("AP") else _REACHED[ranking.score > 0].format(metric)
+    hits = f"{ranking.hits} of {shown} {'is a hit' if ranking.hits == 1 else 'are hits'}"
+    told = tag("h3", ranking.model, tag("small", f"{worth}, {hits}"))
     items = [_neighbour(rank, neighbour) for rank, neighbour in enumerate(ranking.neighbours, 1)]
     return tag("div", told, tag("ol", items, style=f"--columns:{min(shown, _COLUMNS)}"), class_="ranking")
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcip.data import Table
 from mcip.errors import ArtefactError
-from mcip.evaluation.measure import labelled_rows, task_table
-from mcip.evaluation.tasks import Task
-from mcip.metrics import average_precisions
-from mcip.reporting.comparison import Comparison
-from mcip.reporting.pictures import stored_embeddings, thumbnail
-from mcip.topk import topk
+from mcip.evaluation.sources import Sources
+from mcip.reporting.comparison import METRIC_WORDS, Comparison
+from mcip.reporting.pictures import thumbnail
+from mcip.reporting.rankings import Asked, Outcome, Space, space_of
+from mcip.reporting.results import Measured
 
-Outcome: TypeAlias = Literal["hit", "miss", "itself"]
+# What a metric is called for one query.
+_OF_ONE_QUERY = {"map": "AP", "map@1000": "AP@1k"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Neighbour:
 
     Attributes:
         picture: A data URI; None where the image cannot be read.
-        label: Its class.
-        outcome: "hit" if it is of the query's class, "miss" if not, "itself" if it is the query.
+        label: Its class, or its id where it has none.
+        outcome: "hit" if it is relevant, "miss" if not, "itself" if it is the query, "ignored" if it counts as neither.
         similarity: Cosine.
     """
 
@@ -39,10 +39,10 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A query's nearest images by one model, and the average precision of its whole ranking, in percent."""
+    """A query's nearest images by one model, and what the whole ranking is worth by the task's metric, in percent."""
 
     model: str
-    average_precision: float
+    score: float
     neighbours: list[Neighbour]
 
     @property
@@ -53,11 +53,21 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its ranking by each model."""
+    """A query with its ranking by each model.
+
+    Attributes:
+        picture: A data URI; None where the image cannot be read, and for a text.
+        is_text: Whether it is a text.
+        text: The text, or the class of the image.
+        id: Of the image; empty for a text.
+        before: By the baseline.
+        after: By the other model.
+    """
 
     picture: str | None
+    is_text: bool
+    text: str
     id: str
-    label: str
     before: Ranking
     after: Ranking
 
@@ -68,15 +78,17 @@ class Grid:
 
     Attributes:
         task: The task's name.
+        metric: What a query is measured by, for people.
         before: The baseline's name.
         after: The other model's name.
         queries: The most different first, of as many classes as possible.
-        better: How many queries have a higher average precision with the other model.
+        better: How many queries have a higher value with the other model.
         worse: How many have a lower one.
         total: How many queries have one.
     """
 
     task: str
+    metric: str
     before: str
     after: str
     queries: list[Query]
@@ -85,38 +97,35 @@ class Grid:
     total: int
 
 
-@dataclass(frozen=True)
-class _Space:
-    """A model's vectors of the labelled images, and the average precision of each as a query."""
-
-    model: str
-    ids: list[str]
-    vectors: NDArray[np.float32]
-    labels: NDArray[np.str_]
-    precisions: NDArray[np.float64]
-
-
 def neighbour_grid(comparison: Comparison, task: str, after: str, queries: int, neighbours: int) -> Grid:
-    """Compare the rankings of the baseline and of the model `after` at an image-to-image task.
+    """Compare the rankings of the baseline and of the model `after` at a task whose queries find images.
 
     Raises:
-        McipError: The images, or the embeddings of one of the models, are not there any more.
+        McipError: The images, or the embeddings or the queries' values of one of the models, are not there any more.
     """
-    protocol = comparison.tasks[task].task
-    table = task_table(protocol, protocol.split)
-    spaces = [_space(comparison, model, protocol, table) for model in (comparison.baseline, after)]
-    if spaces[0].ids != spaces[1].ids:
+    names = (comparison.baseline, after)
+    both = [comparison.result(name).measured[task] for name in names]
+    asked = both[0].task
+    data = Sources().data(asked)
+    spaces = [space_of(comparison.result(name), asked, data) for name in names]
+    values = [_values(one, space) for one, space in zip(both, spaces, strict=True)]
+    if values[0].shape != values[1].shape:
         raise ArtefactError("The two models were not given the same images. Evaluate them again.")
-    change = spaces[1].precisions - spaces[0].precisions
-    chosen = most_different(change, spaces[0].labels, queries)
-    rankings = [_rankings(space, chosen, neighbours, protocol.exclude_self, table) for space in spaces]
-    row_of = {image: row for row, image in enumerate(table.ids)}
-    found = [
-        Query(thumbnail(table, row_of[spaces[0].ids[row]]), spaces[0].ids[row], str(spaces[0].labels[row]), *both)
-        for row, *both in zip(chosen.tolist(), *rankings, strict=True)
-    ]
+    change = values[1] - values[0]
+    chosen = most_different(change, np.array([one.text for one in spaces[0].asked]), queries)
+
+    def ranking(query: int, number: int) -> Ranking:
+        found = [
+            Neighbour(thumbnail(one.table, one.row), _label(one.table, one.row), one.outcome, one.similarity)
+            for one in spaces[number].nearest(query, neighbours, asked)
+        ]
+        return Ranking(names[number], round(100 * float(values[number][query]), 1), found)
+
+    found = [_query(spaces[0].asked[row], [ranking(row, number) for number in (0, 1)]) for row in chosen.tolist()]
+    headline = both[0].headline
+    metric = _OF_ONE_QUERY.get(headline, METRIC_WORDS.get(headline, headline))
     total = int((~np.isnan(change)).sum())
-    return Grid(task, comparison.baseline, after, found, int((change > 0).sum()), int((change < 0).sum()), total)
+    return Grid(task, metric, *names, found, int((change > 0).sum()), int((change < 0).sum()), total)
 
 
 def most_different(change: NDArray[np.float64], labels: NDArray[np.str_], count: int) -> NDArray[np.int64]:
@@ -141,28 +150,20 @@ def most_different(change: NDArray[np.float64], labels: NDArray[np.str_], count:
     return chosen[np.argsort(-size[chosen], kind="stable")]
 
 
-def _space(comparison: Comparison, model: str, task: Task, table: Table) -> _Space:
-    embeddings = stored_embeddings(comparison.result(model), task, table)
-    rows, labels = labelled_rows(task, table, embeddings)
-    vectors = embeddings.take(rows)
-    precisions = average_precisions(vectors, vectors, labels, labels, task.exclude_self)
-    return _Space(model, [embeddings.ids[row] for row in rows], vectors, labels, precisions)
+def _values(measured: Measured, space: Space) -> NDArray[np.float64]:
+    values = measured.values().astype(np.float64)
+    if len(values) != len(space.asked):
+        raise ArtefactError(
+            f"There are values of {len(values)} queries, but {len(space.asked)} queries. Evaluate the models again."
+        )
+    return values
 
 
-def _rankings(
-    space: _Space, chosen: NDArray[np.int64], neighbours: int, exclude_self: bool, table: Table
-) -> list[Ranking]:
-    row_of = {image: row for row, image in enumerate(table.ids)}
+def _query(asked: Asked, rankings: Sequence[Ranking]) -> Query:
+    if asked.table is None:
+        return Query(None, True, asked.text, "", *rankings)
+    return Query(thumbnail(asked.table, asked.row), False, asked.text, asked.table.ids[asked.row], *rankings)
 
-    def neighbour(query: int, item: int, similarity: float) -> Neighbour:
-        same: Outcome = "hit" if space.labels[item] == space.labels[query] else "miss"
-        picture = thumbnail(table, row_of[space.ids[item]])
-        return Neighbour(picture, str(space.labels[item]), "itself" if item == query else same, similarity)
 
-    similarities, items = topk(space.vectors[chosen], space.vectors, neighbours + exclude_self)
-    found = []
-    for query, scores, nearest in zip(chosen.tolist(), similarities.tolist(), items.tolist(), strict=True):
-        ranked = [pair for pair in zip(nearest, scores, strict=True) if not (exclude_self and pair[0] == query)]
-        shown = [neighbour(query, item, score) for item, score in ranked[:neighbours]]
-        found.append(Ranking(space.model, round(100 * float(space.precisions[query]), 1), shown))
-    return found
+def _label(table: Table, row: int) -> str:
+    return table.labels[row] or table.ids[row]

@@ -14,6 +14,7 @@ _FONT_SIZE = 9.5
 _DISTANCES = (9, 16, 26, 38, 52)
 _DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _FAR = 20
+_LONGEST = 34
 
 
 def place_labels(
@@ -52,20 +53,20 @@ def place_labels(
         shift = np.asarray(direction) * distance / np.hypot(*direction)
         across, up = direction
         axes.annotate(
-            _plain(name), points[name], shift, textcoords="offset points", fontsize=_FONT_SIZE, color=colours[name],
+            plain(name), points[name], shift, textcoords="offset points", fontsize=_FONT_SIZE, color=colours[name],
             ha=("right", "center", "left")[across + 1], va=("top", "center", "bottom")[up + 1],
             arrowprops=line if distance > _FAR else None, annotation_clip=False, zorder=4,
         )  # fmt: skip
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """The name with dollar signs that do not start a formula, shortened where it would fill the plot."""
-    short = name if len(name) <= 28 else name[:13] + "…" + name[-14:]
+    short = name if len(name) <= _LONGEST else name[: _LONGEST // 2 - 1] + "…" + name[-_LONGEST // 2 :]
     return short.replace("$", r"\$")
 
 
 def _size(axes: Axes, name: str) -> NDArray[np.float64]:
-    text = axes.text(0, 0, _plain(name), fontsize=_FONT_SIZE)
+    text = axes.text(0, 0, plain(name), fontsize=_FONT_SIZE)
     extent = text.get_window_extent()
     text.remove()
     return np.array([extent.width, extent.height])

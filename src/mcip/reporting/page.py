@@ -51,6 +51,7 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
             _tiles(comparison),
             _table_section(comparison),
             _teaser_section(comparison),
+            _dots_section(comparison),
             *(grid_section(grid) for grid in grids),
             *(tag("p", note, class_="note") for note in notes),
             mined_section(mined) if mined else None,
@@ -108,6 +109,9 @@ def _tiles(comparison: Comparison) -> Html:
 
 def _tile(comparison: Comparison, kind: Kind) -> Html:
     tasks, best = comparison.of_kind(kind), comparison.best_other
+    shown = [comparison.baseline] if best is None else [comparison.baseline, best]
+    both = [task for task in tasks if all(comparison.value(model, task) is not None for model in shown)]
+    tasks = both or tasks
     metric = comparison.tasks[tasks[0]].headline
     before = comparison.mean(comparison.baseline, tasks)
     value = tag("p", tag("span", number(before)), class_="value")
@@ -148,7 +152,8 @@ def _table_section(comparison: Comparison) -> Html:
 def _row(comparison: Comparison, model: str) -> Html:
     several = len(comparison.models) > 1
     found = [_cell(cell, several) for cell in cells(comparison, model)]
-    return tag("tr", tag("th", model, _mark(comparison, model), scope="row"), found)
+    paper = comparison.result(model).paper
+    return tag("tr", tag("th", model, _mark(comparison, model), scope="row"), found, class_="paper" if paper else None)
 
 
 def _mark(comparison: Comparison, model: str) -> Html | None:
@@ -158,16 +163,19 @@ def _mark(comparison: Comparison, model: str) -> Html | None:
 def _cell(cell: Cell, compared: bool) -> Html:
     value = tag("strong", cell.value) if cell.best else tag("span", cell.value)
     difference = tag("small", _proper(cell.difference)) if compared else None
-    return tag("td", value, difference, class_="best" if cell.best else None)
+    interval = tag("small", cell.interval, class_="interval") if cell.interval else None
+    return tag("td", value, difference, interval, class_="best" if cell.best else None)
 
 
 def _teaser_section(comparison: Comparison) -> Html:
-    figures = []
+    figures, arrows = [], None
     for kind in plots.PANELS:
         points = plots.panel_points(comparison, kind)
         if points:
             told = "; ".join(f"{model}: {across:.1f} and {up:.1f}" for model, (across, up) in points.items())
             alt = f"Scatter plot of {KIND_WORDS[kind]} against image to image, in percent. {told}."
+            if comparison.baseline in points and any(model in points for model in comparison.own[1:]):
+                arrows = f" Arrows start at {comparison.baseline}."
             light, dark = (plots.panel(comparison, kind, theme) for theme in (plots.LIGHT, plots.DARK))
             name = f"{_capital(KIND_WORDS[kind])} against image to image"
             figures.append(tag("figure", tag("figcaption", name), themed(light, dark, alt)))
@@ -178,5 +186,17 @@ def _teaser_section(comparison: Comparison) -> Html:
         )
         return tag("section", title, tag("p", missing, class_="note"))
     text = "Further right: better at finding images by images. Further up: better with text."
-    arrows = f" Arrows start at {comparison.baseline}." if len(comparison.models) > 1 else None
     return tag("section", title, tag("p", text, arrows), tag("div", figures, class_="plots"))
+
+
+def _dots_section(comparison: Comparison) -> Html | None:
+    light, dark = (plots.dots(comparison, theme) for theme in (plots.LIGHT, plots.DARK))
+    if light is None or dark is None:
+        return None
+    alt = "Dot plot of all tasks, with a row for each and a dot for each model; the table above has its numbers."
+    figure = tag("figure", tag("figcaption", "All tasks, in percent"), themed(light, dark, alt))
+    bars = " Thin bars are 95 % bootstrap intervals."
+    known = any(comparison.interval(model, task) for model in comparison.models for task in comparison.tasks)
+    hollow = " Hollow dots are the paper's." if len(comparison.own) < len(comparison.models) else None
+    text = tag("p", "Every task has a row, every model a dot.", bars if known else None, hollow)
+    return tag("section", tag("h2", "Task by task"), text, tag("div", figure, class_="plots single"))

@@ -12,9 +12,9 @@ from mcip.artefacts import Artefact
 from mcip.data import Table
 from mcip.embeddings import KIND, Embeddings
 from mcip.errors import ArtefactError, UnreadableImage
-from mcip.evaluation.measure import images_name
+from mcip.evaluation.session import captions_name, images_name
 from mcip.evaluation.tasks import Task
-from mcip.reporting.comparison import Results
+from mcip.reporting.results import Results
 
 THUMBNAIL = 160
 
@@ -31,18 +31,30 @@ def thumbnail(table: Table, row: int, size: int = THUMBNAIL) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def stored_embeddings(results: Results, task: Task, table: Table) -> Embeddings:
-    """The embeddings that a model was evaluated with at a task.
+def stored_images(results: Results, task: Task, table: Table) -> Embeddings:
+    """The embeddings of a table's images that a model was evaluated with.
 
     Raises:
         ArtefactError: They are gone, or the table's images are not those that were embedded.
     """
-    name = images_name(table, results.fingerprint, task.transform)
+    return _stored(results, images_name(table, results.fingerprint, task.transform), "images")
+
+
+def stored_captions(results: Results, name: str) -> Embeddings:
+    """The embeddings of captions that a model was evaluated with; `name` is that of `Session.captions`.
+
+    Raises:
+        ArtefactError: They are gone, or the captions are not those that were embedded.
+    """
+    return _stored(results, captions_name(name, results.fingerprint), "captions")
+
+
+def _stored(results: Results, name: str, what: str) -> Embeddings:
     folders: list[Path] = [store / name for store in results.stores]
     for folder in folders:
         if Artefact.is_one(folder, KIND):
             return Embeddings(folder)
     raise ArtefactError(
-        f"There are no embeddings of these images by {results.model} ({folders[0]}): "
-        "they were removed, or the images have changed. Evaluate the model again."
+        f"There are no embeddings of these {what} by {results.model} ({folders[0]}): "
+        f"they were removed, or the {what} have changed. Evaluate the model again."
     )

@@ -1,4 +1,4 @@
-"""Plots: the scatter plots of the paper's teaser, and the histogram of mined captions."""
+"""Plots: the scatter plots of the paper's teaser, dots for all tasks, and the histogram of mined captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from mcip.artefacts import atomic_write
 from mcip.evaluation.tasks import HEADLINE, Kind
 from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison
-from mcip.reporting.labels import place_labels
+from mcip.reporting.labels import place_labels, plain
+from mcip.reporting.paper import MARK
 
 _MARKERS = "osD^vPX*hp"
 
@@ -78,6 +81,73 @@ def teaser(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     for place, y in enumerate(kinds, 1):
         _draw_panel(figure.add_subplot(1, len(kinds), place), comparison, y, theme)
     return figure
+
+
+def dots(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
+    """All tasks below each other, a dot per model, with the 95 % interval where it is known. None for a single task."""
+    tasks = list(comparison.tasks)
+    if len(tasks) < 2:
+        return None
+    names = [plain(_short(model)) for model in comparison.models]
+    legend_columns = 2 if max(map(len, names)) <= 20 else 1
+    legend_rows = -(-len(names) // legend_columns)
+    figure = _figure(4.8, 0.9 + 0.34 * len(tasks) + 0.22 * legend_rows, theme)
+    axes = figure.add_subplot()
+    _style(axes, theme)
+    height = {task: -place for place, task in enumerate(tasks)}
+    for task in tasks:
+        values = [value for model in comparison.models if (value := comparison.value(model, task)) is not None]
+        if values:
+            axes.plot([min(values), max(values)], [height[task]] * 2, color=theme.grid, linewidth=3, zorder=1)
+    for model, look in _looks(comparison, theme).items():
+        shown = {task: value for task in tasks if (value := comparison.value(model, task)) is not None}
+        axes.plot(
+            list(shown.values()),
+            [height[task] for task in shown],
+            linestyle="",
+            zorder=3,
+            label=plain(_short(model)),
+            **look,
+        )
+        for task in shown:
+            if (interval := comparison.interval(model, task)) is not None:
+                axes.plot(interval, [height[task]] * 2, color=look["markeredgecolor"], linewidth=1, alpha=0.6, zorder=2)
+    kinds = [comparison.tasks[task].task.kind for task in tasks]
+    for place, (above, below) in enumerate(pairwise(kinds)):
+        if above != below:
+            axes.axhline(-place - 0.5, color=theme.grid, linewidth=1)
+    axes.set_yticks([height[task] for task in tasks], [_titled(comparison, task) for task in tasks])
+    axes.set_ylim(0.5 - len(tasks), 0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("%")
+    figure.legend(loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=9, labelcolor=theme.text)
+    return figure
+
+
+def _short(model: str) -> str:
+    """A model's name in a plot, where hollow markers say which are the paper's."""
+    return model.removesuffix(f" {MARK}")
+
+
+def _titled(comparison: Comparison, task: str) -> str:
+    one = comparison.tasks[task]
+    return plain(f"{task} ({METRIC_WORDS.get(one.headline, one.headline)})")
+
+
+def _looks(comparison: Comparison, theme: Theme) -> dict[str, dict[str, Any]]:
+    """How each model is drawn: the same colour and marker in every plot; the paper's models are hollow."""
+    others = [model for model in comparison.models if model != comparison.baseline]
+    looks = {}
+    for model in comparison.models:
+        place = others.index(model) if model in others else 0
+        colour = theme.models[place % len(theme.models)] if model in others else theme.baseline
+        hollow = comparison.result(model).paper
+        looks[model] = {
+            "color": colour, "marker": _MARKERS[place % len(_MARKERS)] if model in others else "o", "markersize": 8,
+            "markerfacecolor": "none" if hollow else colour, "markeredgecolor": colour if hollow else theme.text,
+            "markeredgewidth": 1.4 if hollow else 0.6,
+        }  # fmt: skip
+    return looks
 
 
 def caption_histogram(images_by_count: Sequence[int], theme: Theme = PAPER) -> Figure:
@@ -144,18 +214,19 @@ def _draw_panel(axes: Axes, comparison: Comparison, y: Kind, theme: Theme) -> No
     axes.set_xlabel(_axis(comparison, "i2i"))
     axes.set_ylabel(_axis(comparison, y))
     start = points.get(comparison.baseline)
-    others = [model for model in comparison.models if model != comparison.baseline]
-    colours = {model: theme.models[place % len(theme.models)] for place, model in enumerate(others)}
+    looks = _looks(comparison, theme)
     for model, point in points.items():
-        marker = _MARKERS[others.index(model) % len(_MARKERS)] if model in colours else "o"
-        colour = colours.get(model, theme.baseline)
-        axes.plot(*point, marker, color=colour, markersize=8, markeredgecolor=theme.text, markeredgewidth=0.6, zorder=3)
-        if start is not None and model in colours:
+        axes.plot(*point, linestyle="", zorder=3, **looks[model])
+        if start is not None and model != comparison.baseline and not comparison.result(model).paper:
+            colour = looks[model]["color"]
             arrow = {"arrowstyle": "-|>", "color": colour, "alpha": 0.65, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", point, start, arrowprops=arrow, zorder=2)
     axes.set_xlim(_limits([across for across, _ in points.values()], 0.4))
     axes.set_ylim(_limits([up for _, up in points.values()], 0.15))
-    place_labels(axes, points, {model: colours.get(model, theme.text) for model in points}, start)
+    text = {
+        _short(model): theme.text if model == comparison.baseline else looks[model]["color"] for model in points
+    }  # fmt: skip
+    place_labels(axes, {_short(model): point for model, point in points.items()}, text, start)
 
 
 def _limits(values: list[float], above: float) -> tuple[float, float]:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table as TextTable
 from rich.text import Text
 
 from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, number, signed
 
+# Behind a difference whose interval holds 0.
+DOUBT = "≈"
+_WIDE = 6
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -43,13 +47,15 @@ class Cell:
 
     Attributes:
         value: Percent, to a tenth.
-        difference: To the baseline, with its sign; empty if there is none.
+        difference: To the baseline, with its sign, and ≈ behind it where it is in doubt; empty if there is none.
         best: Whether it is the best of its column.
+        interval: The 95 % bootstrap interval in percent, as in 83.9–85.6; empty if it is not known.
     """
 
     value: str
     difference: str
     best: bool
+    interval: str = ""
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -74,9 +80,14 @@ def cells(comparison: Comparison, model: str) -> list[Cell]:
 def _cell(comparison: Comparison, model: str, task: str | None) -> Cell:
     best = comparison.is_best(model, task)
     if task is not None:
-        return Cell(number(comparison.value(model, task)), signed(comparison.difference(model, task)), best)
+        difference = signed(comparison.difference(model, task))
+        if comparison.in_doubt(model, task):
+            difference += DOUBT
+        interval = comparison.interval(model, task)
+        around = "" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
+        return Cell(number(comparison.value(model, task)), difference, best, around)
     means = [comparison.mean(one) for one in (model, comparison.baseline)]
-    return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model)), best)
+    return Cell(number(means[0]), "" if None in means else signed(comparison.gain(model, comparison.averaged)), best)
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -87,12 +98,26 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
+def intervals(comparison: Comparison) -> list[dict[str, Any]]:
+    """Per model its name and each task's 95 % interval in percent, rounded to 0.01; None where it is not known."""
+    found = []
+    for model in comparison.models:
+        known = {task: comparison.interval(model, task) for task in comparison.tasks}
+        ends = {task: one and [round(end, 2) for end in one] for task, one in known.items()}
+        found.append({"model": model, **ends})
+    return found
+
+
 def as_csv(comparison: Comparison) -> str:
-    """The rows as CSV, a missing value being an empty field."""
+    """The rows as CSV, then the ends of the intervals as "TASK low" and "TASK high"; what is missing is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["model", *comparison.tasks], lineterminator="\n")
+    known = [task for task in comparison.tasks if any(one[task] for one in intervals(comparison))]
+    ends = [f"{task} {end}" for task in known for end in ("low", "high")]
+    writer = csv.DictWriter(text, ["model", *comparison.tasks, *ends], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(comparison))
+    for row, interval in zip(rows(comparison), intervals(comparison), strict=True):
+        low_high = [end for task in known for end in interval[task] or (None, None)]
+        writer.writerow(row | dict(zip(ends, low_high, strict=True)))
     return text.getvalue()
 
 
@@ -110,7 +135,18 @@ def as_markdown(comparison: Comparison) -> str:
     titles = [column.title + (f" ({column.metric})" if column.metric else "") for column in shown]
     lines = [line(["model", *titles]), "|".join(["", "---", *["---:"] * len(shown), ""])]
     lines += [line([model, *(text(cell) for cell in cells(comparison, model))]) for model in comparison.models]
-    return "\n".join([*lines, "", caption(comparison), ""])
+    lines += ["", caption(comparison), ""]
+    around = {model: [cell.interval for cell in cells(comparison, model)] for model in comparison.models}
+    around = {model: own for model, own in around.items() if any(own)}
+    if around:
+        kept = [place for place in range(len(titles)) if any(own[place] for own in around.values())]
+        lines += [
+            line(["95 % interval", *(titles[place] for place in kept)]),
+            "|".join(["", *["---"] * (len(kept) + 1), ""]),
+        ]
+        lines += [line([model, *(own[place] for place in kept)]) for model, own in around.items()]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def as_latex(comparison: Comparison) -> str:
@@ -119,12 +155,20 @@ def as_latex(comparison: Comparison) -> str:
 
     def text(cell: Cell) -> str:
         value = rf"\textbf{{{cell.value}}}" if cell.best else cell.value.replace("-", "--")
-        return f"{value} {{\\scriptsize ${cell.difference}$}}" if cell.difference else value
+        difference = cell.difference.replace(DOUBT, r"\approx")
+        return f"{value} {{\\scriptsize ${difference}$}}" if difference else value
 
     def line(parts: list[str]) -> str:
         return " & ".join(parts) + r" \\"
 
-    body = [line([_latex(model), *(text(cell) for cell in cells(comparison, model))]) for model in comparison.models]
+    body: list[str] = []
+    for model in comparison.models:
+        if body and comparison.result(model).paper and r"\midrule" not in body:
+            body.append(r"\midrule")
+        found = cells(comparison, model)
+        body.append(line([_latex(model), *(text(cell) for cell in found)]))
+        if any(cell.interval for cell in found):
+            body.append(line(["", *(_latex_interval(cell.interval) for cell in found)]))
     return "\n".join(
         [
             f"% {caption(comparison)}",
@@ -142,6 +186,11 @@ def as_latex(comparison: Comparison) -> str:
     )
 
 
+def _latex_interval(interval: str) -> str:
+    ends = interval.replace("–", "--")
+    return rf"{{\scriptsize {ends}}}" if interval else ""
+
+
 def _rules(shown: list[Column]) -> Iterator[str]:
     start = 2
     for group, span in groups(shown):
@@ -154,23 +203,43 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def as_text(comparison: Comparison) -> TextTable:
-    """The table for the terminal."""
+def as_text(comparison: Comparison) -> RenderableType:
+    """The table for the terminal; where it would be wide, one for each group of columns."""
     shown = columns(comparison)
-    table = TextTable("model", caption=caption(comparison))
-    for column in shown:
-        table.add_column(Text(f"{column.title}\n{column.metric}".strip()), justify="right")
+    parts = [shown]
+    if len(shown) > _WIDE:
+        parts = [list(members) for _, members in groupby(shown, lambda column: column.group)]
+        parts[-2:] = [parts[-2] + parts[-1]]  # the mean beside the last group
+    tables = [_part(comparison, part) for part in parts]
+    return Group(*tables, Text(caption(comparison), "italic dim"))
+
+
+def _part(comparison: Comparison, part: list[Column]) -> TextTable:
+    table = TextTable("model", title=part[0].group)
+    for column in part:
+        table.add_column(Text(f"{column.title}\n{column.metric}".strip()), justify="right", no_wrap=True)
     for model in comparison.models:
-        row = []
-        for cell in cells(comparison, model):
-            text = Text(cell.value, "bold" if cell.best else "")
-            row.append(text.append(f" {cell.difference}", "not bold dim") if cell.difference else text)
-        table.add_row(Text(model), *row)
+        table.add_row(Text(model), *(_terminal_cell(_cell(comparison, model, column.task)) for column in part))
     return table
 
 
+def _terminal_cell(cell: Cell) -> Text:
+    text = Text(cell.value, "bold" if cell.best else "")
+    if cell.difference:
+        text.append(f" {cell.difference}", "not bold dim")
+    if cell.interval:
+        text.append(f"\n{cell.interval}", "not bold dim")
+    return text
+
+
 def caption(comparison: Comparison) -> str:
-    """What the numbers are, in one line."""
-    if len(comparison.models) == 1:
-        return "In percent."
-    return f"In percent; the best in bold; differences to {comparison.baseline} in points."
+    """What the numbers are, in one or two lines."""
+    parts = ["In percent" if len(comparison.models) == 1 else
+             f"In percent; the best in bold; differences to {comparison.baseline} in points"]  # fmt: skip
+    pairs = [(model, task) for model in comparison.models for task in comparison.tasks]
+    if any(comparison.interval(*pair) for pair in pairs):
+        parts.append("ranges are 95 % bootstrap intervals over the queries")
+    if any(comparison.in_doubt(*pair) for pair in pairs):
+        parts.append(f"{DOUBT} marks a difference whose interval holds 0")
+    notes = [f" {result.model}: {result.note}" for result in comparison.results if result.note]
+    return "; ".join(parts) + "." + "".join(notes)

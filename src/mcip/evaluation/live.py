@@ -1,0 +1,86 @@
+"""The vectors of a model that is being trained: those of the locked tower once, those of the trained one anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mcip.data import Pixels, Table
+from mcip.data.transforms import TransformName
+from mcip.device import Precision, autocast
+from mcip.embed import encode_pixels
+from mcip.errors import DataError
+from mcip.evaluation.session import Encoded, class_embeddings
+from mcip.models import Model
+
+Trained: TypeAlias = Literal["image", "text", "both"]
+
+
+class LiveEncoder:
+    """Encodes each image and text once until `renew`, which forgets what the trained towers gave.
+
+    Decoded pixels are kept where they fit in memory, so that the next validation decodes nothing.
+    """
+
+    def __init__(
+        self, model: Model, trained: Trained, device: torch.device, workers: int, precision: Precision
+    ) -> None:
+        """Encode nothing yet."""
+        self.model, self.trained, self.device, self.precision = model, trained, device, precision
+        self.workers = workers
+        self._pixels: dict[tuple[str, TransformName], Pixels] = {}
+        self._images: dict[tuple[str, TransformName], Encoded] = {}
+        self._texts: dict[str, NDArray[np.float32]] = {}
+        self._classes: dict[str, NDArray[np.float32]] = {}
+
+    def renew(self) -> None:
+        """Forget what the trained towers gave: their weights are others now."""
+        if self.trained != "text":
+            self._images.clear()
+        if self.trained != "image":
+            self._texts.clear()
+            self._classes.clear()
+
+    def images(self, table: Table, transform: TransformName) -> Encoded:
+        """The vectors of a table's images."""
+        key = (table.images_fingerprint, transform)
+        if key not in self._images:
+            self._images[key] = self._encode_images(table, transform)
+        return self._images[key]
+
+    def captions(self, captions: Sequence[str], name: str = "") -> NDArray[np.float32]:
+        """The vectors of captions, of equal ones once."""
+        if new := list(dict.fromkeys(caption for caption in captions if caption not in self._texts)):
+            self._texts.update(zip(new, self._encode_captions(new), strict=True))
+        return np.stack([self._texts[caption] for caption in captions])
+
+    def classes(self, names: Mapping[str, str], templates: Sequence[str]) -> NDArray[np.float32]:
+        """The embedding of each class name."""
+        key = repr((list(names.values()), list(templates)))
+        if key not in self._classes:
+            self._classes[key] = class_embeddings(self.model, list(names.values()), templates, precision=self.precision)
+        return self._classes[key]
+
+    def _encode_images(self, table: Table, transform: TransformName, batch_size: int = 256) -> Encoded:
+        prepared = self.model.transform(transform)
+        key = (table.images_fingerprint, transform)
+        pixels = self._pixels.setdefault(key, Pixels(table, prepared, workers=self.workers))
+        rows = range(len(table))
+        kept: list[int] = []
+        shards = []
+        for batch, readable in pixels.batches(rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
+            if readable:
+                shards.append(encode_pixels(self.model, prepared.finish(batch.to(self.device)), self.precision))
+                kept += readable
+        if not shards:
+            raise DataError(f"{table.name}: none of its images can be read.")
+        return Encoded(shards, np.array(kept, np.int64))
+
+    def _encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            vectors: NDArray[np.float32] = self.model.encode_texts(captions).float().cpu().numpy()
+        return vectors

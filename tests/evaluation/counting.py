@@ -1,0 +1,33 @@
+"""Counts what `mcip.evaluate` measures."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+from mcip.evaluation.tasks import Task
+
+# The package has the function under the module's name.
+module = importlib.import_module("mcip.evaluate")
+
+
+def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> list[str]:
+    """The names of the tasks that are measured from now on.
+
+    Args:
+        monkeypatch: Undoes it after the test.
+        interrupt_at: Interrupt before a task when so many have been measured.
+    """
+    measured: list[str] = []
+    measure = module.measure
+
+    def counting(session: Any, task: Task) -> Any:
+        if len(measured) == interrupt_at:
+            raise KeyboardInterrupt
+        measured.append(task.name)
+        return measure(session, task)
+
+    monkeypatch.setattr(module, "measure", counting)
+    return measured

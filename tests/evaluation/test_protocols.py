@@ -1,0 +1,233 @@
+"""The numbers of each protocol on fixed random embeddings, against loops written from the definitions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from evaluation import layouts
+from mcip.data import Table
+from mcip.data.transforms import TransformName
+from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.benchmarks.base import Retrieval, TextRetrieval
+from mcip.evaluation.benchmarks.imagenet import WNIDS
+from mcip.evaluation.measure import measure_data
+from mcip.evaluation.places import Places
+from mcip.evaluation.presets import PRESETS, PresetName
+from mcip.evaluation.session import Encoded
+from mcip.evaluation.suites import benchmark_task
+
+DIM = 6
+
+
+def vector(name: str) -> NDArray[np.float32]:
+    """The unit vector of a name: always the same, near that of no other."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    values = np.random.default_rng(seed).standard_normal(DIM)
+    return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+class FixedEncoder:
+    """Gives every id, caption and class name its own vector; images named in `lost` cannot be read."""
+
+    def __init__(self, *lost: str) -> None:
+        self.lost = lost
+        self.transforms: set[str] = set()
+
+    def images(self, table: Table, transform: TransformName) -> Encoded:
+        self.transforms.add(transform)
+        rows = [row for row, name in enumerate(table.ids) if name not in self.lost]
+        vectors = np.array([vector(table.ids[row]) for row in rows])
+        return Encoded([vectors[:2], vectors[2:]], np.array(rows, np.int64))
+
+    def captions(self, captions: Sequence[str], name: str) -> NDArray[np.float32]:
+        return np.array([vector(caption) for caption in captions])
+
+    def classes(self, names: Mapping[str, str], templates: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([vector(name) for name in names.values()])
+
+
+def ranking(query: str, items: Sequence[str]) -> list[int]:
+    """Items by falling similarity, of equal ones the first."""
+    return sorted(range(len(items)), key=lambda item: (-float(vector(query) @ vector(items[item])), item))
+
+
+def average_precision(hits: Sequence[bool], relevant: int) -> float:
+    found, total = 0, 0.0
+    for rank, hit in enumerate(hits, 1):
+        if hit:
+            found += 1
+            total += found / rank
+    return total / relevant
+
+
+def trapezoid(order: Sequence[int], relevant: set[int], ignored: set[int]) -> float:
+    """revisitop's average precision: the area under the precision-recall curve by trapezoids."""
+    kept = [item for item in order if item not in ignored]
+    found, area, previous = 0, 0.0, 1.0
+    for rank, item in enumerate(kept):
+        if item in relevant:
+            before = previous if rank == 0 else found / rank
+            found += 1
+            area += (before + found / (rank + 1)) / 2 / len(relevant)
+    return area
+
+
+def ask(root: Path, name: str, preset: PresetName = "paper", *lost: str) -> tuple[Any, dict[str, float], FixedEncoder]:
+    """A benchmark's data and its metrics with fixed embeddings."""
+    places = Places(str(root))
+    data = BENCHMARKS[name].read(places, PRESETS[preset])
+    encoder = FixedEncoder(*lost)
+    return data, measure_data(encoder, benchmark_task(BENCHMARKS[name], str(root), PRESETS[preset]), data), encoder
+
+
+@pytest.mark.parametrize("preset", ["paper", "standard"])
+@pytest.mark.parametrize("name", ["gpr1200", "instre", "adience", "cub", "cars", "sop"])
+def test_image_to_image_by_classes(benchmarks: Path, name: str, preset: PresetName) -> None:
+    data, found, encoder = ask(benchmarks, name, preset)
+    ids, labels = data.queries.ids, data.queries.labels
+    precisions, recalls = [], {k: list[bool]() for k in data.ks}
+    for query, image in enumerate(ids):
+        order = ranking(image, ids)
+        if preset == "standard":
+            order = [item for item in order if item != query]
+        elif name in ("cub", "cars", "sop"):
+            order = order[1:]
+        hits = [labels[item] == labels[query] for item in order]
+        precisions.append(average_precision(hits, sum(hits)))
+        for k in data.ks:
+            recalls[k].append(any(hits[:k]))
+    assert found["map"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    for k in data.ks:
+        assert found[f"r{k}"] == pytest.approx(np.mean(recalls[k]), abs=1e-6)
+    assert encoder.transforms == {"paper" if preset == "paper" else "model"}
+    if name == "gpr1200":
+        nature = [value for value, label in zip(precisions, labels, strict=True) if 200 <= int(label) < 400]
+        assert found["map_nature"] == pytest.approx(np.mean(nature), abs=1e-6)
+        first = [value for value, label in zip(precisions, labels, strict=True) if int(label) < 1000]
+        assert found["map_gpr1000"] == pytest.approx(np.mean(first), abs=1e-6)
+        assert "map_products" not in found
+
+
+def test_a_query_kept_in_its_ranking_is_always_a_hit(benchmarks: Path) -> None:
+    assert ask(benchmarks, "gpr1200")[1]["r1"] == 1.0
+    assert ask(benchmarks, "gpr1200", "standard")[1]["r1"] < 1.0
+
+
+@pytest.mark.parametrize("name", ["roxford", "roxford-1m", "rparis"])
+def test_revisited_by_difficulty_with_images_missing(benchmarks: Path, name: str) -> None:
+    lost = "jpg/all_souls_000001.jpg"
+    data, found, _ = ask(benchmarks, name, "paper", lost, "jpg/all_souls_000006.jpg")
+    ids = [image for table in data.gallery for image in table.ids]
+    gone = {ids.index(lost), ids.index("jpg/all_souls_000006.jpg")}
+    for level, good, bad in (("easy", ("easy",), ("junk", "hard")), ("medium", ("easy", "hard"), ("junk",)),
+                             ("hard", ("hard",), ("junk", "easy"))):  # fmt: skip
+        areas = []
+        for image, truth in zip(data.queries.ids, data.truth, strict=True):
+            relevant = {row for kind in good for row in truth[kind]} - gone
+            ignored = {row for kind in bad for row in truth[kind]} | gone
+            if relevant:
+                areas.append(trapezoid(ranking(image, ids), relevant, ignored))
+        assert found[f"map_{level}"] == pytest.approx(np.mean(areas), abs=1e-6)
+    assert found["map"] == found["map_medium"]
+
+
+def test_classic_instre_has_one_difficulty(benchmarks: Path) -> None:
+    data, found, _ = ask(benchmarks, "instre-classic")
+    ids = data.gallery[0].ids
+    wanted = [
+        trapezoid(ranking(image, ids), set(truth["easy"]), set())
+        for image, truth in zip(data.queries.ids, data.truth, strict=True)
+    ]
+    assert found == pytest.approx({"map": np.mean(wanted)}, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ilias-core", "ilias"])
+@pytest.mark.parametrize("at", [2, 1000])
+def test_ilias_cuts_its_rankings(benchmarks: Path, name: str, at: int) -> None:
+    from dataclasses import replace
+
+    data, _, _ = ask(benchmarks, name)
+    texts, _, _ = ask(benchmarks, f"{name}-t2i" if name == "ilias" else "ilias-core-t2i")
+    ids = [image for table in data.gallery for image in table.ids]
+    labels = [label for table in data.gallery for label in table.labels]
+    questions = {
+        "i2i": (replace(data, at=at), data.queries.ids, data.queries.labels),
+        "t2i": (replace(texts, at=at), texts.texts, texts.labels),
+    }
+    for kind, (asked, queries, wanted) in questions.items():
+        assert isinstance(asked, Retrieval if kind == "i2i" else TextRetrieval)
+        task = benchmark_task(BENCHMARKS[name], str(benchmarks), PRESETS["paper"])
+        found = measure_data(FixedEncoder(), task, asked)
+        precisions = []
+        for query, label in zip(queries, wanted, strict=True):
+            hits = [labels[item] == label for item in ranking(query, ids)][:at]
+            precisions.append(average_precision(hits, min(at, labels.count(label))))
+        assert found[f"map@{at}"] == pytest.approx(np.mean(precisions), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet-v2", "imagenet-sketch", "imagenet-a", "aircraft", "flowers"])
+def test_weighted_votes_of_all_training_classes(benchmarks: Path, name: str) -> None:
+    data, found, encoder = ask(benchmarks, f"knn-{name}")
+    hits: dict[int, list[bool]] = {1: [], 5: []}
+    for image, label in zip(data.test.ids, data.test.labels, strict=True):
+        votes: dict[str, float] = {}
+        for item in ranking(image, data.train.ids)[:21]:
+            weight = np.exp(float(vector(image) @ vector(data.train.ids[item])) / 0.1)
+            votes[data.train.labels[item]] = votes.get(data.train.labels[item], 0.0) + weight
+        best = sorted(votes, key=lambda key: -votes[key])
+        for n in hits:
+            hits[n].append(label in best[:n])
+    assert found == pytest.approx({f"top{n}": np.mean(values) for n, values in hits.items()}, abs=1e-6)
+    assert encoder.transforms == {"paper"}
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet-v2", "imagenet-a", "imagenet-r", "objectnet"])
+def test_zero_shot_chooses_among_the_classes_of_the_data_set(benchmarks: Path, name: str) -> None:
+    data, found, encoder = ask(benchmarks, f"zero-shot-{name}")
+    keys = [WNIDS[1], WNIDS[2]] if name in ("imagenet-a", "imagenet-r") else list(data.names)
+    hits = []
+    for image, label in zip(data.images.ids, data.images.labels, strict=True):
+        hits.append(keys[ranking(image, [data.names[key] for key in keys])[0]] == label)
+    assert found["top1"] == pytest.approx(np.mean(hits), abs=1e-6)
+    assert encoder.transforms == {"model"}
+
+
+@pytest.mark.parametrize("name", ["flickr30k", "coco"])
+def test_captions_and_images_both_ways(benchmarks: Path, name: str) -> None:
+    data, to_images, encoder = ask(benchmarks, name)
+    _, to_texts, _ = ask(benchmarks, f"{name}-i2t")
+    captions = [(text, row) for row, own in enumerate(data.images.captions) for text in own]
+    texts, ids = [text for text, _ in captions], data.images.ids
+    for k in (1, 5, 10):
+        found = [row in ranking(text, ids)[:k] for text, row in captions]
+        assert to_images[f"r{k}"] == pytest.approx(np.mean(found), abs=1e-6)
+        own = [any(captions[item][1] == row for item in ranking(image, texts)[:k]) for row, image in enumerate(ids)]
+        assert to_texts[f"r{k}"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert encoder.transforms == {"model"}
+
+
+def test_captions_of_unreadable_images_are_not_asked(benchmarks: Path) -> None:
+    lost = "flickr30k-images/1007129817.jpg"
+    data, found, _ = ask(benchmarks, "flickr30k", "paper", lost)
+    left = [row for row, image in enumerate(data.images.ids) if image != lost]
+    ids = [data.images.ids[row] for row in left]
+    hits = [ranking(text, ids)[0] == place for place, row in enumerate(left) for text in data.images.captions[row]]
+    assert found["r1"] == pytest.approx(np.mean(hits), abs=1e-6)
+
+
+def test_the_merged_classes_of_instre_change_its_number(benchmarks: Path) -> None:
+    paper, standard = (ask(benchmarks, "instre", preset)[1]["map"] for preset in PRESETS)
+    assert paper != standard
+
+
+def test_unlabelled_gallery_images_are_never_relevant(tmp_path: Path) -> None:
+    layouts.ilias(tmp_path)
+    core, large = (ask(tmp_path, name)[1] for name in ("ilias-core", "ilias"))
+    assert large["map@1000"] <= core["map@1000"]

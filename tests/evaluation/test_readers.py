@@ -1,0 +1,355 @@
+"""Every reader on a folder in the official layout: what is a query, what a gallery image, and what is relevant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation import layouts
+from mcip.data import Table
+from mcip.errors import DataError, McipError
+from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.benchmarks.imagenet import WNIDS
+from mcip.evaluation.places import FOLDERS, Places
+from mcip.evaluation.presets import PAPER, PRESETS, STANDARD
+
+
+def read(root: Path, name: str, preset: str = "paper") -> Any:
+    return BENCHMARKS[name].read(Places(str(root)), PRESETS[preset])  # type: ignore[index]
+
+
+def tables(data: Data) -> list[Table]:
+    if isinstance(data, Retrieval):
+        return [data.queries, *data.gallery]
+    if isinstance(data, Classification):
+        return [data.train, data.test]
+    return list(data.gallery) if isinstance(data, TextRetrieval) else [data.images]
+
+
+@pytest.mark.parametrize("preset", ["paper", "standard"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_official_layouts_are_read_and_their_counts_checked(benchmarks: Path, name: str, preset: str) -> None:
+    data = read(benchmarks, name, preset)
+    for table in tables(data):
+        assert len(set(table.ids)) == len(table)
+        assert not any("/._" in image or image.startswith("._") for image in table.ids)
+    with pytest.raises(
+        DataError, match=r"is not the official release: .* where there must be .*--allow_counts"
+    ) as told:
+        BENCHMARKS[name].check(data)
+    for what, official in BENCHMARKS[name].counts.items():
+        assert f"{data.counts[what]:,} {what}" in str(told.value)
+        assert f"{np.ravel(official)[0]:,}" in str(told.value)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_official_counts_pass(name: str) -> None:
+    counts = {what: int(np.ravel(count)[-1]) for what, count in BENCHMARKS[name].counts.items()}
+    official: Any = SimpleNamespace(counts=counts)
+    BENCHMARKS[name].check(official)
+    counts[next(iter(counts))] += 1
+    assert len(BENCHMARKS[name].wrong_counts(official)) == 1
+
+
+def test_gpr1200_goes_by_the_number_of_the_category(benchmarks: Path) -> None:
+    data = read(benchmarks, "gpr1200")
+    assert data.queries.labels == [c for c in ("0", "7", "250", "1000", "1199") for _ in range(4)]
+    assert "images" not in data.queries.ids[0]
+    assert "250" in data.parts["nature"]
+    assert "1000" in data.parts["faces"]
+    assert "1000" not in data.parts["gpr1000"]
+    assert [data.queries.image(row).mode for row in range(4)] == ["RGB"] * 4
+
+
+def test_gpr1200_refuses_names_without_a_category(tmp_path: Path) -> None:
+    layouts.gpr1200(tmp_path)
+    layouts.picture(tmp_path / "GPR1200" / "images" / "holiday.jpg")
+    with pytest.raises(DataError, match=r"the file name holiday\.jpg does not begin with the number"):
+        read(tmp_path, "gpr1200")
+
+
+def test_instre_folders_of_one_name_are_one_class_for_the_paper_only(benchmarks: Path) -> None:
+    paper, standard = read(benchmarks, "instre"), read(benchmarks, "instre", "standard")
+    assert paper.counts == {"queries": 12, "classes": 3}
+    assert standard.counts == {"queries": 12, "classes": 4}
+    assert set(paper.queries.labels) == {"01_book", "02_cup", "01"}
+    assert "INSTRE-S2/01_book" in standard.queries.labels
+
+
+def test_instre_refuses_what_is_in_no_part(tmp_path: Path) -> None:
+    layouts.instre(tmp_path)
+    layouts.picture(tmp_path / "INSTRE" / "extra" / "x.jpg")
+    with pytest.raises(DataError, match=r"extra/x\.jpg is in none of the folders INSTRE-S1"):
+        read(tmp_path, "instre")
+
+
+def test_classic_instre_counts_from_one_and_crops_for_the_standard(benchmarks: Path) -> None:
+    data = read(benchmarks, "instre-classic")
+    assert data.counts["queries"] == 2
+    assert data.gallery[0].ids[:2] == ["INSTRE-S1/01_book/001.jpg", "INSTRE-S1/01_book/002.jpg"]
+    assert [one["easy"] for one in data.truth] == [[0, 1], [2, 3]]
+    assert data.gallery[0].ids[2] == "INSTRE-S1/02_cup/001.jpg"
+    assert data.queries.image(0).size == (24, 18)
+    cropped = read(benchmarks, "instre-classic", "standard").queries
+    assert cropped.image(0).size == (10, 8)
+    whole = np.asarray(data.queries.image(0))
+    np.testing.assert_array_equal(np.asarray(cropped.image(0)), whole[3:11, 2:12])
+
+
+def test_fine_grained_sets_keep_the_last_classes(benchmarks: Path) -> None:
+    birds = read(benchmarks, "cub")
+    assert sorted(set(birds.queries.labels)) == ["101.Bird_100", "102.Bird_101", "103.Bird_102", "104.Bird_103"]
+    assert birds.counts == {"queries": 8, "classes": 4}
+    assert read(benchmarks, "cars").counts == {"queries": 6, "classes": 3}
+    products = read(benchmarks, "sop")
+    assert products.queries.labels == ["11319", "11319", "11320", "11320", "11321", "11321"]
+    assert products.ks == (1, 10, 100, 1000)
+
+
+def test_cars_of_both_layouts_are_the_same(benchmarks: Path, tmp_path: Path) -> None:
+    layouts.cars(tmp_path, official=False)
+    folders, official = read(tmp_path, "cars").queries, read(benchmarks, "cars").queries
+    one, other = ([np.asarray(table.image(row)) for row in range(len(table))] for table in (folders, official))
+    np.testing.assert_array_equal(one, other)
+    assert len(set(zip(folders.labels, official.labels, strict=True))) == 3
+
+
+def test_sop_refuses_another_list(tmp_path: Path) -> None:
+    layouts.sop(tmp_path)
+    (tmp_path / "Stanford_Online_Products" / "Ebay_test.txt").write_text("a b\n1 2\n")
+    with pytest.raises(DataError, match="must have the columns image_id, class_id"):
+        read(tmp_path, "sop")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 5])
+def test_revisited_truth_and_crops(tmp_path: Path, protocol: int) -> None:
+    layouts.revisited(tmp_path, protocol=protocol)
+    data = read(tmp_path, "roxford")
+    assert data.counts == {"queries": 2, "gallery": 7, "classes": 0}
+    assert data.truth == [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [], "hard": [4], "junk": []}]
+    assert data.queries.ids == ["jpg/christ_church_000179.jpg", "jpg/oriel_000001.jpg"]
+    cropped = read(tmp_path, "roxford", "standard").queries
+    assert [cropped.image(row).size for row in range(2)] == [(10, 8), (24, 18)]
+    np.testing.assert_array_equal(np.asarray(cropped.image(0)), np.asarray(data.queries.image(0))[3:11, 2:12])
+
+
+def test_revisited_distractors_stand_behind_the_gallery(benchmarks: Path) -> None:
+    places = Places(str(benchmarks))
+    plain = BENCHMARKS["rparis"].read(places, PAPER)
+    large = BENCHMARKS["rparis-1m"].read(places, PAPER)
+    assert isinstance(large, Retrieval)
+    assert isinstance(plain, Retrieval)
+    assert large.counts["gallery"] == plain.counts["gallery"] + 4
+    assert large.gallery[0] is plain.gallery[0]
+    assert large.truth == plain.truth
+
+
+def test_a_box_outside_its_image_is_an_error(tmp_path: Path) -> None:
+    layouts.revisited(tmp_path)
+    layouts.picture(tmp_path / "roxford5k" / "jpg" / "christ_church_000179.jpg", size=(2, 2))
+    with pytest.raises(DataError, match=r"the box \[2.2, 3.0, 12.4, 11.0\] of jpg/christ_church_000179.jpg"):
+        read(tmp_path, "roxford", "standard")
+
+
+def test_a_query_that_cannot_be_decoded_stays_one(tmp_path: Path) -> None:
+    layouts.revisited(tmp_path)
+    (tmp_path / "roxford5k" / "jpg" / "oriel_000001.jpg").write_bytes(b"cut off")
+    queries = read(tmp_path, "roxford", "standard").queries
+    with pytest.raises(DataError, match="not an image"):
+        queries.image(1)
+
+
+def test_adience_goes_by_the_person(benchmarks: Path, tmp_path: Path) -> None:
+    assert read(benchmarks, "adience").queries.labels == ["1", "2", "1", "2"]
+    layouts.picture(tmp_path / "adience" / "faces" / "7@N00" / "face.jpg")
+    with pytest.raises(DataError, match=r"face.jpg is not <kind>.<person>.<photo>.jpg"):
+        read(tmp_path, "adience")
+
+
+def test_ilias_images_texts_and_distractors(benchmarks: Path) -> None:
+    images, large, texts = (read(benchmarks, name) for name in ("ilias-core", "ilias", "ilias-core-t2i"))
+    assert images.queries.labels == ["bold_bimp_000", "zippy_zoot_001"]
+    assert images.gallery[0].labels == ["bold_bimp_000"] * 2 + ["zippy_zoot_001"] * 2
+    assert images.at == 1000
+    assert [table.labels for table in large.gallery[1:]] == [[None] * 3]
+    assert texts.texts == ("A toy number 0, in red.", "A toy number 1, in red.")
+    assert texts.labels == ("bold_bimp_000", "zippy_zoot_001")
+
+
+def test_imagenet_shares_its_training_images_and_goes_by_wnid(benchmarks: Path) -> None:
+    places = Places(str(benchmarks))
+    val, sketch = (BENCHMARKS[f"knn-imagenet{name}"].read(places, PAPER) for name in ("", "-sketch"))
+    assert isinstance(val, Classification)
+    assert isinstance(sketch, Classification)
+    assert val.train is sketch.train
+    assert val.counts == {"train": 12, "test": 8, "classes": 4}
+    assert set(sketch.test.labels) == {WNIDS[1], WNIDS[2]}
+
+
+def test_imagenet_v2_folders_are_numbers(benchmarks: Path) -> None:
+    table = read(benchmarks, "knn-imagenet-v2").test
+    assert {image.split("/")[-2]: label for image, label in zip(table.ids, table.labels, strict=True)} == {
+        str(number): WNIDS[number] for number in (0, 2, 10, 999)
+    }
+
+
+def test_zero_shot_masks_only_a_and_r(benchmarks: Path) -> None:
+    for name in ("imagenet-a", "imagenet-r"):
+        assert read(benchmarks, f"zero-shot-{name}").candidates == (WNIDS[1], WNIDS[2])
+    for name in ("imagenet", "imagenet-v2", "imagenet-sketch"):
+        data = read(benchmarks, f"zero-shot-{name}")
+        assert data.candidates is None
+        assert list(data.names) == list(WNIDS)
+    assert data.names["n01440764"] == "tench"
+    assert data.names["n15075141"] == "toilet paper"
+
+
+@pytest.mark.parametrize(("folder", "told"), [("n99999999", "n99999999"), ("1000", "1000"), ("", "without a folder")])
+def test_folders_that_are_no_imagenet_class(tmp_path: Path, folder: str, told: str) -> None:
+    layouts.picture(tmp_path / "imagenet-a" / folder / "0.jpg")
+    with pytest.raises(DataError, match=f"{told}.* is no ImageNet class"):
+        read(tmp_path, "zero-shot-imagenet-a")
+
+
+def test_imagenet_as_tars_with_numbers_as_labels(tmp_path: Path) -> None:
+    import tarfile
+
+    source = tmp_path / "0.jpg"
+    layouts.picture(source)
+    (tmp_path / "0.cls").write_text("999")
+    folder = tmp_path / "imagenet-r"
+    folder.mkdir()
+    with tarfile.open(folder / "test-0.tar", "w") as archive:
+        archive.add(source, "0.jpg")
+        archive.add(tmp_path / "0.cls", "0.cls")
+    assert read(tmp_path, "zero-shot-imagenet-r").images.labels == [WNIDS[999]]
+
+
+def test_aircraft_and_flowers(benchmarks: Path, tmp_path: Path) -> None:
+    planes = read(benchmarks, "knn-aircraft")
+    assert planes.train.labels == ["F/A-18", "BAE 146-200"] * 2
+    assert planes.test.ids[0] == "images/1025798.jpg"
+    plants = read(benchmarks, "knn-flowers")
+    assert (plants.train.labels, plants.test.labels) == (["77", "3"], ["77", "3", "77", "3"])
+    assert plants.test.ids[0] == "jpg/image_00005.jpg"
+    layouts.flowers(tmp_path)
+    (tmp_path / "flowers-102" / "setid.mat").write_bytes(b"not a MATLAB file")
+    with pytest.raises(DataError, match=r"setid.mat is damaged or not a MATLAB 5 file"):
+        read(tmp_path, "knn-flowers")
+
+
+def test_without_scipy_the_extra_is_named(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(McipError, match=r"pip install 'mcip\[benchmarks\]'"):
+        read(benchmarks, "knn-flowers")
+
+
+def test_objectnet_keeps_the_classes_shared_with_imagenet(benchmarks: Path) -> None:
+    data = read(benchmarks, "zero-shot-objectnet")
+    assert data.names == {"alarm_clock": "alarm clock", "backpack": "backpack", "tv": "tv"}
+    assert data.images.labels == ["alarm_clock"] * 2 + ["backpack"] * 2 + ["tv"] * 2
+    assert data.counts == {"images": 6, "classes": 3}
+
+
+def test_captions_keep_their_commas_and_case(benchmarks: Path, tmp_path: Path) -> None:
+    data = read(benchmarks, "flickr30k")
+    assert data.images.captions[1] == ["A dog, and a cat. 1", "Two DOGS run 1"]
+    assert data.counts == {"images": 3, "captions": 6}
+    assert read(benchmarks, "coco").images.captions == [
+        ["A dog, and a cat. 0", "A dog, and a cat. 0"], ["Two DOGS run 1"], ["A dog, and a cat. 2"],
+    ]  # fmt: skip
+    layouts.coco(tmp_path, karpathy_file=True)
+    other = read(tmp_path, "coco")
+    assert other.images.ids == [f"val2014/COCO_val2014_{391895 + n:012d}.jpg" for n in (1, 2)]
+    assert other.images.captions == [list(layouts.CAPTIONS)] * 2
+
+
+def test_captions_as_a_table_may_be_lines_of_one_text(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    layouts.picture(tmp_path / "a.png")
+    rows = {"image": [(tmp_path / "a.png").read_bytes()], "captions": [["one\ntwo\n"]], "split": ["test"]}
+    (tmp_path / "flickr30k").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "flickr30k" / "test.parquet")
+    data = read(tmp_path, "flickr30k")
+    assert isinstance(data, CrossModal)
+    assert data.images.captions == [["one", "two"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("flickr30k", "flickr30k/flickr30k_test_karpathy.txt", "the line 'nonsense' is not <image>.jpg,<caption>"),
+        ("coco", "coco/coco_test_karpathy.json", "is not valid JSON"),
+        ("zero-shot-objectnet", "objectnet-1.0/mappings/objectnet_to_imagenet_1k.json", "is not valid JSON"),
+        ("knn-aircraft", "fgvc-aircraft-2013b/data/images_variant_test.txt", "a line is the number of an image"),
+        ("roxford", "roxford5k/gnd_roxford5k.pkl", "is cut off or not a pickle"),
+    ],
+)
+def test_damaged_lists_are_named(tmp_path: Path, name: str, file: str, message: str) -> None:
+    layouts.everything(tmp_path)
+    (tmp_path / file).write_text("head\nnonsense\n")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, name)
+    (tmp_path / file).unlink()
+    with pytest.raises(DataError, match=r"There is no file|has no folder"):
+        read(tmp_path, name)
+
+
+def test_images_that_are_missing_count_as_unreadable(tmp_path: Path) -> None:
+    layouts.revisited(tmp_path)
+    gallery = read(tmp_path, "roxford").gallery[0]
+    with pytest.raises(DataError, match="no file"):
+        gallery.image(6)
+
+
+def test_places_by_folder_and_by_file(benchmarks: Path, tmp_path: Path) -> None:
+    found = Places(str(benchmarks))
+    assert [name for name in FOLDERS if found.missing(name)] == []
+    listed = tmp_path / "places.yaml"
+    listed.write_text(f"gpr1200: {benchmarks / 'GPR1200'}\nflickr30k: owner/flickr30k\n")
+    places = Places(str(listed))
+    assert places.place("gpr1200") == str(benchmarks / "GPR1200")
+    assert places.place("flickr30k") == "owner/flickr30k"
+    assert places.missing("coco") == f"{listed} has no folder coco or mscoco or mscoco_captions"
+    with pytest.raises(DataError, match="owner/flickr30k is not a folder"):
+        places.folder("flickr30k")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpr120: x", "no data set 'gpr120'; there are gpr1200"),
+        ("- a", "one `data set: place` a line"),
+        ("{", "cannot read"),
+    ],
+)
+def test_wrong_places(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "places.yaml"
+    path.write_text(text)
+    with pytest.raises(McipError, match=message):
+        Places(str(path))
+    with pytest.raises(McipError, match="There is no folder"):
+        Places(str(tmp_path / "nowhere"))
+
+
+def test_presets_differ_as_they_say() -> None:
+    assert (PAPER.image_transform, PAPER.text_transform) == ("paper", "model")
+    assert (STANDARD.image_transform, STANDARD.text_transform) == ("model", "model")
+    assert STANDARD.exclude_self
+    assert not PAPER.exclude_self
+
+
+def test_zero_shot_data_are_what_the_reader_says(benchmarks: Path) -> None:
+    assert isinstance(read(benchmarks, "zero-shot-imagenet"), ZeroShot)
+    with Image.open(benchmarks / "imagenet" / "val" / WNIDS[0] / f"{WNIDS[0]}_1.JPEG") as grey:
+        assert grey.mode == "L"

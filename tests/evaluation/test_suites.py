@@ -1,0 +1,304 @@
+"""Suites end to end: what is there is measured, what is missing is named, nothing is measured or embedded twice."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from evaluation import counting, layouts
+from evaluation.counting import count_measured
+from mcip.artefacts import read_json
+from mcip.cli import main
+from mcip.errors import ConfigError, DataError
+from mcip.evaluate import evaluate, results_name
+from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.benchmarks.base import Classification, CrossModal, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.places import Places
+from mcip.evaluation.presets import PAPER
+from mcip.evaluation.sources import Sources, task_table
+from mcip.evaluation.subsample import subsample
+from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
+from mcip.reporting.results import read_results
+from tiny import run, run_killed_over_and_over
+
+COLUMNS = [
+    "GPR1200", "INSTRE", "CUB200", "ROxford", "kNN IN-V", "kNN IN-S", "kNN IN-A", "kNN FGVCA",
+    "ZS IN-V", "ZS IN-S", "ZS IN-A", "ZS ObjectNet", "T2I Flickr30k", "T2I COCO",
+]  # fmt: skip
+LOOSE: dict[str, Any] = {"allow_counts": True, "max_unreadable": 0.2}
+
+
+@pytest.fixture(scope="module")
+def measured(benchmarks: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of table1 by the paper's protocol."""
+    out = tmp_path_factory.mktemp("results")
+    evaluate([f"m={base}"], out, suite="table1", data=str(benchmarks), **LOOSE)
+    return out
+
+
+def test_table1_has_the_papers_columns_in_their_order(measured: Path) -> None:
+    results = read_json(measured / "m.table1.json")
+    assert list(TABLE1) == COLUMNS
+    assert [entry["column"] for entry in results["tasks"]] == COLUMNS
+    assert (results["suite"], results["preset"], results["missing"]) == ("table1", "paper", [])
+    values = [entry["metrics"][entry["headline"]] for entry in results["tasks"]]
+    assert results["average"] == pytest.approx(np.mean(values))
+    assert {entry["preset"] for entry in results["tasks"]} == {"paper"}
+    assert {entry["official_counts"] for entry in results["tasks"]} == {False}
+    assert {entry["units"] for entry in results["tasks"]} == {"share"}
+    assert [entry["group"] for entry in results["tasks"]] == ["I2I"] * 4 + ["k-NN"] * 4 + ["zero-shot"] * 4 + [
+        "T2I"
+    ] * 2
+    assert [entry["headline"] for entry in results["tasks"][:4]] == ["map", "map", "r1", "map"]
+    assert [len(entry["templates"]) for entry in results["tasks"]] == [0] * 8 + [80] * 4 + [0] * 2
+    assert list(read_results(measured / "m.table1.json").measured) == [entry["name"] for entry in results["tasks"]]
+
+
+def test_the_mean_needs_all_columns() -> None:
+    values = {column: float(number) for number, column in enumerate(TABLE1)}
+    assert table1_average(values) == pytest.approx(6.5)
+    del values["T2I COCO"]
+    assert table1_average(values) is None
+
+
+def test_a_second_run_measures_and_embeds_nothing(
+    measured: Path, benchmarks: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")}
+    content = (measured / "m.table1.json").read_bytes()
+    monkeypatch.setattr(counting.module, "measure", None)
+    evaluate([f"m={base}"], measured, suite="table1", data=str(benchmarks), **LOOSE)
+    assert (measured / "m.table1.json").read_bytes() == content
+    assert {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")} == before
+
+
+def test_presets_stand_side_by_side_and_share_what_they_can(
+    measured: Path, benchmarks: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    session = importlib.import_module("mcip.evaluation.session")
+    embed = session.embed_images
+
+    def counting(table: Any, model: Any, out: Path, **settings: Any) -> Any:
+        if not (out / "manifest.json").is_file():
+            embedded.append(settings["transform"])
+        return embed(table, model, out, **settings)
+
+    monkeypatch.setattr(session, "embed_images", counting)
+    evaluate([f"m={base}"], measured, suite="table1", data=str(benchmarks), preset="standard", **LOOSE)
+    results = read_json(measured / "m.table1-standard.json")
+    assert results["preset"] == "standard"
+    assert (measured / "m.table1.json").is_file()
+    # Validation, Sketch and A were embedded with the model's own transform for zero-shot already.
+    assert embedded == ["model"] * 8
+    paper = read_json(measured / "m.table1.json")
+    for one, other in zip(results["tasks"], paper["tasks"], strict=True):
+        if one["group"] in ("zero-shot", "T2I"):
+            assert one["metrics"] == other["metrics"]
+        if one["column"] in ("GPR1200", "INSTRE", "ROxford"):
+            assert one["metrics"] != other["metrics"]
+        assert one["exclude_self"]
+        assert not one["drop_first"]
+
+
+def test_what_is_missing_is_named_and_the_rest_measured(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.gpr1200(tmp_path / "data")
+    layouts.objectnet(tmp_path / "data")
+    (path,) = evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(tmp_path / "data"), **LOOSE)
+    results = read_json(path)
+    assert [entry["column"] for entry in results["tasks"]] == ["GPR1200", "ZS ObjectNet"]
+    missing = {one["column"]: one["reason"] for one in results["missing"]}
+    assert list(missing) == [column for column in COLUMNS if column not in ("GPR1200", "ZS ObjectNet")]
+    assert missing["T2I COCO"] == f"{tmp_path / 'data'} has no folder coco or mscoco or mscoco_captions"
+    assert "no folder imagenet or" in missing["kNN IN-A"]
+    assert results["average"] is None
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "m: AVG needs all 14 columns, 12 are missing" in shown
+    assert "missing" in shown
+    assert "ROxford" in shown
+
+
+def test_a_data_set_without_one_of_its_files_is_missing_too(tmp_path: Path, base: Path) -> None:
+    layouts.instre(tmp_path / "data")
+    (tmp_path / "data" / "INSTRE" / "gnd_instre.mat").unlink()
+    layouts.ilias(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "ilias" / "yfcc100m")
+    (path,) = evaluate([f"m={base}"], tmp_path / "out", suite="extended", data=str(tmp_path / "data"), **LOOSE)
+    results = read_json(path)
+    assert [entry["benchmark"] for entry in results["tasks"]] == ["instre", "ilias-core", "ilias-core-t2i"]
+    missing = {one["benchmark"]: one["reason"] for one in results["missing"]}
+    assert missing["instre-classic"].endswith("gnd_instre.mat: it is part of the official release.")
+    assert "no folder ilias/yfcc100m or yfcc100m" in missing["ilias"]
+    with pytest.raises(DataError, match=r"There is no file .*gnd_instre\.mat"):
+        evaluate([f"m={base}"], tmp_path / "out", suite="instre-classic", data=str(tmp_path / "data"), **LOOSE)
+
+
+def test_wrong_counts_stop_before_anything_is_measured(benchmarks: Path, base: Path, tmp_path: Path) -> None:
+    message = r"GPR1200 is not the official release: 20 queries where there must be 12,000; 5 classes where.*1,200"
+    with pytest.raises(DataError, match=message):
+        evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(benchmarks))
+    assert not (tmp_path / "out").exists()
+
+
+def test_added_benchmarks_are_measured_and_the_others_kept(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = count_measured(monkeypatch)
+    data = tmp_path / "data"
+    layouts.gpr1200(data)
+    evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
+    layouts.aircraft(data)
+    evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
+    assert asked == ["GPR1200", "k-NN FGVC Aircraft"]
+    (data / "GPR1200" / "images" / "0_0_x.jpg").unlink()
+    evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
+    assert asked == ["GPR1200", "k-NN FGVC Aircraft", "GPR1200"]
+
+
+def test_killed_at_any_moment_it_ends_the_same(base: Path, tmp_path: Path) -> None:
+    layouts.gpr1200(tmp_path / "data")
+    layouts.objectnet(tmp_path / "data")
+    arguments = {"model": [f"m={base}"], "suite": "table1", "data": str(tmp_path / "data"), **LOOSE}
+    assert run("evaluate", {**arguments, "out": tmp_path / "once"}) == 0
+    kills = run_killed_over_and_over("evaluate", {**arguments, "out": tmp_path / "often"}, stride=4)
+    assert kills > 2
+    once, often = (read_json(tmp_path / out / "m.table1.json") for out in ("once", "often"))
+    assert once | {"embeddings": ""} == often | {"embeddings": ""}
+
+
+def test_extended_runs_every_benchmark(benchmarks: Path, base: Path, measured: Path) -> None:
+    (path,) = evaluate([f"m={base}"], measured, suite="extended", data=str(benchmarks), **LOOSE)
+    results = read_json(path)
+    assert [entry["benchmark"] for entry in results["tasks"]] == list(BENCHMARKS)
+    assert all(entry["headline"] in entry["metrics"] for entry in results["tasks"])
+    of = {entry["benchmark"]: entry["metrics"] for entry in results["tasks"]}
+    table1 = {entry["benchmark"]: entry["metrics"] for entry in read_json(measured / "m.table1.json")["tasks"]}
+    assert {name: of[name] for name in table1} == table1
+
+
+def test_one_benchmark_by_its_name_through_the_command(
+    benchmarks: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", f"m={base}", "--suite", "roxford", "--data", str(benchmarks), "--out", str(tmp_path)]
+    assert main(["evaluate", *flags]) == 1
+    assert "--allow_counts" in capsys.readouterr().err
+    assert main(["evaluate", *flags, "--allow_counts", "--max_unreadable", "0.2"]) == 0
+    assert capsys.readouterr().out.strip().endswith("m.roxford.json")
+    (entry,) = read_json(tmp_path / "m.roxford.json")["tasks"]
+    assert set(entry["metrics"]) == {"map", "map_easy", "map_medium", "map_hard"}
+
+
+def test_quick_draws_the_same_every_time(benchmarks: Path, base: Path, measured: Path) -> None:
+    first, again = (find_suite("quick", str(benchmarks)) for _ in range(2))
+    assert [task.limit for task in first.tasks] == [1000] * 14
+    assert first == again
+    (path,) = evaluate([f"m={base}"], measured, suite="quick", data=str(benchmarks), **LOOSE)
+    assert path.name == "m.quick.json"
+    assert len(read_json(path)["tasks"]) == 14
+
+
+def read(root: Path, name: str) -> Any:
+    return BENCHMARKS[name].read(Places(str(root)), PAPER)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_subsamples_are_seeded(benchmarks: Path, name: str) -> None:
+    data = read(benchmarks, name)
+    one, same = subsample(data, 6), subsample(data, 6)
+    assert one.fingerprint == same.fingerprint
+    assert all(one.counts[what] <= count for what, count in data.counts.items())
+    assert subsample(data, 10**6).counts == data.counts
+
+
+def test_subsamples_keep_whole_classes(benchmarks: Path) -> None:
+    data = read(benchmarks, "gpr1200")
+    part = subsample(data, 8)
+    assert isinstance(part, Retrieval)
+    assert part.counts == {"queries": 8, "classes": 2}
+    assert all(part.queries.labels.count(label) == 4 for label in part.queries.labels)
+    drawn = {tuple(subsample(data, 8, seed).queries.labels) for seed in range(8)}  # type: ignore[union-attr]
+    assert len(drawn) > 1
+
+
+def test_subsamples_of_queries_keep_what_they_name(benchmarks: Path) -> None:
+    data = read(benchmarks, "roxford-1m")
+    part = subsample(data, 9)
+    assert isinstance(part, Retrieval)
+    whole, left = ([name for table in one.gallery for name in table.ids] for one in (data, part))
+    assert len(left) == 9
+    truths = dict(zip(data.queries.ids, data.truth, strict=True))
+    for name, truth in zip(part.queries.ids, part.truth or (), strict=True):
+        for kind in ("easy", "hard", "junk"):
+            assert [left[row] for row in truth[kind]] == [whole[row] for row in truths[name][kind]]
+
+
+def test_subsamples_of_the_other_kinds(benchmarks: Path) -> None:
+    votes = subsample(read(benchmarks, "knn-imagenet"), 4)
+    assert isinstance(votes, Classification)
+    assert set(votes.train.labels) == set(votes.test.labels)
+    assert votes.counts == {"train": 6, "test": 4, "classes": 2}
+    shown = subsample(read(benchmarks, "zero-shot-imagenet"), 3)
+    assert isinstance(shown, ZeroShot)
+    assert (len(shown.images), len(shown.names)) == (3, 1000)
+    told = subsample(read(benchmarks, "coco"), 2)
+    assert isinstance(told, CrossModal)
+    assert len(told.images) == 2
+    texts = subsample(read(benchmarks, "ilias-t2i"), 4)
+    assert isinstance(texts, TextRetrieval)
+    assert len(texts.texts) == 2
+
+
+def test_a_benchmark_in_a_list_of_tasks(benchmarks: Path, base: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.yaml"
+    task = {"name": "mine", "kind": "i2i", "data": str(benchmarks), "benchmark": "gpr1200", "exclude_self": True}
+    suite.write_text(yaml.safe_dump([task]))
+    (path,) = evaluate([f"m={base}"], tmp_path, suite=str(suite), **LOOSE)
+    assert path.name == "m.mine.json"
+    assert read_json(path)["tasks"][0]["metrics"]["map_nature"] > 0
+    suite.write_text(yaml.safe_dump([task | {"benchmark": "gpr"}]))
+    with pytest.raises(ConfigError, match="there is no benchmark 'gpr'; there are gpr1200"):
+        evaluate([f"m={base}"], tmp_path, suite=str(suite))
+    suite.write_text(yaml.safe_dump([task | {"benchmark": "coco"}]))
+    with pytest.raises(ConfigError, match="the benchmark 'coco' is 't2i', not 'i2i'"):
+        evaluate([f"m={base}"], tmp_path, suite=str(suite))
+
+
+def test_wrong_suites(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"There is no suite tabel1: did you mean 'table1'\? There are own, table1"):
+        find_suite("tabel1", str(tmp_path))
+    with pytest.raises(ConfigError, match="needs the benchmarks' folder: pass --data"):
+        find_suite("table1", None)
+    with pytest.raises(ConfigError, match="None of the benchmarks of the suite 'table1' is in"):
+        find_suite("table1", str(tmp_path))
+
+
+def test_no_two_suites_write_the_same_file() -> None:
+    suites = [Suite("own", []), *(Suite(name, [], (), preset) for name in SUITES for preset in ("paper", "standard"))]
+    names = [results_name("m", suite) for suite in suites]
+    assert len(set(names)) == len(names)
+
+
+def test_the_images_a_task_asks_about(benchmarks: Path) -> None:
+    for task in find_suite("extended", str(benchmarks)).tasks:
+        table = task_table(task, None)
+        data = Sources().data(task)
+        asked = {Retrieval: "queries", Classification: "test"}.get(type(data))
+        if asked is not None:
+            assert table.ids == getattr(data, asked).ids
+
+
+def test_embeddings_are_shared_when_folders_move(measured: Path, benchmarks: Path, base: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(benchmarks / "GPR1200", moved / "GPR1200")
+    before = set((measured / "embeddings").iterdir())
+    evaluate([f"n={base}"], measured, suite="gpr1200", data=str(moved), **LOOSE)
+    assert set((measured / "embeddings").iterdir()) == before
