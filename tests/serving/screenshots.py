@@ -9,9 +9,10 @@ import io
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from PIL import Image
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from mcip.index import index
 from mcip.toyshop.tables import Slice, write_slice
@@ -19,12 +20,11 @@ from mcip.toyshop.tables import Slice, write_slice
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from serving.browser import chromium  # noqa: E402
+from browser import DESKTOP, PHONE, chromium  # noqa: E402
 from serving.live import running  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 PART = Slice("test", stream=12, products=300, pictures=10, captions=1)
-DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
             draw(browser, url)
 
 
-def draw(browser: Any, url: str) -> None:
+def draw(browser: Browser, url: str) -> None:
     """Draw each state of the page."""
     page = browser.new_page(viewport=DESKTOP, color_scheme="light")
     shot(page, url + "/?text=a+red+star+on+grass", "search-text")
@@ -50,32 +50,33 @@ def draw(browser: Any, url: str) -> None:
     page.wait_for_load_state("networkidle")
     keep(page, "search-view")
     page.close()
-    for name, viewport, scheme, query in (
+    states: list[tuple[str, ViewportSize, Literal["light", "dark"], str]] = [
         ("search-dark", DESKTOP, "dark", "/?text=a+blue+fish&negative=striped&where=shape+!%3D+%27mug%27"),
         ("search-phone", PHONE, "light", "/?text=on+wood&id=test-00003-1"),
         ("search-phone-dark", PHONE, "dark", "/"),
         ("search-empty", DESKTOP, "light", "/?text=a+mug&where=width+%3E+5000"),
-    ):
+    ]
+    for name, viewport, scheme, query in states:
         page = browser.new_page(viewport=viewport, color_scheme=scheme, device_scale_factor=1)
         shot(page, url + query, name)
         page.close()
 
 
-def shot(page: Any, address: str, name: str) -> None:
+def shot(page: Page, address: str, name: str) -> None:
     """Open an address and draw it."""
     page.goto(address)
     settle(page)
     keep(page, name)
 
 
-def keep(page: Any, name: str) -> None:
+def keep(page: Page, name: str) -> None:
     """Write a screenshot in 256 colours, a third of its size."""
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
     few.save(IMAGES / f"{name}.png", optimize=True)
 
 
-def settle(page: Any) -> None:
+def settle(page: Page) -> None:
     """Wait until the results and their pictures stand."""
     page.locator("body:not(.asking) #status:not(:empty)").wait_for()
     page.wait_for_load_state("networkidle")

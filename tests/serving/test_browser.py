@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from playwright.sync_api import Browser, Page, Route, expect
 
+from browser import CHROMIUM, MISSING, PHONE, chromium
 from mcip.data import read_table
 from mcip.serving.settings import Settings
-from serving.browser import CHROMIUM, chromium
 from serving.conftest import png
 from serving.live import running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-expect = sync_api.expect
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 TOKEN = "correct-horse-battery"
-PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +27,13 @@ def url(served: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     with chromium() as opened:
         yield opened
 
 
 @pytest.fixture
-def page(browser: Any, url: str) -> Iterator[Any]:
+def page(browser: Browser, url: str) -> Iterator[Page]:
     """The page, open; requests to other hosts and errors of its scripts fail the test."""
     wrong: list[str] = []
     opened = browser.new_page()
@@ -49,26 +47,26 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     assert wrong == []
 
 
-def ids(page: Any) -> list[str]:
+def ids(page: Page) -> list[str]:
     return [str(tile.get_attribute("data-id")) for tile in page.locator("#results li").all()]
 
 
-def settled(page: Any) -> None:
+def settled(page: Page) -> None:
     page.locator("body:not(.asking) #status:not(:empty)").wait_for()
 
 
-def search(page: Any, text: str) -> None:
+def search(page: Page, text: str) -> None:
     page.locator("#text").fill(text)
     page.keyboard.press("Enter")
     settled(page)
 
 
-def api(page: Any, query: str) -> list[dict[str, Any]]:
+def api(page: Page, query: str) -> list[dict[str, Any]]:
     hits: list[dict[str, Any]] = page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"]
     return hits
 
 
-def test_text_search_stands_in_the_address_and_shows_scores(page: Any, url: str, browser: Any) -> None:
+def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str, browser: Browser) -> None:
     search(page, "a red mug")
     assert page.url == f"{url}/?text=a+red+mug"
     wanted = api(page, "text=a+red+mug&k=32")
@@ -87,7 +85,7 @@ def test_text_search_stands_in_the_address_and_shows_scores(page: Any, url: str,
     other.close()
 
 
-def test_going_back_and_forth(page: Any) -> None:
+def test_going_back_and_forth(page: Page) -> None:
     search(page, "a fish")
     fish = ids(page)
     search(page, "a gear")
@@ -98,7 +96,7 @@ def test_going_back_and_forth(page: Any) -> None:
     assert ids(page) == fish
 
 
-def test_more_like_this_mixed_with_text_by_the_slider(page: Any, url: str) -> None:
+def test_more_like_this_mixed_with_text_by_the_slider(page: Page, url: str) -> None:
     search(page, "a red mug")
     id = ids(page)[3]
     page.locator("#results .tile").nth(3).click()
@@ -118,7 +116,7 @@ def test_more_like_this_mixed_with_text_by_the_slider(page: Any, url: str) -> No
     assert ids(page) != middle
 
 
-def test_an_upload_finds_the_picture(page: Any, train: Path, tmp_path: Path) -> None:
+def test_an_upload_finds_the_picture(page: Page, train: Path, tmp_path: Path) -> None:
     table = read_table(str(train))
     file = tmp_path / "mine.jpg"
     file.write_bytes(bytes(table.image_source(9)))
@@ -139,7 +137,7 @@ def test_an_upload_finds_the_picture(page: Any, train: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_dropped_and_pasted_pictures(page: Any, event: str) -> None:
+def test_dropped_and_pasted_pictures(page: Page, event: str) -> None:
     page.evaluate(
         """([event, bytes]) => {
             const data = new DataTransfer();
@@ -156,7 +154,7 @@ def test_dropped_and_pasted_pictures(page: Any, event: str) -> None:
     expect(page.locator("#results li")).to_have_count(32)
 
 
-def test_a_wrong_file_is_explained(page: Any, tmp_path: Path) -> None:
+def test_a_wrong_file_is_explained(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("no picture")
     page.locator("#file").set_input_files(file)
@@ -170,7 +168,7 @@ def test_a_wrong_file_is_explained(page: Any, tmp_path: Path) -> None:
     expect(page.get_by_role("alert")).to_contain_text("at most 20 MB")
 
 
-def test_negatives_filters_and_empty_results(page: Any) -> None:
+def test_negatives_filters_and_empty_results(page: Page) -> None:
     page.locator("summary").click()
     page.locator("#where").fill("width > 5000")
     page.locator("#where").press("Enter")
@@ -192,7 +190,7 @@ def test_negatives_filters_and_empty_results(page: Any) -> None:
     expect(page.locator("#parts .away")).to_have_count(1)
 
 
-def test_by_keyboard_alone(page: Any) -> None:
+def test_by_keyboard_alone(page: Page) -> None:
     page.locator("body").click(position={"x": 5, "y": 400})
     page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
@@ -229,10 +227,10 @@ def test_by_keyboard_alone(page: Any) -> None:
     expect(page.locator("#text")).to_have_value("")
 
 
-def test_endless_results(page: Any, url: str, served: Path) -> None:
+def test_endless_results(page: Page, url: str, served: Path) -> None:
     asked: list[str] = []
 
-    def smaller(route: Any) -> None:
+    def smaller(route: Route) -> None:
         asked.append(re.findall(r"offset=(\d+)", route.request.url)[0])
         route.continue_(url=route.request.url.replace("k=48", "k=7"))
 
@@ -249,7 +247,7 @@ def test_endless_results(page: Any, url: str, served: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone(browser: Any, url: str, scheme: str) -> None:
+def test_on_a_phone(browser: Browser, url: str, scheme: Literal["light", "dark"]) -> None:
     page = browser.new_page(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
     page.goto(f"{url}/?text=a+red+mug&negative=striped")
     settled(page)
@@ -265,7 +263,7 @@ def test_on_a_phone(browser: Any, url: str, scheme: str) -> None:
     page.close()
 
 
-def test_the_token_is_asked_for(browser: Any, served: Path) -> None:
+def test_the_token_is_asked_for(browser: Browser, served: Path) -> None:
     with running(served, Settings(token=TOKEN)) as url:
         page = browser.new_page()
         page.goto(f"{url}/?text=a+mug")
