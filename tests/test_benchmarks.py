@@ -33,3 +33,16 @@ def test_tune_throughput(tmp_path: Path) -> None:
         assert math.isfinite(found[ratio])
         assert found[ratio] > 0
     assert set(found["images_per_second"]) == {"gpr-ft", "mcip", "reference", "bare"}
+
+
+def test_serve() -> None:
+    command = [sys.executable, str(BENCHMARKS / "serve.py"), "--quick", "--seconds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for part in ("load", "restart"):
+        assert found[part]["answers"] > 0
+        assert found[part]["errors"] == found[part]["wrong"] == 0
+    assert found["restart"]["retries"] > 0
+    assert found["load"]["retries"] == 0
+    assert set(found["queries_per_forward_pass"]) == {"text", "image"}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from browser import CHROMIUM, DESKTOP, MISSING, PHONE, chromium
 from mcip import models
 from mcip.evaluate import measure_models
 from mcip.evaluation.tasks import Task
@@ -17,10 +17,6 @@ from mcip.report import report
 from mcip.toyshop.tables import Slice, write_slice
 from tiny import CONFIG
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync",
-            "--disable-component-update"]  # fmt: skip
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 # Elements that stick out of the page on the right, but for what scrolls in its own box.
 STICKING_OUT = """() => [...document.querySelectorAll("body *")]
     .filter(one => !one.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 0.5)
@@ -28,7 +24,7 @@ STICKING_OUT = """() => [...document.querySelectorAll("body *")]
 PICTURES = """() => Promise.all([...document.images].map(one => one.decode().then(
     () => [one.naturalWidth, one.getBoundingClientRect().width], () => [0, 0])))"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +48,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 def opened(browser: Browser, page_file: Path, size: Any, scheme: Any) -> tuple[Page, list[str]]:

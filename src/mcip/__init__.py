@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mcip.report import report
     from mcip.search import search
     from mcip.searching.database import open_database
+    from mcip.serve import serve
     from mcip.tune import tune
 
     __version__: str
@@ -49,10 +50,13 @@ __all__ = [
     "report",
     "save",
     "search",
+    "serve",
     "tune",
 ]
 
-_STAGES = ("align", "demo", "duplicates", "embed", "evaluate", "export", "index", "mine", "report", "search", "tune")
+_STAGES = (
+    "align", "demo", "duplicates", "embed", "evaluate", "export", "index", "mine", "report", "search", "serve", "tune",
+)  # fmt: skip
 _FUNCTIONS = {
     **{stage: stage for stage in _STAGES},
     "create": "models",

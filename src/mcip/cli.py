@@ -23,7 +23,9 @@ import mcip
 from mcip.errors import McipError
 from mcip.signatures import signature_of, summary_of
 
-COMMANDS = ("embed", "mine", "tune", "align", "evaluate", "report", "export", "index", "search", "duplicates", "demo")
+COMMANDS = (
+    "embed", "mine", "tune", "align", "evaluate", "report", "export", "index", "search", "duplicates", "serve", "demo",
+)  # fmt: skip
 # Parameters of many stages that change how it is computed rather than what comes out.
 _COMPUTING = frozenset(
     {

@@ -31,13 +31,17 @@ from mcip.searching.update import content_hash
 # Hits that a re-ranking function gets, where fewer are asked for.
 _RERANKED: Final = 100
 # The weight of what to get away from.
-_NEGATIVE_WEIGHT: Final = 0.5
+NEGATIVE_WEIGHT: Final = 0.5
 
 
 class Database:
     """An index, opened.
 
     It may be used by several threads. The model is loaded when a picture or a text is first embedded.
+
+    Attributes:
+        uri: Of the table.
+        encoder: The index's model.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class Database:
         self.uri = str(uri)
         table = open_table(self.uri)
         self._identity = table.identity
-        self._encoder = Encoder(self.uri, table.identity, model, device)
+        self.encoder = Encoder(self.uri, table.identity, model, device)
         self._texts = texts or self._sample_texts
         self._opened = Opened(open_engine(table, self.folder, self._texts, asked=ann, target=target, measure=measure))
 
@@ -100,7 +104,7 @@ class Database:
     @property
     def model(self) -> models.Model:
         """The index's model; see `mcip.searching.encoder`."""
-        return self._encoder.model
+        return self.encoder.model
 
     def refresh(self) -> bool:
         """Go over to the table's newest version; whether there was a newer one."""
@@ -114,11 +118,11 @@ class Database:
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Embed pictures with the index's model and transform; float32 (n, D) of unit length."""
-        return self._encoder.images(images)
+        return self.encoder.images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
-        return self._encoder.texts(texts)
+        return self.encoder.texts(texts)
 
     def search(
         self,
@@ -172,7 +176,7 @@ class Database:
         words = self.encode_texts([*texts, *not_said]) if texts or not_said else np.empty((0, 0), np.float32)
         kinds: list[tuple[NDArray[np.float32], Kind]] = [(vector, "image") for vector in pictures[len(images) :]]
         kinds += [(vector, "text") for vector in words[len(texts) :]]
-        return weighted(pictures[: len(images)], list(words[: len(texts)]), kinds, weights, _NEGATIVE_WEIGHT)
+        return weighted(pictures[: len(images)], list(words[: len(texts)]), kinds, weights, NEGATIVE_WEIGHT)
 
     def search_parts(
         self,
@@ -228,6 +232,16 @@ class Database:
             )
         found = opened.engine.search_many(queries, kind, k, opened.matching(where), exact)
         return [Results(tuple(opened.hits(slots, scores))) for scores, slots in found]
+
+    def browse(self, k: int = 10, offset: int = 0, where: str | None = None) -> Results:
+        """The pictures as they were indexed, one after the other, with the score 0; see `search`."""
+        _check_range(k, offset)
+        opened = self._opened
+        among = opened.matching(where)
+        left = opened.engine.alive if among is None else among
+        every = np.arange(len(opened.engine.row_ids)) if left is None else left.slots
+        shown = every[offset : offset + k]
+        return Results(tuple(opened.hits(shown, np.zeros(len(shown), np.float32))))
 
     def similar(self, id: str, k: int = 10, where: str | None = None) -> Results:
         """Find pictures like one of the index, without that one itself.

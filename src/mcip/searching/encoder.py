@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from mcip import models
-from mcip.data.transforms import TransformName
+from mcip.data.transforms import ImageTransform, TransformName
 from mcip.device import pick_device
 from mcip.embed import encode_pixels
 from mcip.errors import ModelError
@@ -57,15 +58,25 @@ class Encoder:
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Embed pictures with the index's model and transform; float32 (n, D) of unit length."""
-        name: TransformName = "paper" if self.identity.transform == "paper" else "model"
-        transform = self.model.transform(name)
-        pixels = torch.stack([transform.prepare(image) for image in images])
-        return encode_pixels(self.model, transform.finish(pixels.to(self.model.device)))
+        return self.prepared([self.prepare(image) for image in images])
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """A picture at the size that the model takes, uint8 (3, S, S): the part of `images` that needs no model."""
+        return self._transform.prepare(image)
+
+    def prepared(self, pixels: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Embed what `prepare` made in one forward pass; float32 (n, D) of unit length."""
+        return encode_pixels(self.model, self._transform.finish(torch.stack(list(pixels)).to(self.model.device)))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
         vectors: NDArray[np.float32] = self.model.encode_texts(list(texts)).float().cpu().numpy()
         return vectors
+
+    @property
+    def _transform(self) -> ImageTransform:
+        name: TransformName = "paper" if self.identity.transform == "paper" else "model"
+        return self.model.transform(name)
 
     def _checked(self, model: models.Model) -> models.Model:
         if model.fingerprint == self.identity.fingerprint:

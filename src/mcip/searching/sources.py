@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -138,6 +139,9 @@ class _Objects:
 
 def _read_file(file: Path) -> bytes:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            # Reading a pipe or a device would not end.
+            raise UnreadableImage(f"{file} is no regular file")
         return file.read_bytes()
     except FileNotFoundError:
         raise UnreadableImage(f"no file {file}") from None

@@ -1,0 +1,149 @@
+// The grid of results: endless, and walked through by keyboard.
+
+import { thumbnail } from "./query.js";
+
+const PAGE = 48;
+const SIDE = 320;
+
+// What a picture is called: its caption, title or label, or its id.
+export function nameOf(hit) {
+  for (const key of ["captions", "caption", "title", "text", "label"]) {
+    const value = Array.isArray(hit.metadata[key]) ? hit.metadata[key][0] : hit.metadata[key];
+    if (typeof value === "string" && value) return value;
+  }
+  return hit.id;
+}
+
+export class Results {
+  #list;
+  #template;
+  #query = null;
+  #next = null;
+  #control = new AbortController();
+  #loading = false;
+  #hits = new Map();
+
+  // `tell` hears of progress: {state: "asking" | "shown" | "failed", ...}.
+  constructor(list, template, end, act, tell) {
+    this.#list = list;
+    this.#template = template;
+    this.act = act;
+    this.tell = tell;
+    list.addEventListener("click", (event) => this.#click(event));
+    list.addEventListener("keydown", (event) => this.#key(event));
+    list.addEventListener("focusin", (event) => this.#reach(event.target.closest("li")));
+    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.more(), {
+      rootMargin: "600px",
+    }).observe(end);
+    this.end = end;
+  }
+
+  get count() {
+    return this.#list.children.length;
+  }
+
+  focus() {
+    this.#list.querySelector('.tile[tabindex="0"]')?.focus({ preventScroll: true });
+  }
+
+  clear() {
+    this.#control.abort();
+    this.#control = new AbortController();
+    this.#query = null;
+    this.#empty();
+  }
+
+  show(query) {
+    this.#control.abort();
+    this.#control = new AbortController();
+    this.#query = query;
+    this.#next = 0;
+    this.#loading = false;
+    return this.more(true);
+  }
+
+  async more(first = false) {
+    if (this.#loading || this.#next === null || this.#query === null) return;
+    this.#loading = true;
+    const { signal } = this.#control;
+    if (first) this.tell({ state: "asking" });
+    try {
+      const response = await this.#query.request(PAGE, this.#next, signal);
+      const answer = await response.json();
+      if (signal.aborted) return;
+      if (!response.ok) throw Object.assign(new Error(answer.detail), { status: response.status });
+      if (first) this.#empty();
+      // A picture that was asked with is the best match of itself.
+      const asked = new Set([...this.#query.ids, ...this.#query.negativeIds]);
+      this.#list.append(...answer.hits.filter((hit) => !asked.has(hit.id)).map((hit) => this.#tile(hit)));
+      if (!this.#list.querySelector('[tabindex="0"]')) this.#reach(this.#list.firstElementChild);
+      this.#next = answer.next_offset;
+      this.tell({ state: "shown", count: this.count, whole: this.#next === null });
+    } catch (error) {
+      if (signal.aborted) return;
+      if (first) this.#empty();
+      this.#next = null;
+      this.tell({ state: "failed", status: error.status, detail: error.status ? error.message : "" });
+    } finally {
+      if (!signal.aborted) this.#loading = false;
+    }
+    // What came may not reach down to where the next page is asked for.
+    if (this.#next && this.end.getBoundingClientRect().top < innerHeight + 600) await this.more();
+  }
+
+  #empty() {
+    this.#list.replaceChildren();
+    this.#hits.clear();
+  }
+
+  #tile(hit) {
+    const item = this.#template.content.cloneNode(true).firstElementChild;
+    const name = nameOf(hit);
+    const score = hit.score === null ? "" : hit.score.toFixed(2);
+    item.dataset.id = hit.id;
+    this.#hits.set(hit.id, hit);
+    const image = item.querySelector("img");
+    image.alt = name;
+    image.src = thumbnail(hit.id, SIDE);
+    image.addEventListener("error", () => item.classList.add("gone"), { once: true });
+    item.querySelector(".score").textContent = score;
+    const told = { like: "More like", view: "View", add: "Add to search:", away: "Less like" };
+    for (const button of item.querySelectorAll("[data-act]")) {
+      button.setAttribute("aria-label", `${told[button.dataset.act]} ${name}`);
+    }
+    if (score) item.querySelector(".tile").setAttribute("aria-label", `More like ${name}, score ${score}`);
+    return item;
+  }
+
+  #click(event) {
+    const button = event.target.closest("[data-act]");
+    if (button) this.act(button.dataset.act, this.#hits.get(button.closest("li").dataset.id));
+  }
+
+  #key(event) {
+    const item = event.target.closest("li");
+    if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = { o: "view", "+": "add", "-": "away" }[event.key];
+    const tiles = [...this.#list.children];
+    const target = act ? item : this.#neighbour(tiles, tiles.indexOf(item), event.key);
+    if (!target) return;
+    event.preventDefault();
+    if (act) this.act(act, this.#hits.get(item.dataset.id));
+    else target.querySelector(".tile").focus();
+  }
+
+  #neighbour(tiles, at, key) {
+    const top = (number) => tiles[number].offsetTop;
+    const across = tiles.findIndex((_, number) => top(number) !== top(0));
+    const step = across < 0 ? tiles.length : across;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - step, ArrowDown: at + step };
+    return tiles[{ ...to, Home: 0, End: tiles.length - 1 }[key]];
+  }
+
+  // One picture at a time is on the way of the tab key.
+  #reach(item) {
+    if (!item) return;
+    for (const button of this.#list.querySelectorAll('[tabindex="0"]')) button.tabIndex = -1;
+    for (const button of item.querySelectorAll("button")) button.tabIndex = 0;
+  }
+}
