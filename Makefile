@@ -7,6 +7,7 @@ SOURCES := src tests benchmarks examples
 
 demo: $(VENV)/installed
 	$(BIN)/mcip demo
+	@echo "Search the pictures on a page: $(BIN)/mcip serve runs/demo/photos.lance"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

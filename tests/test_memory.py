@@ -62,5 +62,5 @@ def test_it_is_mined(train: Path, tiny_config: dict[str, Any], tmp_path: Path, m
 
 
 def test_the_limit_is_one() -> None:
-    """Twice the pool in memory is more than the limit, even where memory of earlier tests is used again."""
-    assert "MemoryError" in with_little_memory(MEMORY, lambda: [2 * caption for caption in captions()])
+    """Ten times the pool in memory is more than the limit, even where memory of earlier tests is used again."""
+    assert "MemoryError" in with_little_memory(MEMORY, lambda: [10 * caption for caption in captions()])

@@ -18,14 +18,18 @@ from mcip.data import read_table
 from mcip.data.transforms import TransformName
 from mcip.evaluate import measure_models
 from mcip.evaluation.tasks import Task
+from mcip.index import index
 from mcip.mine import mine
 from mcip.progress import console
 from mcip.report import report
+from mcip.searching import extras
 from mcip.toyshop.tables import Slice, write_slice
 from mcip.tune import CentreInit, Method, tune
 
 BASE = "toyshop"
 METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
+# The pictures have 64 pixels.
+_THUMBNAILS = 64
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,10 @@ class Recipe:
 
 
 def demo(out: Path = Path("runs/demo")) -> Path:
-    """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, and report.
+    """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, report, and index the test pictures.
 
-    Takes a few minutes on two cores. Started again, it goes on where it was.
+    Takes a few minutes on two cores. Started again, it goes on where it was. The pictures are indexed where the extra
+    `mcip[search]` is installed.
 
     Args:
         out: Where every artefact, `report.json` and `report.html` go.
@@ -82,7 +87,14 @@ def demo(out: Path = Path("runs/demo")) -> Path:
         The page with the results, `out`/report.html.
     """
     out = Path(out)
-    return run(TEST, Recipe(), out)
+    page = run(TEST, Recipe(), out)
+    if extras.installed():
+        pictures, best = out / "tables" / f"{TEST.products.name}.parquet", out / "mcip+re-a" / "model"
+        db = index(str(pictures), str(out / "photos.lance"), model=str(best), thumbnails=_THUMBNAILS)
+        console.print(f"Search its pictures on a page: mcip serve {db}", markup=False)
+    else:
+        console.print("To search its pictures: pip install 'mcip[search,serve]', and run it again.", markup=False)
+    return page
 
 
 def run(world: World, recipe: Recipe, out: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from mcip.errors import ConfigError
@@ -23,3 +24,8 @@ def module(name: str) -> Any:
             f"Searching needs the package {_PACKAGES[name]}, which is not installed ({error}): "
             "pip install 'mcip[search]'."
         ) from error
+
+
+def installed() -> bool:
+    """Whether the extra is there."""
+    return all(importlib.util.find_spec(name.partition(".")[0]) for name in _PACKAGES)
