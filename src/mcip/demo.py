@@ -40,7 +40,7 @@ class World:
         labelled: Pictures with class labels, to tune on.
         captioned: Pictures with captions: the pool that is mined, and the pairs of Re-A.
         products: Held-out products, several pictures each.
-        pictures: Held-out pictures, one of a product each, with one caption: the gallery of text to image.
+        pictures: Held-out pictures, one of a product each, with five captions: the gallery of text to image.
     """
 
     labelled: Slice
@@ -50,10 +50,10 @@ class World:
 
 
 TEST = World(
-    labelled=Slice("labelled", stream=10, products=1_500, pictures=8),
+    labelled=Slice("labelled", stream=10, products=2_500, pictures=6),
     captioned=Slice("captioned", stream=11, products=16_000, captions=2),
     products=Slice("test", stream=12, products=300, pictures=10, splits=("index", "query")),
-    pictures=Slice("test-captions", stream=13, products=1_000, captions=1),
+    pictures=Slice("test-captions", stream=13, products=1_000, captions=5),
 )
 
 
@@ -67,9 +67,9 @@ class Recipe:
     centre_init: CentreInit = "class-means"
     centre_lr_factor: float = 10.0
     transform: TransformName = "model"
-    caption_weight: float = 0.25
+    caption_weight: float = 0.35
     k: int = 5
-    align_steps: int = 200
+    align_steps: int = 300
     align_batch_size: int = 512
     align_lr: float = 5e-4
 

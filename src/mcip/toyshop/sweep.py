@@ -16,7 +16,7 @@ from mcip.toyshop.tables import Slice
 VALIDATION = replace(
     TEST,
     products=Slice("validation", stream=22, products=300, pictures=10, splits=("index", "query")),
-    pictures=Slice("validation-captions", stream=23, products=1_000, captions=1),
+    pictures=Slice("validation-captions", stream=23, products=1_000, captions=5),
 )
 
 
