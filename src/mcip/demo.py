@@ -50,7 +50,7 @@ class World:
 
 
 TEST = World(
-    labelled=Slice("labelled", stream=10, products=2_500, pictures=6),
+    labelled=Slice("labelled", stream=10, products=1_500, pictures=8),
     captioned=Slice("captioned", stream=11, products=16_000, captions=2),
     products=Slice("test", stream=12, products=300, pictures=10, splits=("index", "query")),
     pictures=Slice("test-captions", stream=13, products=1_000, captions=5),
@@ -61,13 +61,13 @@ TEST = World(
 class Recipe:
     """The hyper-parameters of the demo."""
 
-    steps: int = 500
+    steps: int = 900
     batch_size: int = 64
-    lr: float = 5e-4
+    lr: float = 2.5e-4
     centre_init: CentreInit = "class-means"
-    centre_lr_factor: float = 10.0
+    centre_lr_factor: float = 20.0
     transform: TransformName = "model"
-    caption_weight: float = 0.35
+    caption_weight: float = 0.3
     k: int = 5
     align_steps: int = 300
     align_batch_size: int = 512
