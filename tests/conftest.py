@@ -9,11 +9,17 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from hypothesis import settings
 
 from mcip import models
 from mcip.mine import mine
+from mcip.models import Model
 from mcip.toyshop.tables import Slice, write_slice
-from tiny import CONFIG
+from tiny import CONFIG, TINY_SIGLIP
+
+# How long an example takes says nothing about the code on a machine that does other work as well.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +48,21 @@ def tiny_config() -> dict[str, Any]:
         },
         "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "resize_mode": "squash"},
     }
+
+
+@pytest.fixture(params=["clip", "siglip"])
+def config(request: pytest.FixtureRequest, tiny_config: dict[str, Any]) -> dict[str, Any]:
+    return tiny_config if request.param == "clip" else TINY_SIGLIP
+
+
+@pytest.fixture
+def tiny(tiny_config: dict[str, Any]) -> Model:
+    return models.from_config(tiny_config, seed=3)
+
+
+@pytest.fixture
+def tiny_folder(tiny: Model, tmp_path: Path) -> Path:
+    return models.save(tiny, tmp_path / "tiny", made_by={"method": "test"})
 
 
 @pytest.fixture(scope="session")

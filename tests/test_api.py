@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib.resources import files
 from types import FunctionType, ModuleType
 
 import pytest
@@ -27,6 +28,10 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(mcip)
         value = getattr(mcip, name)
         assert isinstance(value, str if name == "__version__" else (FunctionType, ModuleType))
+
+
+def test_type_checkers_read_the_annotations() -> None:
+    assert (files("mcip") / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

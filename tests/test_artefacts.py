@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
-import resource
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from limits import with_small_files
 from mcip.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
 from mcip.embeddings import write_shard
 from mcip.errors import ArtefactError
@@ -99,28 +97,23 @@ WRITERS = {
 }
 
 
-def _with_small_files(folder: Path, name: str, answer: Any) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    try:
-        WRITERS[name](folder)
-    except ArtefactError as error:
-        answer.send(str(error))
-    except BaseException as error:
-        answer.send(f"{type(error)} {error}")
-    else:
-        answer.send("written")
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_writer_says_when_no_more_can_be_written(name: str, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_with_small_files, args=(tmp_path, name, theirs))
-    process.start()
-    assert mine.poll(60)
-    assert mine.recv().startswith("The disk is full: could not write")
-    process.join()
+    assert with_small_files(50_000, WRITERS[name], tmp_path).startswith("The disk is full: could not write")
     assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS.keys() - {"metrics"}))
+@pytest.mark.parametrize("missing", [1, 3_000])
+def test_the_last_bytes_count_too(name: str, missing: int, tmp_path: Path) -> None:
+    """Buffered writers meet a full disk when they close the file."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cramped").mkdir()
+    WRITERS[name](tmp_path / "whole")
+    size = max(path.stat().st_size for path in (tmp_path / "whole").iterdir())
+    message = with_small_files(size - missing, WRITERS[name], tmp_path / "cramped")
+    assert message.startswith("The disk is full: could not write")
+    assert list((tmp_path / "cramped").iterdir()) == []
 
 
 def test_begin_open_finish(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from mcip import models
 from mcip.captions import CaptionLookup, MinedCaptions
 from mcip.data import read_table
 from mcip.errors import ArtefactError
+from mcip.mine import mine
+from mcip.tune import tune
 
 
 def lookup_of(lists: list[list[int]]) -> CaptionLookup:
@@ -54,6 +57,25 @@ def test_images_that_were_not_mined_for_are_refused(mined: Path, train: Path, va
     ids = [*read_table(train).ids, *read_table(val).ids]
     with pytest.raises(ArtefactError, match=r"no captions for 15 of 47 images, 'val-00000-0' among them"):
         MinedCaptions(mined).of_images(ids)
+
+
+@pytest.mark.parametrize("name", ["captions.parquet", "images.parquet"])
+@pytest.mark.parametrize("keep", [0, 30, None])
+def test_files_that_are_cut_off_or_gone_are_named(name: str, keep: int | None, mined: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(mined, tmp_path / "mined")
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if keep is not None:
+        (folder / name).write_bytes(content[:keep])
+    captions = MinedCaptions(folder)
+    with pytest.raises(ArtefactError, match=rf"{name} is missing, cut off or damaged .* makes it again"):
+        _ = captions.captions if name == "captions.parquet" else captions.images
+
+
+def test_captions_of_no_image_at_all_are_refused(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
+    folder = mine(str(train), str(pool), tmp_path / "a", str(base), threshold=1.0)
+    with pytest.raises(ArtefactError, match=r"None of the 32 images has a caption .* threshold 1\.0\. Mine again"):
+        tune(str(train), tmp_path / "run", str(base), captions=folder)
 
 
 def test_images_that_could_not_be_read_have_no_captions(mined: Path, train: Path) -> None:

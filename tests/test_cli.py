@@ -63,6 +63,18 @@ def test_help_explains_every_parameter(stage: str, capsys: pytest.CaptureFixture
         if parameter.default not in (None, parameter.empty):
             assert f"[{parameter.default}]" in shown
     assert "+" not in "".join(line.split("  ")[1] for line in shown.splitlines() if line.startswith("  --"))
+    assert "\b" not in shown
+    assert ("or toyshop, the small one" in shown.replace("\n", " ")) == ("--model " in shown)
+
+
+def test_names_with_hyphens_are_not_broken_in_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in range(60, 112, 3):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            main(["export", "--help"])
+        assert "mcip/ViT-SO400M-14-SigLIP-384" in capsys.readouterr().out
 
 
 def test_help_imports_neither_torch_nor_a_stage() -> None:
@@ -147,6 +159,8 @@ def test_list_flags_are_repeated_or_take_several_values(arguments: list[str]) ->
         ),
         (["search", "p.lance"], {"db": "p.lance", "query": None}),
         (["search", "mug", "cup", "--db", "p.lance"], {"db": "p.lance", "query": ["mug", "cup"]}),
+        (["search", "--k", "5", "p.lance", "mug"], {"db": "p.lance", "query": ["mug"], "k": 5}),
+        (["search", "p.lance", "--exact", "mug", "--query", "cup"], {"exact": True, "query": ["mug", "cup"]}),
         (["search", "--db", "p.lance", "--query", "mug"], {"db": "p.lance", "query": ["mug"]}),
         (["index", "photos", "--db", "p.lance"], {"photos": "photos", "db": "p.lance"}),
         (["index", "photos", "p.lance"], {"photos": "photos", "db": "p.lance"}),
@@ -196,6 +210,23 @@ def test_printed_config_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     config = tmp_path / "tune.yaml"
     config.write_text(capsys.readouterr().out)
     assert parse(["tune", "--config", str(config)]) == parse(arguments)
+
+
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_every_command_reads_the_config_it_prints(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = inspect.signature(signature_of(stage)).parameters.values()
+    required = [p for p in parameters if p.default is p.empty]
+    arguments = [stage]
+    for parameter in required:
+        arguments += [f"--{parameter.name}", *(["a=b", "c d"] if parameter.annotation == list[str] else ["runs/x y"])]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--print_config"])
+    assert stop.value.code == 0
+    config = tmp_path / "stage.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert parse([stage, "--config", str(config)]) == parse(arguments)
 
 
 def test_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +283,7 @@ def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.Ca
 def test_result_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = calls_of(monkeypatch, "export", Path("a/b.pth"))
     assert main(["export", "--model", "toyshop", "--out", "a/b.pth"]) == 0
-    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth"}]
+    assert calls == [{"model": "toyshop", "out": Path("a/b.pth"), "format": "pth", "weights": None}]
     assert capsys.readouterr().out == "a/b.pth\n"
     calls_of(monkeypatch, "evaluate", [Path("a.json"), Path("b.json")])
     assert main(["evaluate", "--model", "a", "--out", "o"]) == 0

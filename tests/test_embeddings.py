@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pytest
@@ -30,6 +30,16 @@ def make(folder: Path, sizes: list[int], dim: int = 3, dtype: str = "float32") -
         start += size
     artefact.finish(dim=dim)
     return vectors
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (1, 8), (7, 3)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_vectors_are_a_file_of_numpy(tmp_path: Path, shape: tuple[int, int], order: Literal["C", "F"]) -> None:
+    vectors = np.asarray(np.random.default_rng(0).standard_normal(shape), np.float32, order)
+    write_shard(tmp_path, 0, vectors, [str(row) for row in range(len(vectors))])
+    found = np.load(tmp_path / "vectors-00000.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, vectors)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -72,6 +82,14 @@ def test_a_cut_off_shard_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ArtefactError, match=r"vectors-00001\.npy is cut off or damaged .* embed again"):
         Embeddings(tmp_path)
+
+
+def test_cut_off_rows_are_named(tmp_path: Path) -> None:
+    make(tmp_path, [50, 50])
+    path = tmp_path / "rows-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ArtefactError, match=r"rows-00001\.parquet is missing, cut off or damaged .* makes it again"):
+        _ = Embeddings(tmp_path).ids
 
 
 def test_what_is_not_complete_is_refused(tmp_path: Path) -> None:

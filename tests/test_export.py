@@ -53,6 +53,10 @@ def test_an_exported_file_goes_back_on_top(tiny_config: dict[str, Any], source: 
     path = export(source, tmp_path / "model.pth")
     other = models.save(models.from_config(tiny_config, seed=5), tmp_path / "other")
     assert models.load(other, weights=path).fingerprint == models.load(source).fingerprint
+    folder = export(str(other), tmp_path / "folder", format="open_clip", weights=path)
+    assert models.load(folder).fingerprint == models.load(source).fingerprint
+    made_from = json.loads((folder / "manifest.json").read_text())["made_from"]
+    assert made_from == {"exported_from": str(other), "weights": str(path)}
 
 
 def test_what_is_in_the_way_is_kept(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

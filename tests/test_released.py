@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import threading
@@ -14,7 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
+from limits import with_small_files
 from mcip import models, released
 from mcip.errors import ModelError
 from mcip.released import RELEASED, fetch_released
@@ -239,6 +242,26 @@ def test_a_file_put_there_by_hand_is_taken_and_recorded(site: Site, tmp_path: Pa
     fetch_released(NAME, tmp_path, site.url)
     assert json.loads((tmp_path / f"{FILE}.json").read_text())["sha256"] == hashlib.sha256(CONTENT).hexdigest()
     assert site.asked == []
+
+
+def test_progress_is_shown_and_goes_on_from_what_was_there(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(released, "console", Console(file=shown, force_terminal=True, width=120))
+    site.cut_after = [100_000]
+    fetch_released(NAME, tmp_path, site.url)
+    first, _, second = shown.getvalue().partition("100.0/300.0 kB")
+    assert f"fetch {FILE}" in first
+    assert "300.0/300.0 kB" in second
+
+
+def test_a_full_disk_is_named_and_the_fetch_goes_on_when_there_is_room(site: Site, tmp_path: Path) -> None:
+    message = with_small_files(100_000, fetch_released, NAME, tmp_path, site.url)
+    assert message.startswith(f"The disk is full: could not write {tmp_path / FILE}.part")
+    assert len(site.asked) == 1
+    assert fetch_released(NAME, tmp_path, site.url).read_bytes() == CONTENT
+    assert site.asked[-1][1] == "bytes=100000-"
 
 
 def test_two_at_once_fetch_it_once(site: Site, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model, tables and runs small enough for tests, and processes that are killed at a chosen moment."""
+"""Models, tables and runs small enough for tests, and processes that are killed at a chosen moment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from mcip.models import Model
 from mcip.training import LOGS
 
 CONFIG: dict[str, Any] = {
@@ -22,7 +26,50 @@ CONFIG: dict[str, Any] = {
     },
     "preprocess_cfg": {"size": 32, "resize_mode": "squash"},
 }
+# As SigLIP's: a timm image tower without a projector, a custom text tower, a logit bias, a tokenizer of the hub.
+TINY_SIGLIP: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 64,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "vision_cfg": {
+            "timm_model_name": "test_vit",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "none",
+            "image_size": 160,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 100,
+            "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "width": 64,
+            "heads": 2,
+            "layers": 1,
+            "pool_type": "last",
+            "proj_bias": True,
+            "no_causal_mask": True,
+        },
+    },
+    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
+}
 _PRELOADED = ("mcip.embed", "mcip.mine", "mcip.tune", "mcip.align", "mcip.pretrain", "timm", "open_clip", "tiny")
+
+
+def pixels_for(model: Model, count: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, model.image_size, model.image_size, generator=generator)
+
+
+class Mischief:
+    """Unpickling this makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
 
 
 def contents(folder: Path) -> dict[str, str]:

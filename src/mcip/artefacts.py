@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mcip.errors import ArtefactError
 
 MANIFEST = "manifest.json"
@@ -117,6 +120,20 @@ def read_json(path: str | Path) -> Any:
         raise ArtefactError(f"There is no file {path}.") from None
     except ValueError as error:
         raise ArtefactError(f"{path} is not valid JSON ({error}). Remove it and make it again.") from error
+
+
+def read_parquet(path: str | Path) -> pa.Table:
+    """Read a parquet file of an artefact.
+
+    Raises:
+        ArtefactError: The file is missing, cut off or damaged.
+    """
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtefactError(
+            f"{path} is missing, cut off or damaged ({error}). Remove its folder and run what makes it again."
+        ) from error
 
 
 def file_hash(path: Path) -> str:

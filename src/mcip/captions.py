@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from mcip.artefacts import Artefact
+from mcip.artefacts import Artefact, read_parquet
 from mcip.embed import embed_captions
 from mcip.embeddings import Embeddings
 from mcip.errors import ArtefactError
@@ -51,13 +50,13 @@ class MinedCaptions:
     @cached_property
     def captions(self) -> list[str]:
         """The unique captions; a caption's id is its place here."""
-        texts: list[str] = pq.read_table(self.folder / CAPTIONS)["caption"].to_pylist()
+        texts: list[str] = read_parquet(self.folder / CAPTIONS)["caption"].to_pylist()
         return texts
 
     @cached_property
     def images(self) -> pa.Table:
         """Per image `id`, `captions` (ids, best first) and `similarities`."""
-        return pq.read_table(self.folder / IMAGES)
+        return read_parquet(self.folder / IMAGES)
 
     def text_embeddings(self, model: Model) -> Embeddings:
         """The captions' embeddings by `model`'s text tower, computed once and kept in the artefact."""
@@ -68,7 +67,7 @@ class MinedCaptions:
         """The captions of these images, by row; an image that could not be read when the captions were mined has none.
 
         Raises:
-            ArtefactError: An image was not mined for.
+            ArtefactError: An image was not mined for, or not one of the images has a caption.
         """
         row_of = {image: row for row, image in enumerate(self.images["id"].to_pylist())}
         unreadable = self.artefact.manifest["unreadable"]
@@ -82,6 +81,11 @@ class MinedCaptions:
         mined = self.images["captions"].take(rows).combine_chunks()
         lengths = mined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        if offsets[-1] == 0:
+            raise ArtefactError(
+                f"None of the {len(ids)} images has a caption in {self.folder}: none was as similar as the threshold "
+                f"{self.artefact.manifest['threshold']}. Mine again with a lower one, or with --quantile."
+            )
         return CaptionLookup(offsets, mined.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
 
 

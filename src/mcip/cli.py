@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -30,6 +31,16 @@ _COMPUTING = frozenset(
         "image_block", "shard_rows", "embed_batch_size",
     }
 )  # fmt: skip
+# What the values of parameters that many stages have in common may be, shown at the end of their help.
+_VALUES = {
+    "model": "A model is an open_clip name with its pretrained tag (ViT-B-16/openai), a folder that mcip or open_clip "
+    "saved (runs/mcip/model), hf-hub:OWNER/NAME, a released checkpoint (mcip/ViT-L-14-336 or "
+    "mcip/ViT-SO400M-14-SigLIP-384), or toyshop, the small one in the package.",
+    "data": "A table is a folder of class folders, a .csv, .tsv, .parquet or webdataset .tar file, a folder or glob of "
+    "the last two, or a data set of the hub as OWNER/NAME. Its columns are image, label, caption or captions, split "
+    "and id; only image is required.",
+}
+_SWITCH_VALUES = ("true", "false", "yes", "no")
 _INTERRUPTED = 130
 
 
@@ -93,13 +104,18 @@ class _Formatter(DefaultHelpFormatter):
         super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))  # type: ignore[no-untyped-call]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = [super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n")]
-        return "\n\n".join(paragraphs)
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+        # Names of models and files have hyphens: they stay whole, to be copied.
+        return "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # jsonargparse gives lists a second flag, `--model+`; here a flag is repeated instead.
+        # jsonargparse gives lists a second flag, `--model+`, where here a flag is repeated; and it puts options of its
+        # own behind --print_config, as "\b[=flags]".
         flags = super()._format_action_invocation(action).split(", ")
-        return ", ".join(flag for flag in flags if "+" not in flag)
+        return ", ".join(flag for flag in flags if "+" not in flag).partition(" \b")[0]
 
     def _get_help_string(self, action: argparse.Action) -> str:
         known = action.default not in (None, argparse.SUPPRESS)
@@ -112,10 +128,12 @@ class _Parser(ArgumentParser):
     def __init__(self, command: str) -> None:
         function = signature_of(command)
         explained = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        parameters = inspect.signature(function).parameters
         super().__init__(
             prog=f"mcip {command}",
             usage=f"mcip {command} {_placeholders(function)}[--config FILE.yaml] [--PARAMETER VALUE ...]",
             description=explained.description,
+            epilog="\n\n".join(text for name, text in _VALUES.items() if name in parameters),
             formatter_class=_Formatter,
             exit_on_error=False,
         )
@@ -123,7 +141,7 @@ class _Parser(ArgumentParser):
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
         self.positional = list(_positional(function))
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, parameter in parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
             group = groups["required" if required else "computing" if name in _COMPUTING else "optional"]
@@ -135,52 +153,55 @@ class _Parser(ArgumentParser):
         )
         printing = next(action for action in self._actions if "--print_config" in action.option_strings)
         printing.help = "Print the parameters as YAML for --config, those given filled in, and stop."
-        printing.metavar = "\b"
 
     def tidy(self, arguments: Sequence[str]) -> list[str]:
         """Check the names of the flags and write them as jsonargparse takes them, the configuration file first.
 
         Flags may have hyphens or underscores, list flags several values or several occurrences, and switches no value.
-        Values before the first flag are those of the stage's positional parameters that no flag gives, in their order.
+        Values that no flag takes are, in their order, those of the stage's positional parameters that no flag gives.
 
         Raises:
-            UsageError: There is no such flag or YAML key, or a flag has too many values.
+            UsageError: There is no such flag or YAML key, or there are more values than parameters to take them.
         """
         given: dict[str, list[str]] = {}
-        for flag, values in self._name_positional(list(_by_flag(arguments))):
+        free: list[str] = []
+        problem = ""
+        for flag, values in _by_flag(arguments):
             name = flag.removeprefix("--").replace("-", "_")
             if name in ("help", "_h"):
                 return ["--help"]
+            if not flag:
+                free += values
+                continue
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
             if _is_list(self.types.get(name)):
                 given.setdefault(name, []).extend(values)
                 continue
-            if len(values) > 1:
-                raise UsageError(f"{flag} takes one value, not {len(values)}: {' '.join(values)}")
+            is_switch = self.types.get(name) is bool
+            count = 0 if is_switch and "".join(values[:1]).lower() not in _SWITCH_VALUES else 1
+            if len(values) > max(1, count):
+                problem = problem or f"{flag} takes one value, not {len(values)}: {' '.join(values)}"
+            free += values[count:]
+            values = values[:count]
             if name == "config" and values:
                 self._check_keys(Path(values[0]))
-            given[name] = ["true"] if self.types.get(name) is bool and not values else values
+            given[name] = ["true"] if is_switch and not values else values
+        self._name_free(free, given, problem)
         given |= {name: [json.dumps(values)] for name, values in given.items() if _is_list(self.types.get(name))}
         order = {"config": 0, "print_config": 2}
         return ["=".join([f"--{name}", *given[name]]) for name in sorted(given, key=lambda name: order.get(name, 1))]
 
-    def _name_positional(self, flags: list[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
-        """The flags, with one for each value that came without."""
-        flagged = {flag.removeprefix("--").replace("-", "_") for flag, _ in flags}
-        free = [name for name in self.positional if name not in flagged]
-        for flag, values in flags:
-            if flag:
-                yield flag, values
-                continue
-            left = list(values)
-            while left and free:
-                name = free.pop(0)
-                count = len(left) if _is_list(self.types[name]) else 1
-                yield f"--{name}", left[:count]
-                left = left[count:]
-            if left:
-                raise UsageError(f"unexpected argument {left[0]!r}: parameters are given as --NAME VALUE.")
+    def _name_free(self, free: list[str], given: dict[str, list[str]], problem: str) -> None:
+        """Give the values that no flag took to the positional parameters."""
+        for name in self.positional:
+            if free and _is_list(self.types[name]):
+                given[name] = [*free, *given.get(name, [])]
+                return
+            if free and name not in given:
+                given[name] = [free.pop(0)]
+        if free:
+            raise UsageError(problem or f"unexpected argument {free[0]!r}: parameters are given as --NAME VALUE.")
 
     def explain(self, error: argparse.ArgumentError) -> str:
         """What is wrong with a value, by the name and the type of its parameter."""

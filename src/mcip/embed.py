@@ -144,10 +144,12 @@ def embed_captions(
         for rows in shards:
             texts = list(captions[rows.start : rows.stop])
             vectors = np.empty((len(rows), model.embed_dim), dtype)
+            # Texts of like length go together: a batch takes the time of its longest.
+            order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
             for start in range(0, len(texts), batch_size):
-                batch = texts[start : start + batch_size]
+                batch = order[start : start + batch_size]
                 with torch.inference_mode(), autocast(model.device, precision):
-                    vectors[start : start + len(batch)] = model.encode_texts(batch).float().cpu().numpy()
+                    vectors[batch] = model.encode_texts([texts[row] for row in batch]).float().cpu().numpy()
                 advance(len(batch))
             yield vectors, [str(row) if ids is None else ids[row] for row in rows], []
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mcip.artefacts import Artefact, atomic_write
+from mcip.artefacts import Artefact, atomic_write, read_parquet
 from mcip.errors import ArtefactError
 
 KIND = "embeddings"
@@ -35,8 +35,11 @@ def write_shard(
         ids: The n ids of the vectors.
         unreadable: Ids without a vector, each with the reason.
     """
+    vectors = np.ascontiguousarray(vectors)
     with atomic_write(folder / f"vectors-{shard:05d}.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, vectors, allow_pickle=False)
+        # Through the Python file: `numpy.save` ignores a full disk while its last few kilobytes are written.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
+        file.write(vectors.data)
     rows = pa.table(
         {
             "id": pa.array([*ids, *(row for row, _ in unreadable)], pa.string()),
@@ -54,7 +57,7 @@ def shard_is_whole(folder: Path, shard: int) -> bool:
 
 def read_rows(folder: Path) -> pa.Table:
     """The columns `id` and `unreadable` of all shards that are there."""
-    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("rows-*.parquet"))])
+    return pa.concat_tables([read_parquet(path) for path in sorted(folder.glob("rows-*.parquet"))])
 
 
 class Embeddings:

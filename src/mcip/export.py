@@ -13,7 +13,7 @@ from mcip.models import Model, load, save
 from mcip.weights import plain_state_dict
 
 
-def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth") -> Path:
+def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth", weights: Path | None = None) -> Path:
     """Write a model in the form that other code loads.
 
     Args:
@@ -23,6 +23,8 @@ def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth") -
             `load_state_dict(torch.load(out, weights_only=True), strict=True)`; its configuration (activation and
             preprocessing) is written beside it as `<out>.json`. "open_clip": a folder that
             `open_clip.create_model_and_transforms("local-dir:<out>")` loads.
+        weights: A `.pth` or `.safetensors` state dict to put on top first, every key and shape checked. With
+            "open_clip" it becomes a folder that every command takes as its model.
 
     Returns:
         What was written.
@@ -31,9 +33,9 @@ def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth") -
         ModelError: The model cannot be loaded, or `out` is in the way.
         ArtefactError: The disk is full.
     """
-    loaded = load(model)
+    loaded = load(model, weights)
     if format == "open_clip":
-        return save(loaded, out, made_by={"exported_from": model})
+        return save(loaded, out, made_by={"exported_from": model, "weights": None if weights is None else str(weights)})
     return write_state_dict(loaded, out)
 
 

@@ -26,6 +26,7 @@ from mcip.artefacts import Artefact, atomic_write, write_json
 from mcip.data.transforms import ImageTransform, TransformName, image_transform
 from mcip.errors import ModelError
 from mcip.names import CONFIG_FILE, LOCAL, WEIGHTS_FILE, Recipe, no_weights, resolve, split_config, warn_of_quick_gelu
+from mcip.text_tower import TextTower
 from mcip.tokenizers import Tokenizer, make_tokenizer, write_tokenizer
 from mcip.weights import SkipInit, load_strict, plain_state_dict, read_state_dict
 
@@ -124,11 +125,11 @@ class Model:
             raise ModelError("encode_texts takes a list of texts, not one text: put it in a list.")
         device = self.text_parameters()[0].device
         features = torch.empty(len(texts), self.embed_dim, device=device)
+        tower = TextTower(self.clip)
         with torch.no_grad():
             for start in range(0, len(texts), batch_size):
                 tokens = self.tokenizer(list(texts[start : start + batch_size])).to(device)
-                encoded = self.clip.encode_text(tokens)
-                features[start : start + batch_size] = F.normalize(encoded.float(), dim=-1)
+                features[start : start + batch_size] = F.normalize(tower(tokens).float(), dim=-1)
         return features
 
     def image_parameters(self) -> list[nn.Parameter]:

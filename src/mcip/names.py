@@ -64,6 +64,7 @@ def resolve(name: str | Path) -> Recipe:
         if Path(text).is_dir():
             return _from_folder(Path(text))
         raise _unknown(text)
+    split_config({"model_cfg": model_cfg}, architecture)
     if architecture == text.replace("/", "-"):
         return Recipe(model_cfg, {}, None)
     tag = text.rpartition("/")[2]
@@ -147,7 +148,9 @@ def split_config(config: Any, origin: str) -> tuple[dict[str, Any], dict[str, An
     if not isinstance(model_cfg, Mapping):
         raise ModelError(f"{origin} is not a configuration of open_clip: it has no model_cfg.")
     if lacking := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in model_cfg]:
-        raise ModelError(f"{origin} is not a configuration of open_clip: its model_cfg lacks {', '.join(lacking)}.")
+        raise ModelError(
+            f"{origin} does not describe an image tower and a text tower: its model_cfg lacks {', '.join(lacking)}."
+        )
     return deepcopy(dict(model_cfg)), deepcopy(dict(config.get("preprocess_cfg") or {}))
 
 

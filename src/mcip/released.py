@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mcip.artefacts import file_hash, read_json, write_json
+from mcip.artefacts import explain_full_disk, file_hash, read_json, write_json
 from mcip.errors import ModelError
 from mcip.progress import console
 
@@ -60,6 +60,7 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
 
     Raises:
         ModelError: The name is unknown, the file cannot be had, or it is not the one that was first used.
+        ArtefactError: The disk is full. What has been fetched is kept.
     """
     if name not in RELEASED:
         raise ModelError(f"There is no released checkpoint {name!r}. There are: {', '.join(RELEASED)}.")
@@ -192,15 +193,11 @@ def _append(response: IO[bytes], part: Path, start: int, total: int | None) -> N
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar, part.open("ab" if start else "wb") as file:
+    bar = Progress(*columns, console=console)
+    with explain_full_disk(part), bar, part.open("ab" if start else "wb") as file:
         task = bar.add_task(f"fetch {part.stem}", total=total, completed=start)
         while chunk := response.read(_CHUNK):
-            try:
-                file.write(chunk)
-            except OSError as error:
-                raise ModelError(
-                    f"Could not write {part}: {error}. Free some space; the fetch then goes on."
-                ) from error
+            file.write(chunk)
             bar.update(task, advance=len(chunk))
 
 

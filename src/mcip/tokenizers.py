@@ -43,6 +43,7 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
         import transformers  # noqa: F401
         from open_clip.tokenizer import HFTokenizer
 
+        settings["trust_remote_code"] = False  # a configuration from elsewhere must not make code from there run
         tokenizer: Tokenizer = HFTokenizer(place, tokenizer_mode=text_cfg.get("tokenizer_mode"), **settings)
     except ImportError as error:
         raise ModelError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -44,3 +48,19 @@ def make_image(tmp_path: Path) -> MakeImage:
         return path
 
     return make
+
+
+def write_csv(path: Path, *rows: Sequence[str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
+
+
+def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def embedded(count: int) -> list[dict[str, Any]]:
+    return [{"bytes": file_bytes(picture(seed)), "path": f"{seed}.png"} for seed in range(count)]

@@ -191,6 +191,15 @@ def test_float32_inside_for_low_precision_and_autocast(dtype: torch.dtype) -> No
     torch.testing.assert_close(value, expected)
 
 
+def test_captions_stored_in_half_precision_go_with_float32_images() -> None:
+    x, t, targets = batch(9)
+    images, half = x.float().requires_grad_(), t.half()
+    value = MultiCaptionArcMargin()(images, half, targets)
+    torch.testing.assert_close(value, MultiCaptionArcMargin()(images, half.float(), targets), rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(value, images)
+    assert gradient.dtype == torch.float32
+
+
 def test_shapes_that_do_not_fit() -> None:
     loss = MultiCaptionArcMargin()
     with pytest.raises(ModelError, match=r"\(2, 5\).*\(3, 4\)"):

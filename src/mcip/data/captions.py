@@ -15,6 +15,7 @@ from mcip.data.cache import generated
 from mcip.data.columns import arrow_column, caption_cell, is_list, is_text, nearest, quoted
 from mcip.data.locate import locate
 from mcip.data.readers import csv_rows, hub_rows, parquet_counts, parquet_rows, text_rows
+from mcip.data.schema import of_arrow
 from mcip.data.tars import tar_captions
 from mcip.errors import DataError
 
@@ -26,7 +27,7 @@ def collect_captions(source: str | Path | datasets.Dataset, name: str, column: s
     rows = source if isinstance(source, datasets.Dataset) else _open(source, column)
     found = _column(rows.column_names, name, column)
     captions = _flat(arrow_column(rows, found), name, found)
-    pool = datasets.Dataset(pa.table({"caption": captions}), info=datasets.DatasetInfo(features=_FEATURES))
+    pool = of_arrow(pa.table({"caption": captions}), _FEATURES, rows._fingerprint, found)
     kept = _not_blank(captions)
     if kept is not None:
         pool = pool.select(kept, keep_in_memory=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mcip.data.locate import normal_split
-from mcip.data.schema import FEATURES, NAMES, Source
+from mcip.data.schema import FEATURES, NAMES, Source, of_arrow
 from mcip.errors import DataError
 
 
@@ -42,8 +42,8 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
         "id": ids,
     }
     features = datasets.Features({name: FEATURES[name] for name in others})
-    table = pa.table(others).cast(features.arrow_schema)
-    rest = datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+    made_from = source.rows._fingerprint, sorted(found.items()), source.splits
+    rest = of_arrow(pa.table(others).cast(features.arrow_schema), features, made_from)
     return datasets.concatenate_datasets([images, rest], axis=1).select_columns(list(FEATURES))
 
 
@@ -106,7 +106,8 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
     stored = content.cast(pa.binary())
     structs = pa.StructArray.from_arrays([_one_chunk(stored), pa.array(paths, pa.string())], names=["bytes", "path"])
     features = datasets.Features({"image": image})
-    files = datasets.Dataset(pa.table({"image": structs}), info=datasets.DatasetInfo(features=features))
+    made_from = source.rows._fingerprint, name, source.folder
+    files = of_arrow(pa.table({"image": structs}), features, made_from)
     return files, [path or "" for path in given] if all(missing) else None
 
 

@@ -106,7 +106,8 @@ def hub_rows(name: str) -> datasets.DatasetDict:
             loaded = datasets.load_dataset(repository, configuration or None)
         except Exception as error:
             raise DataError(
-                f"{name} is no file or folder here, and loading it as a data set of the hub failed: {error}"
+                f"{name} is no file or folder here, and loading it as a data set of the hub failed: "
+                f"{str(error).rstrip('.')}. Check the name; a data set of the hub needs a network at its first use"
             ) from error
     if not isinstance(loaded, datasets.DatasetDict):
         raise DataError(f"{name}: the hub gave a {type(loaded).__name__}, not a data set with splits")

@@ -80,7 +80,7 @@ class Graph:
         if expansion not in self._views:
             graph = _new(self.dim)
             try:
-                graph.view(memoryview(self._content))
+                graph.view(self._content.data)
             except RuntimeError as error:
                 raise _damaged(self.path, error) from error
             graph.expansion_search = expansion

@@ -20,8 +20,9 @@ _ROUNDING = 1e-6
 # What half precision may take from the length of a vector, and so from a cosine.
 _HALF = 2e-3
 _BLOCK = 1024
-# Above this many products (rows squared x dimension) exact search takes hours on two cores; the graph is used instead.
-_EXACT_WORK = 5e14
+# Above this many products (rows squared x dimension) exact search takes more than a quarter of an hour on two cores;
+# the graph is used instead.
+_EXACT_WORK = 5e13
 
 
 @dataclass(frozen=True)

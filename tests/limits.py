@@ -1,0 +1,60 @@
+"""Functions that run in a process of their own, short of room on the disk or in memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import resource
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mcip.errors import McipError
+
+STATUS = Path("/proc/self/status")
+
+
+def with_small_files(largest: int, function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """Call a function where no file can grow beyond `largest` bytes; the message of the error it raises, or ""."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    return _in_a_process(limit, partial(function, *args, **kwargs))
+
+
+def with_little_memory(extra: int, function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """The same where memory that is not mapped from files can grow by no more than `extra` bytes."""
+
+    def limit() -> None:
+        found = re.search(r"VmData:\s+(\d+) kB", STATUS.read_text())
+        assert found
+        most = int(found[1]) * 1024 + extra
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+    return _in_a_process(limit, partial(function, *args, **kwargs))
+
+
+def _in_a_process(limit: Callable[[], None], call: Callable[[], object]) -> str:
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(limit, call, theirs))
+    process.start()
+    assert mine.poll(120)
+    message = str(mine.recv())
+    process.join()
+    return message
+
+
+def _answer(limit: Callable[[], None], call: Callable[[], object], answer: Connection) -> None:
+    limit()
+    try:
+        call()
+    except McipError as error:
+        answer.send(str(error))
+    except BaseException as error:
+        answer.send(f"{type(error)} {error}")
+    else:
+        answer.send("")
