@@ -32,7 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from search_engines import ENGINES, Engine
-from search_vectors import KINDS, K, Queries, Vectors, bench
+from search_vectors import KINDS, VECTORS, Bench, Data, K, Queries, Vectors, bench
 
 from mcip.artefacts import write_json
 
@@ -42,9 +42,15 @@ EQUAL = 1e-5  # cosines that differ by less count as equal
 
 
 def resident() -> dict[str, float]:
-    """Memory of this process in MB: all of it, and what is not pages of files."""
-    facts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(facts[name].split()[0]) / 1e3 for name in ("VmRSS", "RssAnon")}
+    """Memory of this process in MB: all of it, and what is not pages of files; without the vectors to compare with."""
+    sizes, path = {"Rss": 0.0, "Anonymous": 0.0}, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in sizes and not path.endswith(VECTORS):
+            sizes[name] += int(rest.split()[0]) / 1e3
+        elif "-" in line.split(" ")[0]:
+            path = line
+    return sizes
 
 
 def recall(vectors: Vectors, query: Queries, found: Any, least: float) -> float:
@@ -99,7 +105,7 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
             "width": width,
         }
     grown = {key: round(value - before[key]) for key, value in resident().items()}
-    result |= {"memory_mb": grown["VmRSS"], "anonymous_mb": grown["RssAnon"]}
+    result |= {"memory_mb": grown["Rss"], "anonymous_mb": grown["Anonymous"]}
     write_json(folder / "search.json", result)
 
 
@@ -119,8 +125,9 @@ def narrowest(side: Engine, kind: str, vectors: Vectors, queries: Queries, least
     return width
 
 
-def bench_of(work: Path, options: argparse.Namespace) -> Any:
-    return bench(work.name.partition("-")[0], options.size, options.dim, options.tables, options.model, work)  # type: ignore[arg-type]
+def bench_of(work: Path, options: argparse.Namespace) -> Bench:
+    data: Data = "real" if work.name.startswith("real") else "clustered"
+    return bench(data, options.size, options.dim, options.tables, options.model, work)
 
 
 def measure(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +153,13 @@ def measure(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any
 def show(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     for data, sides in results.items():
         table = Table(title=f"{data}: {options.size:,} x {options.dim}, recall@{K}")
-        for heading in ("", "build s", "disk MB", "memory MB", *(f"{kind} {what}" for kind in KINDS for what in _SHOWN)):
+        for heading in (
+            "",
+            "build s",
+            "disk MB",
+            "memory MB",
+            *(f"{kind} {what}" for kind in KINDS for what in _SHOWN),
+        ):
             table.add_column(heading, justify="right" if heading else "left")
         for name, side in sides.items():
             size = (f"{side['build_seconds']:,.0f}", f"{side['disk_mb']:,}", f"{side['memory_mb']:,}")

@@ -235,7 +235,9 @@ class FaissPq(Faiss):
     def new(self, dim: int, size: int) -> Any:
         import faiss
 
-        return faiss.index_factory(dim, f"IVF{partitions(size)},PQ{dim // 8},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+        return faiss.index_factory(
+            dim, f"IVF{partitions(size)},PQ{dim // 8},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT
+        )
 
     def options(self, width: int) -> Any:
         import faiss

@@ -20,6 +20,7 @@ Data: TypeAlias = Literal["clustered", "real"]
 Vectors: TypeAlias = NDArray[np.float16]
 Queries: TypeAlias = NDArray[np.float32]
 
+VECTORS = "vectors.npy"
 KINDS = ("image", "text")
 K = 10
 TRIED, ASKED = 200, 1000  # queries that a width of search is chosen with, and others that are measured
@@ -29,7 +30,7 @@ SEED = 11
 
 @dataclass(frozen=True)
 class Bench:
-    """Vectors (N, D) of unit length, and for each kind queries (Q, D) with the products of their tenth neighbours (Q,)."""
+    """Vectors (N, D) of unit length; for each kind queries (Q, D), with the products of their tenth neighbours (Q,)."""
 
     vectors: Vectors
     tried: dict[str, Queries]
@@ -48,8 +49,8 @@ class Clustered:
 
     An image is 0.65 e + 0.5 c + 0.57 g and a text 0.8 f + 0.35 c + 0.49 g, both divided by their lengths: e and f are
     orthogonal unit vectors, c is the centre of a cluster (there are N / 500 of them), c and g are normal with variances
-    that fall like 1, 1/2, 1/3, ... in the D directions, as those of CLIP embeddings do, and add up to 1. So the cosine
-    of two images is 0.42 on average and 0.67 within a cluster, that of a text to images of its cluster 0.18, to others 0.
+    that fall like 1, 1/2, 1/3, ... in the D directions and add up to 1. So the cosine of two images is 0.42 on average
+    and 0.67 within a cluster, that of a text to images of its cluster 0.18, to others 0.
     """
 
     def __init__(self, size: int, dim: int) -> None:
@@ -117,7 +118,7 @@ class Real:
 
 def bench(data: Data, size: int, dim: int, tables: Sequence[str], model: str, work: Path) -> Bench:
     """Make the vectors and their queries in a folder, or open those that are there."""
-    file, facts = work / "vectors.npy", work / "queries.npz"
+    file, facts = work / VECTORS, work / "queries.npz"
     if not facts.is_file():
         work.mkdir(parents=True, exist_ok=True)
         source = Clustered(size, dim) if data == "clustered" else Real(size, dim, tables, model, work)

@@ -24,3 +24,21 @@ def test_tune_throughput(tmp_path: Path) -> None:
         assert math.isfinite(found[ratio])
         assert found[ratio] > 0
     assert set(found["images_per_second"]) == {"gpr-ft", "mcip", "reference", "bare"}
+
+
+def test_search(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(BENCHMARKS / "search.py"), "--size", "2000", "--dim", "32", "--seconds", "0.5",
+        "--work", str(tmp_path), "--peers", "mcip", "usearch",
+    ]  # fmt: skip
+    runs = [subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2)]
+    for done in runs:
+        assert done.returncode == 0, done.stderr
+    first, again = (json.loads(done.stdout.splitlines()[-1])["results"]["clustered"] for done in runs)
+    assert again == first  # kept, not measured again
+    assert first["mcip"]["image"]["recall"] == first["mcip"]["text"]["recall"] == 1
+    assert set(first) == {"mcip", "usearch"}
+    for side in first.values():
+        for kind in ("image", "text"):
+            assert side[kind]["recall"] >= 0.9
+            assert side[kind]["p99_ms"] >= side[kind]["p50_ms"] > 0

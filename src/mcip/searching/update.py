@@ -272,6 +272,11 @@ def _write(table: IndexTable, rows: pa.Table, present: frozenset[str]) -> IndexT
 
 
 def check_share(changes: Changes, listing: Listing, allowed: float, seen: int | None = None) -> None:
+    """Stop if too many pictures are unreadable, of those that were seen, or of `seen`.
+
+    Raises:
+        DataError: They are.
+    """
     bad = changes.unreadable
     count = max(_ENOUGH, changes.kept + changes.embedded + changes.reused + len(bad)) if seen is None else seen
     if len(bad) <= allowed * count:
