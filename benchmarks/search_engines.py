@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import lance
 import numpy as np
@@ -27,14 +29,14 @@ REFINE = 20  # candidates that are compared with full vectors, for each neighbou
 PICTURE = Image.new("RGB", (1, 1))
 
 Found = NDArray[np.int64]
+faiss: Any = importlib.import_module("faiss")
 
 
 class Engine(Protocol):
     """One side. `prepare` and `build` run in one process, the searches in another one."""
 
-    widths: tuple[int, ...]
-
-    def __init__(self, folder: Path) -> None: ...
+    @property
+    def widths(self) -> tuple[int, ...]: ...
     def prepare(self, vectors: Vectors) -> None:
         """What comes before an index: the vectors in the library's own files."""
 
@@ -130,8 +132,8 @@ class Lance:
     """An index of the library of LanceDB, in the table itself."""
 
     kind = ""
-    parameters: dict[str, Any] = {}  # noqa: RUF012
-    widths = PROBES
+    parameters: ClassVar[dict[str, Any]] = {}
+    widths: tuple[int, ...] = PROBES
 
     def __init__(self, folder: Path) -> None:
         self.uri = str(folder / "vectors.lance")
@@ -162,8 +164,8 @@ class Lance:
 
 class LanceHnsw(Lance):
     kind = "IVF_HNSW_SQ"
-    # One graph per partition, and all of them visited for a search: LanceDB's default is a partition a million rows.
-    parameters = {"num_partitions": 1, "m": CONNECTIVITY, "ef_construction": EXPANSION_ADD}  # noqa: RUF012
+    # A graph for each partition: one, since a search that is to find 95 % would visit most of several.
+    parameters: ClassVar[dict[str, Any]] = {"num_partitions": 1, "m": CONNECTIVITY, "ef_construction": EXPANSION_ADD}
     widths = WIDTHS
 
     def nearest(self, width: int) -> dict[str, Any]:
@@ -184,13 +186,9 @@ class Faiss:
 
     def prepare(self, vectors: Vectors) -> None: ...
     def new(self, dim: int, size: int) -> Any:
-        import faiss
-
         return faiss.IndexFlatIP(dim)
 
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        import faiss
-
         index = self.new(vectors.shape[1], len(vectors))
         if not index.is_trained:
             step = max(1, len(vectors) // 100_000)
@@ -200,8 +198,6 @@ class Faiss:
         faiss.write_index(index, self.file)
 
     def open(self) -> None:
-        import faiss
-
         self.index = faiss.read_index(self.file)
 
     def options(self, width: int) -> Any:
@@ -215,15 +211,11 @@ class FaissHnsw(Faiss):
     widths = WIDTHS
 
     def new(self, dim: int, size: int) -> Any:
-        import faiss
-
         index = faiss.IndexHNSWFlat(dim, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = EXPANSION_ADD
         return index
 
     def options(self, width: int) -> Any:
-        import faiss
-
         return faiss.SearchParametersHNSW(efSearch=width)
 
 
@@ -233,20 +225,16 @@ class FaissPq(Faiss):
     widths = PROBES
 
     def new(self, dim: int, size: int) -> Any:
-        import faiss
-
         return faiss.index_factory(
             dim, f"IVF{partitions(size)},PQ{dim // 8},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT
         )
 
     def options(self, width: int) -> Any:
-        import faiss
-
         visited = faiss.SearchParametersIVF(nprobe=width)
         return faiss.IndexRefineSearchParameters(k_factor=REFINE, base_index_params=visited)
 
 
-ENGINES: dict[str, type[Engine]] = {
+ENGINES: dict[str, Callable[[Path], Engine]] = {
     "mcip": Mcip,
     "usearch": Usearch,
     "lance-hnsw": LanceHnsw,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Clustered:
         self.image_mean, self.text_mean = np.linalg.qr(rng.standard_normal((dim, 2)))[0].T.astype(np.float32)
 
     def noise(self, rng: np.random.Generator, count: int) -> Queries:
-        return rng.standard_normal((count, self.dim), np.float32) * self.scales
+        return np.asarray(rng.standard_normal((count, self.dim), np.float32) * self.scales, np.float32)
 
     def images(self, count: int, seed: int) -> Queries:
         rng = np.random.default_rng((SEED, seed))
@@ -129,9 +129,9 @@ def bench(data: Data, size: int, dim: int, tables: Sequence[str], model: str, wo
             made.flush()
         queries = source.queries()
         vectors = np.load(file, mmap_mode="c")
-        found = {f"{kind}_least": exact_search(vectors, queries[kind], K)[0][:, -1] for kind in KINDS}
+        found: dict[str, Any] = {f"{kind}_least": exact_search(vectors, queries[kind], K)[0][:, -1] for kind in KINDS}
         with atomic_write(facts) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **queries, **found)
+            np.savez(stream, **(found | queries))
     with np.load(facts) as stored:
         queries = {kind: stored[kind] for kind in KINDS}
         least = {kind: stored[f"{kind}_least"] for kind in KINDS}

@@ -21,7 +21,7 @@ from mcip.searching.table import open_table
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'mcip[ray]'")
 pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install 'mcip[ray]'")
 
-NODE = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 200 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 200 * 2**20}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def nodes() -> Iterator[list[Any]]:
     """A cluster of two nodes, which this process is connected to; a test may kill the second one."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    cluster: Any = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     second = cluster.add_node(**NODE)
     ray.init(cluster.address, log_to_driver=False)
     yield [cluster, second]
@@ -46,7 +46,7 @@ def rows_of(db: Path) -> list[dict[str, Any]]:
 def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
     vectors = [np.array([row.pop("vector") for row in rows], np.float32) for rows in (found, wanted)]
     assert found == wanted
-    np.testing.assert_allclose(*vectors, atol=2e-3)
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-3)
 
 
 def test_one_of_two_nodes_killed(
@@ -62,7 +62,7 @@ def test_one_of_two_nodes_killed(
     index(str(own_album), str(one), **arguments)
     cluster, second = nodes
     note = on_cluster._note
-    versions = []
+    versions: list[int] = []
 
     def note_and_kill(*values: Any) -> None:
         if not versions:

@@ -33,6 +33,8 @@ from mcip.searching.update import Batch, Changes, Plan, Reader, check_share, fin
 JOURNAL: Final = "fragments"
 # Tasks that the cluster is given at most, so that its book-keeping stays small.
 _TASKS: Final = 10_000
+# Bytes that an actor takes beside the model: what it imports, and a batch.
+_FRAMEWORK: Final = 2**29
 # The share of a cluster's CPUs whose actors embed, where it has no GPU: embedding takes longer than decoding.
 _EMBEDDING: Final = 0.75
 
@@ -111,7 +113,7 @@ def _stages(
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     actors = gpus or max(1, int(_EMBEDDING * resources.get("CPU", 1)))
-    weights = sum(parameter.nbytes for parameter in model.clip.parameters())
+    memory = _FRAMEWORK + 2 * sum(parameter.nbytes for parameter in model.clip.parameters())
     pictures = ray.data.from_arrow([_part(listing, new[at : at + rows]) for at in range(0, len(new), rows)])
     decoded = pictures.map_batches(
         _decode,
@@ -126,8 +128,8 @@ def _stages(
         batch_format="pyarrow",
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
-        # What an actor needs beside a worker's share; a stage of the same needs as the last would be joined to it.
-        memory=weights,
+        # Stages with the same needs would be joined to one.
+        memory=memory,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         fn_constructor_args=(table.uri, identity.model, transform, precision),
     )
@@ -196,7 +198,7 @@ def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: f
     reader = Reader(_listing(rows).content, transform, thumbnails, known)
     batch = reader[list(range(rows.num_rows))]
     made: dict[int, tuple[Any, ...]] = {number: (None,) * 5 + (why,) for number, why in batch.unreadable.items()}
-    small = batch.thumbnails or [None] * len(batch.embed)
+    small: list[bytes | None] = [*batch.thumbnails] or [None] * len(batch.embed)
     for place, at in enumerate(batch.embed):
         pixels = batch.pixels[place].numpy().tobytes()
         made[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], small[place], None)
