@@ -158,7 +158,7 @@ class Lance:
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
         nearest = {"column": "vector", "q": query, "k": K, "metric": "dot", **self.nearest(width)}
-        found = self.table.to_table(columns=["number"], nearest=nearest)
+        found = self.table.to_table(columns=["number", "_distance"], nearest=nearest)
         return np.asarray(found["number"].to_numpy())
 
 
