@@ -46,3 +46,19 @@ def test_serve() -> None:
     assert found["restart"]["retries"] > 0
     assert found["load"]["retries"] == 0
     assert set(found["queries_per_forward_pass"]) == {"text", "image"}
+
+
+def test_search(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(BENCHMARKS / "search.py"), "--size", "2000", "--dim", "32", "--seconds", "0.5",
+        "--work", str(tmp_path), "--peers", "mcip", "usearch",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout.splitlines()[-1])["results"]["clustered"]
+    assert first["mcip"]["image"]["recall"] == first["mcip"]["text"]["recall"] == 1
+    assert set(first) == {"mcip", "usearch"}
+    for side in first.values():
+        for kind in ("image", "text"):
+            assert side[kind]["recall"] >= 0.9
+            assert side[kind]["p99_ms"] >= side[kind]["p50_ms"] > 0

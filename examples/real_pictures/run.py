@@ -3,8 +3,8 @@
     python examples/real_pictures/run.py DATA
 
 DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
-Everything goes to runs/real; started again, it goes on where it was. `--sweep` trains without a fifth of the bird species
-and measures on validation splits only; hyper-parameters are chosen there.
+Everything goes to runs/real; started again, it goes on where it was. `--sweep` trains without a fifth of the bird
+species and measures on validation splits only; hyper-parameters are chosen there.
 
 Takes about three quarters of an hour on two cores, 17 minutes of it for the base. What it prints, and what it shows and
 does not show, stands in docs/results.md.

@@ -14,6 +14,7 @@ from mcip.device import Precision, pick_device
 from mcip.errors import ArtefactError, ConfigError
 from mcip.progress import console
 from mcip.searching.choice import Ann
+from mcip.searching.cluster import append_on_cluster
 from mcip.searching.database import Database
 from mcip.searching.derived import derived_folder, locked
 from mcip.searching.sources import Listing, list_pictures
@@ -36,6 +37,7 @@ def index(
     batch_size: int = 256,
     shard_rows: int = 16_384,
     workers: int = 0,
+    ray: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
@@ -58,6 +60,8 @@ def index(
         batch_size: Pictures per forward pass.
         shard_rows: Pictures per commit.
         workers: Processes that read and decode pictures; 0 does so in this one.
+        ray: A Ray cluster that embeds new pictures: "auto", "local", "host:port" or "ray://host:port". Every node must
+            see the pictures, the table and the model at the same places.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         max_unreadable: The share of pictures that may be unreadable before it stops with an error.
@@ -89,10 +93,17 @@ def index(
         else:
             table = _prepare(table, loaded, photos, transform, thumbnails)
         table = columns_for(table, listing.metadata.schema)
+        added = 0
+        if ray is not None:
+            table, added = append_on_cluster(
+                table, listing, loaded, ray, folder, batch_size=batch_size, shard_rows=shard_rows,
+                precision=precision, max_unreadable=max_unreadable,
+            )  # fmt: skip
         table, changes = update(
             table, listing, loaded, batch_size=batch_size, shard_rows=shard_rows, workers=workers,
             precision=precision, max_unreadable=max_unreadable,
         )  # fmt: skip
+        changes.embedded, changes.kept = changes.embedded + added, changes.kept - added
         write_json(folder / UNREADABLE, changes.unreadable)
     _say_changes(changes, time.perf_counter() - start, folder)
     _say(Database(db, loaded, device, ann, recall))

@@ -1,4 +1,4 @@
-"""Modules that come with the extra `mcip[search]`, imported when they are needed."""
+"""Modules that come with the extras `mcip[search]` and `mcip[ray]`, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 
 from mcip.errors import ConfigError
 
-_PACKAGES = {"lance": "pylance", "usearch.index": "usearch"}
+_PACKAGES = {
+    "lance": ("pylance", "search"),
+    "usearch.index": ("usearch", "search"),
+    "ray": ("ray", "ray"),
+    "ray.data": ("ray[data]", "ray"),
+}
 
 
 def module(name: str) -> Any:
-    """Import "lance" or "usearch.index".
+    """Import one of them: "lance", "usearch.index", "ray" or "ray.data".
 
     Raises:
         ConfigError: The extra is not installed.
@@ -20,9 +25,10 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        package, extra = _PACKAGES[name]
+        purpose = "A cluster" if extra == "ray" else "Searching"
         raise ConfigError(
-            f"Searching needs the package {_PACKAGES[name]}, which is not installed ({error}): "
-            "pip install 'mcip[search]'."
+            f"{purpose} needs the package {package}, which is not installed ({error}): pip install 'mcip[{extra}]'."
         ) from error
 
 

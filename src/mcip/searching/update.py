@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -117,7 +117,7 @@ def update(
     before, todo = table, plan(listing, table)
     changes = Changes(kept=len(listing) - len(todo.fresh))
     name: TransformName = "paper" if table.identity.transform == "paper" else "model"
-    reader = _Reader(listing.content, model.transform(name), table.identity.thumbnails, set(todo.by_hash))
+    reader = Reader(listing.content, model.transform(name), table.identity.thumbnails, set(todo.by_hash))
     shards = [todo.fresh[at : at + shard_rows] for at in range(0, len(todo.fresh), shard_rows)]
     parts = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
     batches = iter(_loader(reader, chain.from_iterable(parts), workers))
@@ -126,13 +126,13 @@ def update(
             rows: list[pa.Table] = []
             for numbers, batch in zip(part, batches, strict=False):
                 changes.unreadable |= {listing.ids[number]: why for number, why in batch.unreadable.items()}
-                _check_share(changes, listing, max_unreadable)
-                rows.append(_rows(batch, before, listing, model, reader.transform, todo, precision))
+                check_share(changes, listing, max_unreadable)
+                rows.append(finished_rows(batch, before, listing, model, reader.transform, todo, precision))
                 changes.embedded += len(batch.embed)
                 changes.reused += len(batch.numbers) - len(batch.embed)
                 advance(len(numbers))
             table = _write(table, pa.concat_tables(rows), todo.present)
-    _check_share(changes, listing, max_unreadable, len(listing))
+    check_share(changes, listing, max_unreadable, len(listing))
     # A picture that cannot be read any more is not the one that its old row describes.
     removed = [*todo.gone, *(name for name in changes.unreadable if name in todo.present)]
     changes.removed = len(removed)
@@ -154,7 +154,7 @@ def content_hash(content: bytes) -> str:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """Pictures that were read: `embed` are the positions of those in `numbers` that pixels were made of."""
 
     numbers: list[int] = field(default_factory=list)
@@ -166,17 +166,17 @@ class _Batch:
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
-class _Reader(Dataset[_Batch]):
+class Reader(Dataset[Batch]):
     """Reads, hashes and decodes the pictures of a list of numbers; those of known content are not decoded."""
 
-    def __init__(self, content: Content, transform: ImageTransform, thumbnails: int, known: set[str]) -> None:
+    def __init__(self, content: Content, transform: ImageTransform, thumbnails: int, known: Set[str]) -> None:
         self.content = content
         self.transform = transform
         self.thumbnails = thumbnails
         self.known = known
 
-    def __getitem__(self, numbers: list[int]) -> _Batch:
-        batch, pixels = _Batch(), list[Tensor]()
+    def __getitem__(self, numbers: list[int]) -> Batch:
+        batch, pixels = Batch(), list[Tensor]()
         for number in numbers:
             try:
                 content = self.content(number)
@@ -198,7 +198,7 @@ class _Reader(Dataset[_Batch]):
         return batch
 
 
-def _loader(reader: _Reader, parts: Iterator[list[int]], workers: int) -> Iterable[_Batch]:
+def _loader(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iterable[Batch]:
     if workers < 0:
         raise ConfigError(f"workers is {workers}: it must be 0 or more.")
     if workers == 0:
@@ -209,8 +209,8 @@ def _loader(reader: _Reader, parts: Iterator[list[int]], workers: int) -> Iterab
     return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers, multiprocessing_context=context)
 
 
-def _rows(
-    batch: _Batch,
+def finished_rows(
+    batch: Batch,
     before: IndexTable,
     listing: Listing,
     model: models.Model,
@@ -242,7 +242,7 @@ def _rows(
 
 
 def _table(
-    batch: _Batch, listing: Listing, schema: pa.Schema, vectors: NDArray[Any], columns: dict[str, list[Any]]
+    batch: Batch, listing: Listing, schema: pa.Schema, vectors: NDArray[Any], columns: dict[str, list[Any]]
 ) -> pa.Table:
     numbers = batch.numbers
     made: dict[str, Any] = {
@@ -271,7 +271,12 @@ def _write(table: IndexTable, rows: pa.Table, present: frozenset[str]) -> IndexT
     return table.upsert(rows) if changed else table.append(rows)
 
 
-def _check_share(changes: Changes, listing: Listing, allowed: float, seen: int | None = None) -> None:
+def check_share(changes: Changes, listing: Listing, allowed: float, seen: int | None = None) -> None:
+    """Stop if too many pictures are unreadable, of those that were seen, or of `seen`.
+
+    Raises:
+        DataError: They are.
+    """
     bad = changes.unreadable
     count = max(_ENOUGH, changes.kept + changes.embedded + changes.reused + len(bad)) if seen is None else seen
     if len(bad) <= allowed * count:

@@ -1,0 +1,103 @@
+"""Throughput of `mcip.index` against the bare model on pixels in memory, in one run.
+
+python benchmarks/index.py --tables fashion.parquet           20,000 pictures, about 20 minutes on two cores
+python benchmarks/index.py --tables fashion.parquet --quick   1,000 pictures, about a minute
+python benchmarks/index.py --tables fashion.parquet --busy    for busy cores: one thread, CPU time
+
+`index` is the whole of the call: loading the model, listing, reading, hashing, decoding, embedding, writing the table,
+and opening it for search. `bare` is the model on batches of finished pixels, before and after it. The weights are
+random: they do not matter for the speed. Expected on two idle cores: index at least 0.9 of bare with ViT-B-32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mcip import models, read_table
+from mcip.embed import encode_pixels
+from mcip.index import index
+
+BATCH = 256
+WANTED = 0.9
+
+
+def write_pictures(tables: list[str], count: int, folder: Path) -> int:
+    """Write the first pictures of some tables as files; how many there were."""
+    folder.mkdir()
+    written = 0
+    for table in map(read_table, tables):
+        for row in range(min(len(table), count - written)):
+            source = table.image_source(row)
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            (folder / f"{written:06d}.jpg").write_bytes(content)
+            written += 1
+    return written
+
+
+def bare(model: models.Model, batches: int, clock: Any) -> float:
+    """Pictures per second of the model on pixels in memory."""
+    transform = model.transform("model")
+    side = transform.prepared_size
+    pixels = transform.finish(torch.randint(256, (BATCH, 3, side, side), dtype=torch.uint8))
+    encode_pixels(model, pixels)
+    start = clock()
+    for _ in range(batches):
+        encode_pixels(model, pixels)
+    return batches * BATCH / float(clock() - start)
+
+
+def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        count = write_pictures(tables, count, folder / "photos")
+        model = models.create(name)
+        saved = models.save(model, folder / "model")
+        batches = max(2, count // (4 * BATCH))
+        rates = [bare(model, batches, clock)]
+        start = clock()
+        index(str(folder / "photos"), str(folder / "photos.lance"), model=str(saved), batch_size=BATCH, device="cpu")
+        seconds = clock() - start
+        rates.append(bare(model, batches, clock))
+    bare_rate = sum(rates) / len(rates)
+    return {
+        "pictures": count,
+        "index_per_second": round(count / seconds, 2),
+        "bare_per_second": round(bare_rate, 2),
+        "bare_each": [round(rate, 2) for rate in rates],
+        "ratio": round(count / seconds / bare_rate, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", required=True, help="what mcip.read_table takes")
+    parser.add_argument("--model", action="append", help="an open_clip name or a model folder [ViT-B-32]")
+    parser.add_argument("--pictures", type=int, default=20_000, help="pictures [20,000]")
+    parser.add_argument("--quick", action="store_true", help="1,000 pictures")
+    parser.add_argument("--busy", action="store_true", help="one thread, and the CPU time that it takes")
+    options = parser.parse_args()
+    if options.busy:
+        torch.set_num_threads(1)
+    clock = time.process_time if options.busy else time.perf_counter
+    count = 1000 if options.quick else options.pictures
+    results = {name: measure(name, options.tables, count, clock) for name in options.model or ["ViT-B-32"]}
+    table = Table("model", "pictures", "index / s", "bare / s", "ratio", "wanted")
+    for name, result in results.items():
+        rates = (f"{result[side]:.1f}" for side in ("index_per_second", "bare_per_second"))
+        table.add_row(name, f"{result['pictures']:,}", *rates, f"{result['ratio']:.2f}", f">= {WANTED}")
+    Console().print(table)
+    facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "quick": options.quick}
+    print(json.dumps({**facts, "models": results}))
+
+
+if __name__ == "__main__":
+    main()

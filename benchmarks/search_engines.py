@@ -1,0 +1,245 @@
+"""The sides of `benchmarks/search.py`: mcip, and the libraries that it is compared with, on the same vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from search_vectors import K, Queries, Vectors
+from usearch.index import Index
+
+from mcip.searching.database import Database
+from mcip.searching.disk import partitions
+from mcip.searching.graph import CONNECTIVITY, EXPANSION_ADD
+from mcip.searching.table import Identity, create_table, schema_of, vectors_array
+
+WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BLOCK = 8192
+REFINE = 20  # candidates that are compared with full vectors, for each neighbour, where vectors are compressed
+PICTURE = Image.new("RGB", (1, 1))
+
+Found = NDArray[np.int64]
+faiss: Any = importlib.import_module("faiss")
+
+
+class Engine(Protocol):
+    """One side. `prepare` and `build` run in one process, the searches in another one."""
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+    def prepare(self, vectors: Vectors) -> None:
+        """What comes before an index: the vectors in the library's own files."""
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        """Make the index; only mcip looks at the sample of text queries, to measure its recall."""
+
+    def open(self) -> None: ...
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        """The numbers of the ten vectors nearest to a query (D,)."""
+
+
+class LookedUp(Database):
+    """An index whose queries come embedded: all of `Database.search` but the model's forward pass."""
+
+    def ask(self, query: Queries, kind: str) -> None:
+        self.query = query[None]
+        self.asked: dict[str, Any] = {"text": "a text"} if kind == "text" else {"image": PICTURE}
+
+    def encode_images(self, images: Any) -> Queries:
+        return self.query
+
+    def encode_texts(self, texts: Any) -> Queries:
+        return self.query
+
+
+class Mcip:
+    """`Database.search`, by the way of searching and the widths that it chooses itself."""
+
+    widths = (0,)
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = str(folder / "photos.lance")
+
+    def prepare(self, vectors: Vectors) -> None:
+        identity = Identity.new(
+            model="none", fingerprint="none", dim=vectors.shape[1], transform="model", source="made", thumbnails=0
+        )
+        table = create_table(self.uri, schema_of(identity, pa.schema([("label", pa.string())])))
+        for start in range(0, len(vectors), 16 * BLOCK):
+            part = vectors[start : start + 16 * BLOCK]
+            names = [str(number) for number in range(start, start + len(part))]
+            facts = {
+                "id": names,
+                "vector": vectors_array(part),
+                "path": [f"/photos/{name}.jpg" for name in names],
+                "width": pa.array([640] * len(part), pa.int32()),
+                "height": pa.array([480] * len(part), pa.int32()),
+                "hash": [hashlib.sha256(name.encode()).hexdigest() for name in names],
+                "stamp": names,
+                "label": [f"label {int(name) % 1000}" for name in names],
+            }
+            table = table.append(pa.table(facts, schema=table.schema))
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        LookedUp(self.uri, texts=lambda: texts)
+
+    def open(self) -> None:
+        self.database = LookedUp(self.uri)
+
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        self.database.ask(query, kind)
+        found = self.database.search(**self.database.asked, k=K)
+        return np.array([int(hit.id) for hit in found], np.int64)
+
+
+class Usearch:
+    """The graph that mcip uses, by itself: no table, no rescoring."""
+
+    widths = WIDTHS
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "graph.usearch"
+
+    def prepare(self, vectors: Vectors) -> None: ...
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        graph = Index(
+            ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
+        )
+        for start in range(0, len(vectors), BLOCK):
+            part = vectors[start : start + BLOCK].astype(np.float32)
+            graph.add(np.arange(start, start + len(part)), part)
+        graph.save(os.fspath(self.file))
+
+    def open(self) -> None:
+        self.graph: Any = Index.restore(os.fspath(self.file), view=True)
+
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        self.graph.expansion_search = width
+        return np.asarray(self.graph.search(query, K, threads=1).keys.astype(np.int64))
+
+
+class Lance:
+    """An index of the library of LanceDB, in the table itself."""
+
+    kind = ""
+    parameters: ClassVar[dict[str, Any]] = {}
+    widths: tuple[int, ...] = PROBES
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = str(folder / "vectors.lance")
+
+    def prepare(self, vectors: Vectors) -> None:
+        for start in range(0, len(vectors), 16 * BLOCK):
+            part = vectors[start : start + 16 * BLOCK]
+            rows = pa.table({"number": np.arange(start, start + len(part)), "vector": vectors_array(part)})
+            lance.write_dataset(rows, self.uri, mode="append" if start else "create")
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        own = {"num_sub_vectors": vectors.shape[1] // 8} if self.kind == "IVF_PQ" else {}
+        lance.dataset(self.uri).create_index(
+            "vector", self.kind, metric="dot", **{"num_partitions": partitions(len(vectors)), **own, **self.parameters}
+        )
+
+    def open(self) -> None:
+        self.table = lance.dataset(self.uri)
+
+    def nearest(self, width: int) -> dict[str, Any]:
+        return {"nprobes": width, "refine_factor": REFINE}
+
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        nearest = {"column": "vector", "q": query, "k": K, "metric": "dot", **self.nearest(width)}
+        found = self.table.to_table(columns=["number", "_distance"], nearest=nearest)
+        return np.asarray(found["number"].to_numpy())
+
+
+class LanceHnsw(Lance):
+    kind = "IVF_HNSW_SQ"
+    # A graph for each partition: one, since a search that is to find 95 % would visit most of several.
+    parameters: ClassVar[dict[str, Any]] = {"num_partitions": 1, "m": CONNECTIVITY, "ef_construction": EXPANSION_ADD}
+    widths = WIDTHS
+
+    def nearest(self, width: int) -> dict[str, Any]:
+        return {"nprobes": 1, "ef": max(width, 2 * K), "refine_factor": 2}
+
+
+class LancePq(Lance):
+    kind = "IVF_PQ"
+
+
+class Faiss:
+    """An index of FAISS, read into memory."""
+
+    widths: tuple[int, ...] = (0,)
+
+    def __init__(self, folder: Path) -> None:
+        self.file = os.fspath(folder / "index.faiss")
+
+    def prepare(self, vectors: Vectors) -> None: ...
+    def new(self, dim: int, size: int) -> Any:
+        return faiss.IndexFlatIP(dim)
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        index = self.new(vectors.shape[1], len(vectors))
+        if not index.is_trained:
+            step = max(1, len(vectors) // 100_000)
+            index.train(vectors[::step].astype(np.float32))
+        for start in range(0, len(vectors), BLOCK):
+            index.add(vectors[start : start + BLOCK].astype(np.float32))
+        faiss.write_index(index, self.file)
+
+    def open(self) -> None:
+        self.index = faiss.read_index(self.file)
+
+    def options(self, width: int) -> Any:
+        return None
+
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        return np.asarray(self.index.search(query[None], K, params=self.options(width))[1][0])
+
+
+class FaissHnsw(Faiss):
+    widths = WIDTHS
+
+    def new(self, dim: int, size: int) -> Any:
+        index = faiss.IndexHNSWFlat(dim, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = EXPANSION_ADD
+        return index
+
+    def options(self, width: int) -> Any:
+        return faiss.SearchParametersHNSW(efSearch=width)
+
+
+class FaissPq(Faiss):
+    """IVF-PQ whose best candidates are compared with their vectors in half precision."""
+
+    widths = PROBES
+
+    def new(self, dim: int, size: int) -> Any:
+        return faiss.index_factory(
+            dim, f"IVF{partitions(size)},PQ{dim // 8},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT
+        )
+
+    def options(self, width: int) -> Any:
+        visited = faiss.SearchParametersIVF(nprobe=width)
+        return faiss.IndexRefineSearchParameters(k_factor=REFINE, base_index_params=visited)
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "mcip": Mcip,
+    "usearch": Usearch,
+    "lance-hnsw": LanceHnsw,
+    "faiss-hnsw": FaissHnsw,
+    "lance-pq": LancePq,
+    "faiss-pq": FaissPq,
+    "faiss-flat": Faiss,
+}
