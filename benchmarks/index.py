@@ -6,7 +6,7 @@ python benchmarks/index.py --tables fashion.parquet --busy    for busy cores: on
 
 `index` is the whole of the call: loading the model, listing, reading, hashing, decoding, embedding, writing the table,
 and opening it for search. `bare` is the model on batches of finished pixels, before and after it. The weights are
-random: they do not matter for the speed. Expected on two idle cores: index at least 0.9 of bare with ViT-B-32.
+random: they do not matter for the speed. The aim is at least 0.9 of bare.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ its own sample of image queries and those 200 texts. Then 1,000 other queries ar
 `memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
 that search needs. Results are kept in `--work`, and a run that is started again goes on with what is missing.
 
-Expected on two idle cores: mcip finds 95 % in 3 ms (images) and 12 ms (texts) or less, median.
+The aim on two cores: mcip finds 95 % in 3 ms (images) and 12 ms (texts) or less, median.
 """
 
 from __future__ import annotations
