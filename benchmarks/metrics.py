@@ -9,7 +9,7 @@ reference does (timed on some of the queries). `peers` compares with torchmetric
 open-metric-learning at a size that they can hold; those that are not installed are left out. `knn` is 5,000 of 50,000
 queries against 1,281,167 vectors, and the bare products. `captions` is recall between 25,010 captions and 5,000 images.
 `embed` is a folder of JPEG files through ViT-B-32 with one process that decodes and the other cores for the model,
-against the model on pixels in memory, and the decoding alone. Expected on two idle cores: map 20 times the loop or
+against the model on pixels in memory, and the decoding alone. The aim on two idle cores: map 20 times the loop or
 more, knn 1.3 times the products or less, under 1 GB for map and captions, embed 0.95 of the model or more.
 OMP_NUM_THREADS=1 steadies the ratios where the cores are busy. Ratios are medians over interleaved pairs.
 """
