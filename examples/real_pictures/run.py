@@ -4,10 +4,10 @@
 
 DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
 Everything goes to runs/real; started again, it goes on where it was. `--sweep` trains without a fifth of the bird
-species and measures on validation splits only; hyper-parameters are chosen there.
+species and measures on validation splits only, to choose hyper-parameters.
 
-Takes about three quarters of an hour on two cores, 17 minutes of it for the base. What it prints, and what it shows and
-does not show, stands in docs/results.md.
+Takes about an hour on two cores with other work beside it, 17 minutes of it for the base. What it prints,
+shows and does not show stands in docs/results.md.
 """
 
 from __future__ import annotations
