@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -227,23 +228,41 @@ def test_by_keyboard_alone(page: Page) -> None:
     expect(page.locator("#text")).to_have_value("")
 
 
-def test_endless_results(page: Page, url: str, served: Path) -> None:
+def by_pages_of(k: int, page: Page) -> list[str]:
+    """Give the page shorter answers, so that it needs several; returns the offsets it asks for, as they come."""
     asked: list[str] = []
 
-    def smaller(route: Route) -> None:
+    def shorter(route: Route) -> None:
         asked.append(re.findall(r"offset=(\d+)", route.request.url)[0])
-        route.continue_(url=route.request.url.replace("k=48", "k=7"))
+        route.continue_(url=route.request.url.replace("k=48", f"k={k}"))
 
+    page.route("**/search?*", shorter)
+    return asked
+
+
+def test_endless_results(page: Page) -> None:
     page.set_viewport_size({"width": 420, "height": 500})
-    page.route("**/search?*", smaller)
+    asked = by_pages_of(7, page)
     search(page, "a star")
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    while page.locator("#results li").count() < 32:
+    deadline = time.monotonic() + 60
+    while page.locator("#results li").count() < 32 and time.monotonic() < deadline:
         page.mouse.wheel(0, 400)
         page.wait_for_timeout(20)
     expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
     assert asked == ["0", "7", "14", "21", "28"]
     assert len(set(ids(page))) == 32
+
+
+def test_results_go_on_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
+    page.set_viewport_size({"width": 660, "height": 150})
+    page.evaluate(
+        """new MutationObserver(() => scrollTo(0, document.body.scrollHeight))
+            .observe(document.getElementById("results"), { childList: true })"""
+    )
+    asked = by_pages_of(12, page)
+    search(page, "a star")
+    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
+    assert asked == ["0", "12", "24"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

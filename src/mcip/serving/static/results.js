@@ -21,6 +21,7 @@ export class Results {
   #next = null;
   #control = new AbortController();
   #loading = false;
+  #nearEnd;
   #hits = new Map();
 
   // `tell` hears of progress: {state: "asking" | "shown" | "failed", ...}.
@@ -32,9 +33,10 @@ export class Results {
     list.addEventListener("click", (event) => this.#click(event));
     list.addEventListener("keydown", (event) => this.#key(event));
     list.addEventListener("focusin", (event) => this.#reach(event.target.closest("li")));
-    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.more(), {
+    this.#nearEnd = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.more(), {
       rootMargin: "600px",
-    }).observe(end);
+    });
+    this.#nearEnd.observe(end);
     this.end = end;
   }
 
@@ -87,8 +89,10 @@ export class Results {
     } finally {
       if (!signal.aborted) this.#loading = false;
     }
-    // What came may not reach down to where the next page is asked for.
-    if (this.#next && this.end.getBoundingClientRect().top < innerHeight + 600) await this.more();
+    // Observed anew, it tells where the end is now: an end that what came pushed away, and that scrolling
+    // brought back before the next frame, has not changed for an observer, and would never be told again.
+    this.#nearEnd.unobserve(this.end);
+    this.#nearEnd.observe(this.end);
   }
 
   #empty() {
