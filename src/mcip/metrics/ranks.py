@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mcip.topk import Array, blocks
@@ -18,13 +20,13 @@ def block_rows(gallery_size: int) -> int:
     return max(16, _BLOCK_VALUES // max(1, gallery_size))
 
 
-def similarities(queries: Tensor, gallery: Array) -> Tensor:
-    """Dot products (Q, N), float32, on the queries' device."""
+def similarities(queries: Tensor, gallery: Array, out: Tensor | None = None) -> Tensor:
+    """Dot products (Q, N), float32, on the queries' device; in the first Q rows of `out` where it is given."""
     in_memory = isinstance(gallery, Tensor) or (gallery.dtype == np.float32 and not isinstance(gallery, np.memmap))
-    out = queries.new_empty(len(queries), len(gallery))
+    scores = queries.new_empty(len(queries), len(gallery)) if out is None else out[: len(queries)]
     for start, block in blocks(gallery, max(1, len(gallery)) if in_memory else 16_384, queries.device):
-        torch.mm(queries, block.T, out=out[:, start : start + len(block)])
-    return out
+        torch.mm(queries, block.T, out=scores[:, start : start + len(block)])
+    return scores
 
 
 def ranks(scores: Tensor, items: Tensor) -> Tensor:
@@ -37,6 +39,8 @@ def ranks(scores: Tensor, items: Tensor) -> Tensor:
     Returns:
         Shape (Q, R), int64.
     """
+    if not items.shape[1]:
+        return torch.empty_like(items)
     chosen = scores.gather(1, items)
     found, tied = _positions(scores, chosen)
     rows = tied.any(1).nonzero()[:, 0]
@@ -48,20 +52,31 @@ def ranks(scores: Tensor, items: Tensor) -> Tensor:
 
 def _positions(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """How many values of the row are above each chosen one, and whether another equals it."""
-    ascending = _sorted(values)
+    if values.device.type == "cpu":
+        return _positions_on_cpu(values.numpy(), chosen.numpy())
+    ascending = values.sort(1).values
     above = torch.searchsorted(ascending, chosen, right=True)
     return values.shape[1] - above, above - torch.searchsorted(ascending, chosen) > 1
 
 
-def _sorted(values: Tensor) -> Tensor:
-    if values.device.type != "cpu":
-        return values.sort(1).values
-    # NumPy's sort is vectorised and takes a tenth of the time of torch's, which also returns the order.
-    out = values.numpy().copy()
+def _positions_on_cpu(values: NDArray[Any], chosen: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """The same, row by row: what is below all chosen ones, often nearly everything, need not be sorted."""
+    above, equal = np.empty(chosen.shape, np.int64), np.empty(chosen.shape, np.int64)
+    least = chosen.min(1)
+
+    def fill(rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            reached = values[row]
+            reached = reached[reached >= least[row]]
+            reached.sort()
+            right = reached.searchsorted(chosen[row], "right")
+            above[row] = len(reached) - right
+            equal[row] = right - reached.searchsorted(chosen[row])
+
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda rows: rows.sort(axis=1), np.array_split(out, threads)))
-    return torch.from_numpy(out)
+        list(pool.map(fill, np.array_split(np.arange(len(values)), threads)))
+    return torch.from_numpy(above), torch.from_numpy(equal > 1)
 
 
 def _distinct_keys(scores: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,11 @@ def average_precisions(
     """
     task = _Task.check(queries, gallery, query_labels, gallery_labels, exclude_self, drop_first, self_rows)
     if at is None:
-        parts = [_full_precisions(task, rows) for rows in _query_blocks(task)]
+        size = block_rows(len(task.gallery))
+        # One block's memory for all: fresh pages take as long as a good part of the product.
+        scores = task.queries.new_empty(min(size, len(task.queries)), len(task.gallery))
+        starts = range(0, len(task.queries), size)
+        parts = [_full_precisions(task, slice(start, start + size), scores) for start in starts]
         return np.concatenate(parts) if parts else np.empty(0)
     if at < 1:
         raise ConfigError(f"at is {at}: a ranking has at least 1 item.")
@@ -193,16 +197,9 @@ def _own_rows(
     return own
 
 
-def _query_blocks(task: _Task) -> Iterator[range]:
-    size = block_rows(len(task.gallery))
-    for start in range(0, len(task.queries), size):
-        yield range(start, min(start + size, len(task.queries)))
-
-
-def _full_precisions(task: _Task, rows: range) -> NDArray[np.float64]:
-    part = slice(rows.start, rows.stop)
+def _full_precisions(task: _Task, part: slice, memory: Tensor) -> NDArray[np.float64]:
     device = task.queries.device
-    scores = similarities(task.queries[part], task.gallery)
+    scores = similarities(task.queries[part], task.gallery, memory)
     columns = task.first[part, None] + np.arange((task.last[part] - task.first[part]).max(initial=0))
     is_item = columns < task.last[part, None]
     items = task.by_label[np.where(is_item, columns, 0)]
@@ -213,9 +210,12 @@ def _full_precisions(task: _Task, rows: range) -> NDArray[np.float64]:
         there = np.flatnonzero(removed >= 0)
         scores[torch.from_numpy(there).to(device), torch.from_numpy(removed[there]).to(device)] = -torch.inf
         is_item &= items != removed[:, None]
+    relevant = is_item.sum(1)
+    if items.shape[1]:
+        # Places without an item repeat one: the ranks of others need not be known.
+        items = np.where(is_item, items, np.take_along_axis(items, is_item.argmax(1)[:, None], 1))
     positions = ranks(scores, torch.from_numpy(items).to(device)).cpu().numpy()
     positions = np.sort(np.where(is_item, positions, len(task.gallery)), 1)
-    relevant = is_item.sum(1)
     nth = np.arange(1, positions.shape[1] + 1)
     precision = np.where(nth <= relevant[:, None], nth / (positions + 1), 0.0)
     return np.where(relevant > 0, precision.sum(1) / np.maximum(relevant, 1), np.nan)
