@@ -194,6 +194,31 @@ def test_a_table_at_a_uri(train: Path, base: Path, tmp_path: Path) -> None:
     assert database.picture("train-00001-1") == (content, "image/jpeg")
 
 
+def test_ids_of_a_large_table_are_indexed(run_index: Run, own_album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unindexed(database: Database) -> list[int]:
+        dataset = database.engine.table.dataset
+        names = [described["name"] for described in dataset.list_indices()]
+        return [dataset.stats.index_stats(name)["num_unindexed_rows"] for name in names]
+
+    database = run_index()
+    assert unindexed(database) == []
+    monkeypatch.setattr("mcip.searching.table._IDS_TO_INDEX", 30)
+    database = run_index()
+    assert unindexed(database) == [0]
+    some = sorted(path for path in own_album.rglob("*.jpg"))
+    for number in range(5):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(own_album / f"new{number}.png")
+    some[0].unlink()
+    monkeypatch.setattr("mcip.searching.table._BEHIND", 0.5)
+    database = run_index()
+    assert unindexed(database) == [5]
+    assert database.row("new3.png")["width"] == 40
+    with pytest.raises(DataError, match="no picture with the id"):
+        database.row(some[0].relative_to(own_album).as_posix())
+    monkeypatch.setattr("mcip.searching.table._BEHIND", 0.01)
+    assert unindexed(run_index()) == [0]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_make_the_same_table(workers: int, run_index: Run, indexed: Path) -> None:
     wanted = rows_of(Database(indexed))

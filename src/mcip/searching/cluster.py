@@ -26,9 +26,10 @@ from mcip.device import Precision
 from mcip.errors import ConfigError, ModelError
 from mcip.progress import progress
 from mcip.searching.extras import module
+from mcip.searching.reading import Batch, Reader
 from mcip.searching.sources import Listing, read_picture
 from mcip.searching.table import IndexTable, open_table, vectors_array
-from mcip.searching.update import Batch, Changes, Plan, Reader, check_share, finished_rows, plan
+from mcip.searching.update import Changes, Plan, check_share, finished_rows, plan
 
 JOURNAL: Final = "fragments"
 # Tasks that the cluster is given at most, so that its book-keeping stays small.

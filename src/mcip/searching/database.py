@@ -21,12 +21,12 @@ from mcip.searching.engine import Engine, open_engine
 from mcip.searching.fusion import Part, weighted
 from mcip.searching.opened import Opened
 from mcip.searching.phrases import phrases
+from mcip.searching.reading import content_hash
 from mcip.searching.recall import Kind
 from mcip.searching.results import Hit, Rerank, Results
 from mcip.searching.sources import read_picture
 from mcip.searching.table import open_table, quoted
 from mcip.searching.texts import sample_captions
-from mcip.searching.update import content_hash
 
 # Hits that a re-ranking function gets, where fewer are asked for.
 _RERANKED: Final = 100

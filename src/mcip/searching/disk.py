@@ -13,8 +13,6 @@ from mcip.searching.table import IndexTable, vectors_of
 _NAME: Final = "mcip_vectors"
 # Candidates that are rescored with their full vectors, for each neighbour asked for.
 _REFINE: Final = 20
-# The share of rows that the index may lack before it is brought up to date; they are searched one by one meanwhile.
-_BEHIND: Final = 0.1
 
 
 def grow_disk_index(table: IndexTable) -> IndexTable:
@@ -23,15 +21,13 @@ def grow_disk_index(table: IndexTable) -> IndexTable:
     Returns:
         The table's newest version, with the index.
     """
-    names = [described["name"] for described in _indices(table)]
-    if _NAME not in names:
-        table.dataset.create_index(
+    return table.grow_index(
+        _NAME,
+        lambda: table.dataset.create_index(
             "vector", "IVF_PQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)),
             num_sub_vectors=_sub_vectors(table.identity.dim),
-        )  # fmt: skip
-    elif table.dataset.stats.index_stats(_NAME)["num_unindexed_rows"] > _BEHIND * len(table):
-        table.dataset.optimize.optimize_indices(index_names=[_NAME])
-    return table.latest()
+        ),
+    )  # fmt: skip
 
 
 def partitions(rows: int) -> int:
@@ -65,11 +61,6 @@ def disk_search(
     scores = vectors_of(found["vector"]).astype(np.float32) @ query
     order = np.argsort(-scores, kind="stable")
     return scores[order], found["_rowid"].to_numpy().astype(np.int64)[order]
-
-
-def _indices(table: IndexTable) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table.dataset.list_indices()
-    return found
 
 
 def _sub_vectors(dim: int) -> int:

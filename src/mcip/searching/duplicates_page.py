@@ -12,7 +12,7 @@ from mcip.data import decode
 from mcip.errors import UnreadableImage
 from mcip.reporting.markup import Html, tag
 from mcip.searching.database import Database
-from mcip.searching.update import thumbnail
+from mcip.searching.reading import thumbnail
 
 _SIZE = 160
 _PER_GROUP = 24

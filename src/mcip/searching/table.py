@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,11 @@ OWN: Final = ("id", "vector", "path", "width", "height", "hash", "stamp", "thumb
 HIDDEN: Final = frozenset(("vector", "thumbnail", "hash", "stamp"))
 _KEY: Final = b"mcip"
 _IDS_PER_DELETE: Final = 1000
+# From this many rows on, a scan for one id takes milliseconds.
+_IDS_TO_INDEX: Final = 50_000
+_IDS: Final = "mcip_ids"
+# The share of rows that an index may lack before it is brought up to date; they are looked at one by one meanwhile.
+_BEHIND: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -187,11 +192,23 @@ class IndexTable:
         return self.latest() if left else self
 
     def tidy(self, fragments: int = 100, rows: int = 1024) -> IndexTable:
-        """Join fragments where there are many small ones; row ids stay as they are."""
-        parts = self.dataset.get_fragments()
-        if len(parts) <= fragments or len(self) / len(parts) >= rows:
+        """Join fragments where there are many small ones, and index the ids of a large table; row ids stay."""
+        table, parts = self, self.dataset.get_fragments()
+        if len(parts) > fragments and len(self) / len(parts) < rows:
+            self.dataset.optimize.compact_files()
+            table = self.latest()
+        if len(table) < _IDS_TO_INDEX:
+            return table
+        return table.grow_index(_IDS, lambda: table.dataset.create_scalar_index("id", "BTREE", name=_IDS))
+
+    def grow_index(self, name: str, create: Callable[[], object]) -> IndexTable:
+        """Create an index of Lance's where there is none of this name, else add the new rows once they are many."""
+        if name not in [described["name"] for described in self.dataset.list_indices()]:
+            create()
+        elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
+            self.dataset.optimize.optimize_indices(index_names=[name])
+        else:
             return self
-        self.dataset.optimize.compact_files()
         return self.latest()
 
     def change_identity(self, **changes: Any) -> IndexTable:

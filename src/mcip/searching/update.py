@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mcip import models
-from mcip.data import decode
 from mcip.data.transforms import ImageTransform, TransformName
 from mcip.device import Precision
 from mcip.embed import encode_pixels
-from mcip.errors import ConfigError, DataError, UnreadableImage
+from mcip.errors import DataError
 from mcip.progress import progress
-from mcip.searching.sources import Content, Listing
+from mcip.searching.reading import Batch, Reader, read_ahead
+from mcip.searching.sources import Listing
 from mcip.searching.table import IndexTable, vectors_array, vectors_of
 
 _ENOUGH = 100
-THUMBNAIL_QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ def update(
     reader = Reader(listing.content, model.transform(name), table.identity.thumbnails, set(todo.by_hash))
     shards = [todo.fresh[at : at + shard_rows] for at in range(0, len(todo.fresh), shard_rows)]
     parts = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
-    batches = iter(_loader(reader, chain.from_iterable(parts), workers))
+    batches = iter(read_ahead(reader, chain.from_iterable(parts), workers))
     with progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
         for part in parts:
             rows: list[pa.Table] = []
@@ -137,76 +129,6 @@ def update(
     removed = [*todo.gone, *(name for name in changes.unreadable if name in todo.present)]
     changes.removed = len(removed)
     return table.delete(removed).tidy(), changes
-
-
-def thumbnail(picture: Image.Image, size: int) -> bytes:
-    """A picture as JPEG, at most `size` pixels wide and high."""
-    small = picture.copy()
-    small.thumbnail((size, size), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=THUMBNAIL_QUALITY)
-    return file.getvalue()
-
-
-def content_hash(content: bytes) -> str:
-    """SHA-256 of a picture's file, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-@dataclass
-class Batch:
-    """Pictures that were read: `embed` are the positions of those in `numbers` that pixels were made of."""
-
-    numbers: list[int] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    embed: list[int] = field(default_factory=list)
-    pixels: Tensor = field(default_factory=lambda: torch.empty(0))
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    thumbnails: list[bytes] = field(default_factory=list)
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-
-class Reader(Dataset[Batch]):
-    """Reads, hashes and decodes the pictures of a list of numbers; those of known content are not decoded."""
-
-    def __init__(self, content: Content, transform: ImageTransform, thumbnails: int, known: Set[str]) -> None:
-        self.content = content
-        self.transform = transform
-        self.thumbnails = thumbnails
-        self.known = known
-
-    def __getitem__(self, numbers: list[int]) -> Batch:
-        batch, pixels = Batch(), list[Tensor]()
-        for number in numbers:
-            try:
-                content = self.content(number)
-                hashed = content_hash(content)
-                if hashed not in self.known:
-                    picture = decode(content)
-                    pixels.append(self.transform.prepare(picture))
-                    batch.embed.append(len(batch.numbers))
-                    batch.sizes.append(picture.size)
-                    if self.thumbnails:
-                        batch.thumbnails.append(thumbnail(picture, self.thumbnails))
-            except UnreadableImage as error:
-                batch.unreadable[number] = str(error)
-            else:
-                batch.numbers.append(number)
-                batch.hashes.append(hashed)
-        if pixels:
-            batch.pixels = torch.stack(pixels)
-        return batch
-
-
-def _loader(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iterable[Batch]:
-    if workers < 0:
-        raise ConfigError(f"workers is {workers}: it must be 0 or more.")
-    if workers == 0:
-        return (reader[numbers] for numbers in parts)
-    # Lance runs threads, which a fork does not survive.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers, multiprocessing_context=context)
 
 
 def finished_rows(

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from mcip.data import decode
 from mcip.searching.database import Database
-from mcip.searching.update import thumbnail
+from mcip.searching.reading import thumbnail
 
 
 class Thumbnails:
