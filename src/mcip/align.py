@@ -7,7 +7,6 @@ tower.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +25,12 @@ from mcip.embed import embed_images
 from mcip.embeddings import Embeddings
 from mcip.errors import DataError
 from mcip.evaluation.validation import Validation, validation_table
-from mcip.losses import info_nce
+from mcip.losses import bound_logit_scale, info_nce
 from mcip.progress import console
 from mcip.text_tower import TextTower
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "aligned"
-# CLIP's bound on the logit scale.
-_MAX_LOG_SCALE = math.log(100)
 
 
 def align(
@@ -220,8 +217,7 @@ class TextAlignment:
 
     def after_step(self) -> None:
         """Keep the logit scale within CLIP's bound."""
-        with torch.no_grad():
-            self.model.clip.logit_scale.clamp_(0, _MAX_LOG_SCALE)
+        bound_logit_scale(self.model.clip.logit_scale)
 
     def validate(self) -> dict[str, float]:
         """Text-to-image recall at 5."""

@@ -6,7 +6,6 @@ base models of the demo and of the examples are made; large models are better pr
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,12 @@ from mcip.data.transforms import TransformName
 from mcip.device import Precision, pick_device
 from mcip.errors import DataError
 from mcip.evaluation.validation import Validation
-from mcip.losses import info_nce
+from mcip.losses import bound_logit_scale, info_nce
 from mcip.progress import console
 from mcip.text_tower import TextTower
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, Group, fit
 
 KIND = "pretrained"
-_MAX_LOG_SCALE = math.log(100)
 
 
 def pretrain(
@@ -182,8 +180,7 @@ class ContrastivePretraining:
     def after_step(self) -> None:
         """Keep the logit scale within CLIP's bound, and note what could not be read."""
         self.unreadable |= {self.ids[row]: why for row, why in self.pixels.unreadable.items()}
-        with torch.no_grad():
-            self.model.clip.logit_scale.clamp_(0, _MAX_LOG_SCALE)
+        bound_logit_scale(self.model.clip.logit_scale)
 
     def validate(self) -> dict[str, float]:
         """Text-to-image recall at 5, and image-to-image mAP where there are labels."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,3 +40,9 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
         logits = (unit_images * logit_scale) @ unit(texts).to(unit_images.dtype).T
         pairs = torch.arange(len(images), device=images.device)
         return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def bound_logit_scale(log_scale: Tensor) -> None:
+    """Keep CLIP's parameter, the logarithm of the logit scale, between 0 and log 100; in place."""
+    with torch.no_grad():
+        log_scale.clamp_(0, math.log(100))

@@ -1,23 +1,19 @@
-"""The report as one self-contained HTML file: it loads nothing, runs no script, and follows light and dark mode."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
-from importlib import resources
 
 from mcip.evaluation.tasks import Kind
 from mcip.reporting import plots
 from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, number, signed
+from mcip.reporting.document import document
 from mcip.reporting.galleries import grid_section, mined_section, themed
 from mcip.reporting.grids import Grid
 from mcip.reporting.markup import Html, tag
 from mcip.reporting.mined import Mined
 from mcip.reporting.protocol import made_section
 from mcip.reporting.table import Cell, caption, cells, columns, groups
-
-# No address but the data in the file itself may be loaded.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mined: Mined | None) -> str:
@@ -33,33 +29,19 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
         HTML.
     """
     title, summary = headline(comparison)
-    style = resources.files("mcip.reporting").joinpath("page.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{title} - mcip report"),
-        tag("style", Html(style)),
+    return document(
+        "mcip report",
+        title,
+        summary,
+        _tiles(comparison),
+        _table_section(comparison),
+        _teaser_section(comparison),
+        _dots_section(comparison),
+        *(grid_section(grid) for grid in grids),
+        *(tag("p", note, class_="note") for note in notes),
+        mined_section(mined) if mined else None,
+        made_section(comparison),
     )
-    body = tag(
-        "body",
-        tag("header", tag("p", "mcip report", class_="eyebrow"), tag("h1", title), tag("p", summary, class_="summary")),
-        tag(
-            "main",
-            _tiles(comparison),
-            _table_section(comparison),
-            _teaser_section(comparison),
-            _dots_section(comparison),
-            *(grid_section(grid) for grid in grids),
-            *(tag("p", note, class_="note") for note in notes),
-            mined_section(mined) if mined else None,
-            made_section(comparison),
-        ),
-        tag("footer", tag("p", f"Made by mcip {importlib.metadata.version('mcip')}.")),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def headline(comparison: Comparison) -> tuple[str, str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 from mcip.data import decode
 from mcip.errors import UnreadableImage
+from mcip.reporting.document import document
 from mcip.reporting.markup import Html, tag
 from mcip.searching.database import Database
 from mcip.searching.reading import thumbnail
 
 _SIZE = 160
 _PER_GROUP = 24
-# No address but the data in the file itself may be loaded.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 .group { margin: 0 0 16px; padding: 16px 18px; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
@@ -43,31 +40,12 @@ def duplicates_page(database: Database, groups: Sequence[dict[str, Any]], found:
     Returns:
         HTML that loads nothing.
     """
-    style = resources.files("mcip.reporting").joinpath("page.css").read_text(encoding="utf-8")
     title = f"{found:,} groups of near-duplicates" if found != 1 else "1 group of near-duplicates"
     summary = f"Pictures of {database.uri} that are joined by pairs with a cosine of at least {threshold:g}."
     if len(groups) < found:
         summary += f" The {len(groups):,} largest groups are shown; all are in duplicates.json."
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} - mcip"),
-        tag("style", Html(style + _STYLE)),
-    )
-    body = tag(
-        "body",
-        tag(
-            "header",
-            tag("p", "mcip duplicates", class_="eyebrow"),
-            tag("h1", title),
-            tag("p", summary, class_="summary"),
-        ),
-        tag("main", [_section(database, group) for group in groups]),
-        tag("footer", tag("p", f"Made by mcip {importlib.metadata.version('mcip')}.")),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    sections = [_section(database, group) for group in groups]
+    return document("mcip duplicates", title, summary, sections, style=_STYLE)
 
 
 def _section(database: Database, group: dict[str, Any]) -> Html:
