@@ -1,6 +1,6 @@
 """Speed and memory of `mcip.metrics` and `mcip.embed`: ratios measured side by side, with the same results.
 
-python benchmarks/metrics.py            about 20 minutes on two cores; the k-NN part needs 5 GB of memory
+python benchmarks/metrics.py            about 10 minutes on two cores; the k-NN part needs 5 GB of memory
 python benchmarks/metrics.py --quick    about a minute, at a smaller size
 python benchmarks/metrics.py --only map captions
 
@@ -237,9 +237,9 @@ def measure_embed(quick: bool) -> dict[str, Any]:
 
         decode = seconds(pixels)
         prepared = pixels()
-        encode_pixels(model, transform.finish(prepared[0]))
+        expected = bare(prepared[:1])
         pairs = [(seconds(lambda n=n: stage(folder / str(n))), seconds(lambda: bare(prepared))) for n in range(3)]  # type: ignore[misc]
-        difference = float(np.abs(stage(folder / "0")[:batch] - bare(prepared[:1])).max())
+        difference = float(np.abs(stage(folder / "0")[:batch] - expected).max())
     return {
         "embed_images": count,
         "embed_images_per_second": count / statistics.median(ours for ours, _ in pairs),

@@ -18,8 +18,6 @@ from mcip.names import resolve
 from mcip.weights import SkipInit, plain_state_dict
 from tiny import Mischief, pixels_for
 
-TOYSHOP_BASE = Path(models.__file__).parent / "toyshop" / "base"
-
 
 def test_the_activation_is_that_of_the_tag() -> None:
     for name, tag in open_clip.list_pretrained():
@@ -158,9 +156,6 @@ def test_a_tag_is_fetched_unless_weights_are_given(
         models.load("RN50/openai")
 
 
-@pytest.mark.skipif(
-    not (TOYSHOP_BASE / "open_clip_model.safetensors").is_file(), reason="the toyshop base model is not built"
-)
 def test_toyshop_is_in_the_package() -> None:
     model = models.load("toyshop")
     assert {p.dtype for p in model.clip.parameters()} == {torch.float32}

@@ -205,16 +205,16 @@ def test_ids_of_a_large_table_are_indexed(run_index: Run, own_album: Path, monke
     monkeypatch.setattr("mcip.searching.table._IDS_TO_INDEX", 30)
     database = run_index()
     assert unindexed(database) == [0]
-    some = sorted(path for path in own_album.rglob("*.jpg"))
+    removed = min(own_album.rglob("*.jpg"))
     for number in range(5):
         Image.new("RGB", (40, 40), (number, 0, 0)).save(own_album / f"new{number}.png")
-    some[0].unlink()
+    removed.unlink()
     monkeypatch.setattr("mcip.searching.table._BEHIND", 0.5)
     database = run_index()
     assert unindexed(database) == [5]
     assert database.row("new3.png")["width"] == 40
     with pytest.raises(DataError, match="no picture with the id"):
-        database.row(some[0].relative_to(own_album).as_posix())
+        database.row(removed.relative_to(own_album).as_posix())
     monkeypatch.setattr("mcip.searching.table._BEHIND", 0.01)
     assert unindexed(run_index()) == [0]
 

@@ -34,13 +34,11 @@ def ranks(scores: Tensor, items: Tensor) -> Tensor:
 
     Args:
         scores: Shape (Q, N), float32.
-        items: Columns of `scores`, shape (Q, R), int64.
+        items: Columns of `scores`, shape (Q, R), int64; R is at least 1.
 
     Returns:
         Shape (Q, R), int64.
     """
-    if not items.shape[1]:
-        return torch.empty_like(items)
     chosen = scores.gather(1, items)
     found, tied = _positions(scores, chosen)
     rows = tied.any(1).nonzero()[:, 0]

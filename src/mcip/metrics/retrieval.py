@@ -200,7 +200,7 @@ def _own_rows(
 def _full_precisions(task: _Task, part: slice, memory: Tensor) -> NDArray[np.float64]:
     device = task.queries.device
     scores = similarities(task.queries[part], task.gallery, memory)
-    columns = task.first[part, None] + np.arange((task.last[part] - task.first[part]).max(initial=0))
+    columns = task.first[part, None] + np.arange((task.last[part] - task.first[part]).max(initial=1))
     is_item = columns < task.last[part, None]
     items = task.by_label[np.where(is_item, columns, 0)]
     removed = scores.argmax(1).cpu().numpy() if task.drop_first else None
@@ -211,9 +211,8 @@ def _full_precisions(task: _Task, part: slice, memory: Tensor) -> NDArray[np.flo
         scores[torch.from_numpy(there).to(device), torch.from_numpy(removed[there]).to(device)] = -torch.inf
         is_item &= items != removed[:, None]
     relevant = is_item.sum(1)
-    if items.shape[1]:
-        # Places without an item repeat one: the ranks of others need not be known.
-        items = np.where(is_item, items, np.take_along_axis(items, is_item.argmax(1)[:, None], 1))
+    # Places without an item repeat one: the ranks of others need not be known.
+    items = np.where(is_item, items, np.take_along_axis(items, is_item.argmax(1)[:, None], 1))
     positions = ranks(scores, torch.from_numpy(items).to(device)).cpu().numpy()
     positions = np.sort(np.where(is_item, positions, len(task.gallery)), 1)
     nth = np.arange(1, positions.shape[1] + 1)
