@@ -21,6 +21,7 @@ from tables import make_tables
 from mcip.align import align
 from mcip.evaluate import measure_models
 from mcip.evaluation.tasks import Task
+from mcip.interpolate import interpolate
 from mcip.mine import mine
 from mcip.pretrain import pretrain
 from mcip.report import report
@@ -62,15 +63,16 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
     models = {"base": str(base)}
     for method in METHODS:
         tuned = tune(
-            data, folder / method, str(base), method=method, captions=mined if method == "mcip" else None,
+            data, folder / "tuned" / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
             centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor, transform="model",
         )  # fmt: skip
+        model = interpolate(str(tuned), str(base), folder / method / "model", alpha=recipe.alpha)
         aligned = align(
-            tables["pairs"], folder / f"{method}+re-a", str(tuned), steps=recipe.align_steps,
+            tables["pairs"], folder / f"{method}+re-a", str(model), steps=recipe.align_steps,
             batch_size=recipe.align_batch_size, lr=recipe.align_lr,
         )  # fmt: skip
-        models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
+        models |= {method: str(model), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
     results = measure_models(models, tasks, folder / "results", suite="real pictures")
     return report(

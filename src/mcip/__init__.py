@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcip.evaluate import evaluate
     from mcip.export import export
     from mcip.index import index
+    from mcip.interpolate import interpolate
     from mcip.mine import mine
     from mcip.models import create, load, save
     from mcip.report import report
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate",
     "export",
     "index",
+    "interpolate",
     "load",
     "losses",
     "metrics",
@@ -55,7 +57,8 @@ __all__ = [
 ]
 
 _STAGES = (
-    "align", "demo", "duplicates", "embed", "evaluate", "export", "index", "mine", "report", "search", "serve", "tune",
+    "align", "demo", "duplicates", "embed", "evaluate", "export", "index", "interpolate", "mine", "report",
+    "search", "serve", "tune",
 )  # fmt: skip
 _FUNCTIONS = {
     **{stage: stage for stage in _STAGES},

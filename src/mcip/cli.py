@@ -6,25 +6,24 @@ import argparse
 import inspect
 import json
 import os
-import shutil
 import sys
-import textwrap
-import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 import mcip
+from mcip.command_help import HelpFormatter, choices, is_list, metavar, placeholders, positional
 from mcip.errors import McipError
 from mcip.signatures import signature_of, summary_of
 
 COMMANDS = (
-    "embed", "mine", "tune", "align", "evaluate", "report", "export", "index", "search", "duplicates", "serve", "demo",
+    "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
+    "serve", "demo",
 )  # fmt: skip
 # Parameters of many stages that change how it is computed rather than what comes out.
 _COMPUTING = frozenset(
@@ -99,31 +98,6 @@ def parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     return command, {name: value for name, value in parsed.as_dict().items() if name in parser.types}
 
 
-class _Formatter(DefaultHelpFormatter):
-    """Shows the type of a value as its placeholder, and the default after the help."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))  # type: ignore[no-untyped-call]
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-        # Names of models and files have hyphens: they stay whole, to be copied.
-        return "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        # jsonargparse gives lists a second flag, `--model+`, where here a flag is repeated; and it puts options of its
-        # own behind --print_config, as "\b[=flags]".
-        flags = super()._format_action_invocation(action).split(", ")
-        return ", ".join(flag for flag in flags if "+" not in flag).partition(" \b")[0]
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        known = action.default not in (None, argparse.SUPPRESS)
-        return (action.help or "") + (" [%(default)s]" if known else "")
-
-
 class _Parser(ArgumentParser):
     """The parser of one sub-command."""
 
@@ -133,22 +107,22 @@ class _Parser(ArgumentParser):
         parameters = inspect.signature(function).parameters
         super().__init__(
             prog=f"mcip {command}",
-            usage=f"mcip {command} {_placeholders(function)}[--config FILE.yaml] [--PARAMETER VALUE ...]",
+            usage=f"mcip {command} {placeholders(function)}[--config FILE.yaml] [--PARAMETER VALUE ...]",
             description=explained.description,
             epilog="\n\n".join(text for name, text in _VALUES.items() if name in parameters),
-            formatter_class=_Formatter,
+            formatter_class=HelpFormatter,
             exit_on_error=False,
         )
         help_of = {parameter.arg_name: parameter.description for parameter in explained.params}
         groups = {title: self.add_argument_group(title) for title in ("required", "optional", "computing")}
         self.types: dict[str, Any] = {}
-        self.positional = list(_positional(function))
+        self.positional = list(positional(function))
         for name, parameter in parameters.items():
             self.types[name] = parameter.annotation
             required = parameter.default is parameter.empty
             group = groups["required" if required else "computing" if name in _COMPUTING else "optional"]
             own = {"required": True} if required else {"default": parameter.default}
-            own |= {"type": parameter.annotation, "metavar": _metavar(parameter.annotation), "help": help_of[name]}
+            own |= {"type": parameter.annotation, "metavar": metavar(parameter.annotation), "help": help_of[name]}
             group.add_argument(f"--{name}", **own)
         self.add_argument(
             "--config", action="config", metavar="FILE.yaml", help="Parameters by name; flags override its values."
@@ -177,7 +151,7 @@ class _Parser(ArgumentParser):
                 continue
             if name not in (*self.types, "config", "print_config"):
                 raise UsageError(f"unknown flag {flag!r}{_nearest(name, self.types, '--')}")
-            if _is_list(self.types.get(name)):
+            if is_list(self.types.get(name)):
                 given.setdefault(name, []).extend(values)
                 continue
             is_switch = self.types.get(name) is bool
@@ -190,14 +164,14 @@ class _Parser(ArgumentParser):
                 self._check_keys(Path(values[0]))
             given[name] = ["true"] if is_switch and not values else values
         self._name_free(free, given, problem)
-        given |= {name: [json.dumps(values)] for name, values in given.items() if _is_list(self.types.get(name))}
+        given |= {name: [json.dumps(values)] for name, values in given.items() if is_list(self.types.get(name))}
         order = {"config": 0, "print_config": 2}
         return ["=".join([f"--{name}", *given[name]]) for name in sorted(given, key=lambda name: order.get(name, 1))]
 
     def _name_free(self, free: list[str], given: dict[str, list[str]], problem: str) -> None:
         """Give the values that no flag took to the positional parameters."""
         for name in self.positional:
-            if free and _is_list(self.types[name]):
+            if free and is_list(self.types[name]):
                 given[name] = [*free, *given.get(name, [])]
                 return
             if free and name not in given:
@@ -212,7 +186,7 @@ class _Parser(ArgumentParser):
         if name not in self.types or "Got value: " not in message:
             return message
         value = message.rpartition("Got value: ")[2]
-        return f"--{name} takes {_metavar(self.types[name])}, not {value}{_nearest(value, _choices(self.types[name]))}"
+        return f"--{name} takes {metavar(self.types[name])}, not {value}{_nearest(value, choices(self.types[name]))}"
 
     def _check_keys(self, path: Path) -> None:
         try:
@@ -255,44 +229,6 @@ def _by_flag(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             values.append(argument)
     if flag or values:
         yield flag, values
-
-
-def _positional(function: Callable[..., Any]) -> Iterator[str]:
-    """The parameters of a stage that may be given without their names."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            yield name
-
-
-def _placeholders(function: Callable[..., Any]) -> str:
-    """How the positional parameters stand in the usage line, as in "DB [QUERY ...] "."""
-    shown = []
-    for name in _positional(function):
-        parameter = inspect.signature(function).parameters[name]
-        word = name.upper() + (" ..." if _is_list(parameter.annotation) else "")
-        shown.append(word if parameter.default is parameter.empty else f"[{word}]")
-    return "".join(f"{word} " for word in shown)
-
-
-def _metavar(annotation: Any) -> str:
-    """The placeholder of a value in the help text, as in INT or {gpr-ft,mcip}."""
-    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-    if choices := _choices(annotation):
-        return "{" + ",".join(choices) + "}"
-    if typing.get_origin(annotation) is list:
-        return f"{_metavar(parts[0])} ..."
-    if parts:
-        return _metavar(parts[0])
-    name: str = annotation.__name__
-    return {"str": "TEXT", "bool": "{true,false}"}.get(name, name.upper())
-
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
-
-
-def _is_list(annotation: Any) -> bool:
-    return any(typing.get_origin(part) is list for part in (annotation, *typing.get_args(annotation)))
 
 
 def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

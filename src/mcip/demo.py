@@ -19,6 +19,7 @@ from mcip.data.transforms import TransformName
 from mcip.evaluate import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.index import index
+from mcip.interpolate import interpolate
 from mcip.mine import mine
 from mcip.progress import console
 from mcip.report import report
@@ -67,8 +68,9 @@ class Recipe:
     centre_init: CentreInit = "class-means"
     centre_lr_factor: float = 20.0
     transform: TransformName = "model"
-    caption_weight: float = 0.3
+    caption_weight: float = 0.2
     k: int = 5
+    alpha: float = 0.85
     align_steps: int = 300
     align_batch_size: int = 512
     align_lr: float = 5e-4
@@ -109,15 +111,16 @@ def run(world: World, recipe: Recipe, out: Path) -> Path:
     mined = mine(labelled, str(pool), out / "captions", BASE, k=recipe.k)
     for method in METHODS:
         tuned = tune(
-            labelled, out / method, BASE, method=method, captions=mined if method == "mcip" else None,
+            labelled, out / "tuned" / method, BASE, method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
             centre_init=recipe.centre_init, centre_lr_factor=recipe.centre_lr_factor, transform=recipe.transform,
         )  # fmt: skip
+        model = interpolate(str(tuned), BASE, out / method / "model", alpha=recipe.alpha)
         aligned = align(
-            captioned, out / f"{method}+re-a", str(tuned), steps=recipe.align_steps,
+            captioned, out / f"{method}+re-a", str(model), steps=recipe.align_steps,
             batch_size=recipe.align_batch_size, lr=recipe.align_lr,
         )  # fmt: skip
-        models |= {method: str(tuned), f"{method}+re-a": str(aligned)}
+        models |= {method: str(model), f"{method}+re-a": str(aligned)}
     results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")
     page = report(
         [str(path) for path in results], out, baseline="base", highlight="mcip+re-a", captions=mined, images=labelled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mcip import models
-from mcip.errors import ConfigError, DataError, ModelError, UnreadableImage
-from mcip.searching.asked import ID, Picture, is_picture, listed, load_image, media_type
+from mcip.errors import ConfigError, ModelError
+from mcip.searching.asked import ID, Picture, is_picture, listed, load_image
 from mcip.searching.choice import Ann
 from mcip.searching.derived import derived_folder
 from mcip.searching.encoder import Encoder
@@ -21,11 +20,10 @@ from mcip.searching.engine import Engine, open_engine
 from mcip.searching.fusion import Part, weighted
 from mcip.searching.opened import Opened
 from mcip.searching.phrases import phrases
-from mcip.searching.reading import content_hash
 from mcip.searching.recall import Kind
-from mcip.searching.results import Hit, Rerank, Results
-from mcip.searching.sources import read_picture
-from mcip.searching.table import open_table, quoted
+from mcip.searching.results import Hit, Rerank, Results, reranked
+from mcip.searching.single import file_of, row_of, thumbnail_of, vector_of
+from mcip.searching.table import open_table
 from mcip.searching.texts import sample_captions
 
 # Hits that a re-ranking function gets, where fewer are asked for.
@@ -202,7 +200,7 @@ class Database:
             scores = scores * np.float32(length) + np.float32(constant)
         hits = opened.hits(slots, scores)
         if rerank:
-            hits = _reranked(hits, rerank)
+            hits = reranked(hits, rerank)
         return Results(tuple(hits[offset : offset + k]))
 
     def search_vectors(
@@ -258,9 +256,7 @@ class Database:
         Raises:
             DataError: There is no such id.
         """
-        vector: NDArray[np.float32] = self._row(id, ["vector"])["vector"]
-        vector = np.asarray(vector, np.float32)
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+        return vector_of(self.engine.table, id)
 
     def row(self, id: str) -> dict[str, Any]:
         """What the index knows of a picture, but for its vector and thumbnail.
@@ -268,7 +264,7 @@ class Database:
         Raises:
             DataError: There is no such id.
         """
-        return self._row(id, self.columns)
+        return row_of(self.engine.table, id, self.columns)
 
     def picture(self, id: str) -> tuple[bytes, str]:
         """The file of a picture of the index and its media type.
@@ -277,11 +273,7 @@ class Database:
             DataError: There is no such id.
             UnreadableImage: The file is gone, or is not the one that was indexed.
         """
-        row = self._row(id, ["path", "hash"])
-        content = read_picture(row["path"])
-        if content_hash(content) != row["hash"]:
-            raise UnreadableImage(f"{row['path']} has changed since it was indexed: run `mcip index` again.")
-        return content, media_type(content)
+        return file_of(self.engine.table, id)
 
     def thumbnail(self, id: str) -> bytes | None:
         """The JPEG thumbnail of a picture of the index; None where the index has none.
@@ -289,22 +281,11 @@ class Database:
         Raises:
             DataError: There is no such id.
         """
-        if "thumbnail" not in self.engine.table.schema.names:
-            _ = self._row(id, ["id"])
-            return None
-        small: bytes | None = self._row(id, ["thumbnail"])["thumbnail"]
-        return small
+        return thumbnail_of(self.engine.table, id)
 
     def hits(self, slots: Sequence[int]) -> list[Hit]:
         """The pictures in some slots of `engine`, as hits with the score 0."""
         return self._opened.hits(np.asarray(slots, np.int64), np.zeros(len(slots), np.float32))
-
-    def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
-        found = self.engine.table.read(columns, f"id = {quoted(id)}").select(columns)
-        if found.num_rows == 0:
-            raise DataError(f"{self.uri} holds no picture with the id {id!r}.")
-        row: dict[str, Any] = found.slice(0, 1).to_pylist()[0]
-        return row
 
     def _vectors(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
         """The vectors of pictures: stored ones for ids, the model's for others, those in one batch."""
@@ -346,13 +327,3 @@ def open_database(
 def _check_range(k: int, offset: int) -> None:
     if k < 1 or offset < 0:
         raise ConfigError(f"k is {k} and offset {offset}: k must be at least 1, offset at least 0.")
-
-
-def _reranked(hits: list[Hit], rerank: Rerank) -> list[Hit]:
-    scores = [float(score) for score in rerank(hits)]
-    if len(scores) != len(hits):
-        raise ConfigError(
-            f"The re-ranking function gave {len(scores)} scores for {len(hits)} hits: one each is needed."
-        )
-    rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
-    return sorted(rescored, key=lambda hit: -hit.score)

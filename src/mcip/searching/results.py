@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias, overload
+
+from mcip.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,21 @@ class Results:
 
 # Takes the hits by falling score and returns a new score for each, the higher the better.
 Rerank: TypeAlias = Callable[[Sequence[Hit]], Sequence[float]]
+
+
+def reranked(hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
+    """The hits with the scores that a re-ranking function gives them, by falling score.
+
+    Raises:
+        ConfigError: It does not give one score for each.
+    """
+    scores = [float(score) for score in rerank(hits)]
+    if len(scores) != len(hits):
+        raise ConfigError(
+            f"The re-ranking function gave {len(scores)} scores for {len(hits)} hits: one each is needed."
+        )
+    rescored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
+    return sorted(rescored, key=lambda hit: -hit.score)
 
 
 def plain(value: Any) -> Any:
