@@ -19,6 +19,7 @@ from mcip.errors import ArtefactError, ConfigError, DataError, ModelError, Unrea
 from mcip.search import search
 from mcip.searching.database import Database
 from mcip.searching.derived import derived_folder
+from mcip.searching.fusion import Background, Part
 from mcip.searching.results import Hit, Results
 from tiny import CONFIG
 
@@ -129,13 +130,39 @@ def naive_scores(
 ) -> list[float]:
     """The combined score of each picture, by the words of `Background.combine`."""
     background, vectors = database.engine.background, [database.vector(name).astype(np.float64) for name in names]
-    totals = [0.0] * len(names)
+    on_sample = {kind: np.zeros(len(background.sample)) for kind in ("image", "text", "away")}
+    on_pictures = {kind: np.zeros(len(names)) for kind in on_sample}
     for query, kind, weight in parts:
         centre = background.image_mean if kind == "image" else background.text_mean
-        std = float(np.std([float(np.dot(query - centre, one)) for one in background.sample]))
+        scores = np.array([float(np.dot(query - centre, one)) for one in background.sample])
+        sum_of = kind if weight > 0 else "away"
+        on_sample[sum_of] += weight * scores / np.std(scores)
         for at, vector in enumerate(vectors):
-            totals[at] += weight * float(np.dot(query - centre, vector - background.image_mean)) / std
-    return totals
+            score = float(np.dot(query - centre, vector - background.image_mean))
+            on_pictures[sum_of][at] += weight * score / float(np.std(scores))
+    correlation = np.corrcoef(on_sample["image"], on_sample["text"])[0, 1]
+    unexplained = 1 - max(0.0, float(correlation)) ** 2
+    return list(unexplained * on_pictures["image"] + on_pictures["text"] + on_pictures["away"])
+
+
+def test_a_picture_counts_for_what_the_text_does_not_say() -> None:
+    """Shape and colour lie along two axes; the text names both, the picture has the shape in another colour."""
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=(4000, 4)).astype(np.float32)
+    background = Background(np.zeros(4, np.float32), np.zeros(4, np.float32), sample - sample.mean(0))
+    shape, colour = np.eye(4, dtype=np.float32)[:2]
+    picture, both = Part((shape - colour * 0.5), "image"), Part((shape + colour), "text")
+    plain = Part(colour, "text")
+    r = 0.5 / (1.25 * 2) ** 0.5
+    vector, _ = background.combine([picture, both])
+    expected = (1 - r**2) * (shape - colour * 0.5) / 1.25**0.5 + (shape + colour) / 2**0.5
+    np.testing.assert_allclose(vector, expected, atol=0.05)
+    # What contradicts the picture leaves its weight alone.
+    vector, _ = background.combine([picture, plain])
+    np.testing.assert_allclose(vector, (shape - colour * 0.5) / 1.25**0.5 + colour, atol=0.05)
+    # Two pictures, or two texts, do not weaken each other.
+    vector, _ = background.combine([picture, Part(shape, "image")])
+    np.testing.assert_allclose(vector, (shape - colour * 0.5) / 1.25**0.5 + shape, atol=0.05)
 
 
 def test_several_parts_are_added_in_their_own_deviations(database: Database, names: list[str]) -> None:

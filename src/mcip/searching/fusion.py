@@ -67,17 +67,32 @@ class Background:
         sample, the scores of all parts are on one scale; times the weights, they are added. This is linear in x, so
         that one vector finds the best pictures.
 
+        Where texts say what the pictures of the query show anyhow ("a navy shirt" beside a red shirt), both ask for the
+        shirt, and what the texts would change counts for too little. So the pictures' weights are multiplied by
+        1 - r^2, the share of the variance of their scores that those of the texts do not explain: r is the correlation
+        of the two over the sample, where it is positive.
+
         Returns:
             The vector v (D,), and a constant c: the combined score of a picture x is v . x + c, in weighted standard
             deviations above the average picture.
         """
-        total = np.zeros_like(self.image_mean)
-        for part in parts:
-            centred = part.vector - (self.image_mean if part.kind == "image" else self.text_mean)
-            std = float((self.sample @ centred).std())
-            # A part from which all pictures are equally far says nothing.
-            total += part.weight / max(std, _LEAST_STD) * centred
-        return total, -float(total @ self.image_mean)
+        centred = [part.vector - (self.image_mean if part.kind == "image" else self.text_mean) for part in parts]
+        # A part from which all pictures are equally far says nothing.
+        scaled = [one / max(float((self.sample @ one).std()), _LEAST_STD) for one in centred]
+        sums = {"image": np.zeros_like(self.image_mean), "text": np.zeros_like(self.image_mean)}
+        away = np.zeros_like(self.image_mean)
+        for part, one in zip(parts, scaled, strict=True):
+            total = sums[part.kind] if part.weight > 0 else away
+            total += part.weight * one
+        correlation = self._correlation(sums["image"], sums["text"])
+        vector = (1 - max(correlation, 0.0) ** 2) * sums["image"] + sums["text"] + away
+        return vector, -float(vector @ self.image_mean)
+
+    def _correlation(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+        """The correlation of the scores by two vectors over the sample; 0 where one of them does not vary."""
+        first, second = self.sample @ one, self.sample @ other
+        product = float(first.std() * second.std())
+        return float(((first - first.mean()) * (second - second.mean())).mean()) / product if product else 0.0
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
