@@ -38,14 +38,15 @@ class Recipe:
     pretrain_steps: int = 1500
     pretrain_batch_size: int = 256
     k: int = 5
-    caption_weight: float = 0.4
-    steps: int = 1500
+    caption_weight: float = 0.15
+    steps: int = 4000
     batch_size: int = 64
-    lr: float = 2e-4
+    lr: float = 5e-4
     centre_lr_factor: float = 10.0
-    align_steps: int = 300
+    alpha: float = 0.7
+    align_steps: int = 900
     align_batch_size: int = 512
-    align_lr: float = 5e-4
+    align_lr: float = 1e-3
 
 
 def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
@@ -56,7 +57,8 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         batch_size=recipe.pretrain_batch_size, precision="bf16",
     )  # fmt: skip
     data = tables["tune-sweep" if sweep else "tune"]
-    folder = out / "sweep" / name(recipe) if sweep else out
+    folder = out / "sweep" / tuning_name(recipe) if sweep else out
+    ends = folder / f"alpha{recipe.alpha}-steps{recipe.align_steps}-lr{recipe.align_lr}" if sweep else out
     mined = mine(
         data, str(source / "captions.parquet"), folder / "captions", str(base), k=recipe.k, embeddings=out / "mining",
     )  # fmt: skip
@@ -66,18 +68,19 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
             data, folder / "tuned" / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
             centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor, transform="model",
+            precision="bf16",
         )  # fmt: skip
-        model = interpolate(str(tuned), str(base), folder / method / "model", alpha=recipe.alpha)
+        model = interpolate(str(tuned), str(base), ends / method / "model", alpha=recipe.alpha)
         aligned = align(
-            tables["pairs"], folder / f"{method}+re-a", str(model), steps=recipe.align_steps,
-            batch_size=recipe.align_batch_size, lr=recipe.align_lr,
+            tables["pairs"], ends / f"{method}+re-a", str(model), steps=recipe.align_steps,
+            batch_size=recipe.align_batch_size, lr=recipe.align_lr, precision="bf16",
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
-    results = measure_models(models, tasks, folder / "results", suite="real pictures")
+    results = measure_models(models, tasks, ends / "results", suite="real pictures")
     return report(
         [str(path) for path in results],
-        folder / "report",
+        ends / "report",
         baseline="base",
         highlight="mcip+re-a",
         captions=mined,
@@ -85,8 +88,8 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
     )
 
 
-def name(recipe: Recipe) -> str:
-    """A folder name with the hyper-parameters that are swept."""
+def tuning_name(recipe: Recipe) -> str:
+    """A folder name with the hyper-parameters of tuning that are swept: what comes after it is quickly made anew."""
     return f"w{recipe.caption_weight}-k{recipe.k}-lr{recipe.lr}-c{recipe.centre_lr_factor}-s{recipe.steps}"
 
 

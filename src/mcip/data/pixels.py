@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mcip.data.ahead import one_ahead
 from mcip.data.images import decode
 from mcip.data.table import Table
 from mcip.data.transforms import ImageTransform
@@ -40,7 +41,7 @@ class Pixels:
         Args:
             table: The images.
             transform: Its `prepare` is applied; `finish` is left to the caller.
-            workers: Processes that decode ahead; 0 decodes in this process.
+            workers: Processes that decode ahead; 0 decodes in a thread of this process, one batch ahead.
             cache_gb: Memory for keeping prepared images, in 10^9 bytes; 0 keeps none.
             max_unreadable: Largest tolerated share of unreadable images among those seen.
         """
@@ -156,5 +157,5 @@ def _loader(
     decoder: _Decoder, rows: Iterator[list[int]], workers: int
 ) -> Iterable[tuple[Tensor, list[int], dict[int, str]]]:
     if workers == 0:
-        return (decoder[batch] for batch in rows)
+        return one_ahead(decoder[batch] for batch in rows)
     return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=workers)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import multiprocessing
 from collections.abc import Iterable, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.data import decode
+from mcip.data.ahead import one_ahead
 from mcip.data.transforms import ImageTransform
 from mcip.errors import ConfigError, UnreadableImage
 from mcip.searching.sources import Content
@@ -91,17 +91,8 @@ def read_ahead(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iter
     if workers < 0:
         raise ConfigError(f"workers is {workers}: it must be 0 or more.")
     if workers == 0:
-        return _one_ahead(reader[numbers] for numbers in parts)
+        return one_ahead(reader[numbers] for numbers in parts)
     # Lance runs threads, which a fork does not survive.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers, multiprocessing_context=context)
-
-
-def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
