@@ -1,7 +1,8 @@
 """The whole method in a small world: Toyshop's base model, tuned and realigned in every way of the paper, and compared.
 
 Everything is made here: products that the base model has never seen, a pool of captions, and held-out products to test
-on. The hyper-parameters were chosen by runs on validation products, as `python -m mcip.toyshop.sweep` makes them.
+on. What is tuned is interpolated with the base (`mcip.interpolate`) before it is realigned. The hyper-parameters were
+chosen by runs on validation products, as `python -m mcip.toyshop.sweep` makes them.
 """
 
 from __future__ import annotations
