@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import open_clip
@@ -80,13 +81,13 @@ def test_a_share_beyond_the_ends_is_refused(ends: tuple[str, str], tmp_path: Pat
 
 
 def test_models_of_two_architectures_are_refused(ends: tuple[str, str], tmp_path: Path) -> None:
-    wider = json.loads(json.dumps(CONFIG))
+    wider = deepcopy(CONFIG)
     wider["model_cfg"]["vision_cfg"]["layers"] += 1
     other = str(models.save(models.from_config(wider), tmp_path / "other"))
     for tuned, base in ((ends[1], other), (other, ends[0])):
         with pytest.raises(ModelError, match="visual"):
             interpolate(tuned, base, tmp_path / "model")
-    gelu = json.loads(json.dumps(CONFIG))
+    gelu = deepcopy(CONFIG)
     gelu["model_cfg"]["quick_gelu"] = not gelu["model_cfg"].get("quick_gelu", False)
     other = str(models.save(models.from_config(gelu), tmp_path / "gelu"))
     with pytest.raises(ConfigError, match="quick_gelu"):

@@ -90,7 +90,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
 
 
 def tuning_name(recipe: Recipe) -> str:
-    """A folder name with the hyper-parameters of tuning that are swept: what comes after it is quickly made anew."""
+    """A folder name with the hyper-parameters of tuning that are swept: each alpha and Re-A has a folder in it."""
     return f"w{recipe.caption_weight}-k{recipe.k}-lr{recipe.lr}-c{recipe.centre_lr_factor}-s{recipe.steps}"
 
 

@@ -44,11 +44,9 @@ def interpolate(model: str, base: str, out: Path, alpha: float = 0.8) -> Path:
         raise ConfigError(
             f"{model} and {base} differ in their activation (quick_gelu): one was not tuned from the other."
         )
-    ends = tuned.clip.state_dict()
     starts = start.clip.state_dict()
-    load_strict(tuned.clip, {**starts, **_between(starts, ends, alpha)}, base, model)
-    made_by = {"interpolated": model, "base": base, "alpha": alpha}
-    return save(tuned, out, made_by=made_by)
+    load_strict(tuned.clip, {**starts, **_between(starts, tuned.clip.state_dict(), alpha)}, base, model)
+    return save(tuned, out, made_by={"interpolated": model, "base": base, "alpha": alpha})
 
 
 def _between(starts: dict[str, Tensor], ends: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:

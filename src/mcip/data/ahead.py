@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def one_ahead(things: Iterator[T]) -> Iterator[T]:
-    """The same things in the same order; while one is used, a thread takes the next one from the iterator."""
+    """The same things, none of them None, in the same order; while one is used, a thread takes the next one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, things, None)
         while (thing := coming.result()) is not None:

@@ -76,23 +76,18 @@ class Background:
             The vector v (D,), and a constant c: the combined score of a picture x is v . x + c, in weighted standard
             deviations above the average picture.
         """
-        centred = [part.vector - (self.image_mean if part.kind == "image" else self.text_mean) for part in parts]
+        means = {"image": self.image_mean, "text": self.text_mean}
+        centred = np.reshape([part.vector - means[part.kind] for part in parts], (-1, len(self.image_mean)))
+        scores = self.sample @ centred.T
         # A part from which all pictures are equally far says nothing.
-        scaled = [one / max(float((self.sample @ one).std()), _LEAST_STD) for one in centred]
-        sums = {"image": np.zeros_like(self.image_mean), "text": np.zeros_like(self.image_mean)}
-        away = np.zeros_like(self.image_mean)
-        for part, one in zip(parts, scaled, strict=True):
-            total = sums[part.kind] if part.weight > 0 else away
-            total += part.weight * one
-        correlation = self._correlation(sums["image"], sums["text"])
-        vector = (1 - max(correlation, 0.0) ** 2) * sums["image"] + sums["text"] + away
+        weights = np.array([part.weight for part in parts], np.float32) / np.maximum(scores.std(0), _LEAST_STD)
+        pictures, texts = (
+            np.array([part.kind == kind and part.weight > 0 for part in parts], bool) for kind in ("image", "text")
+        )
+        said = _correlation(scores[:, pictures] @ weights[pictures], scores[:, texts] @ weights[texts])
+        weights[pictures] *= 1 - max(said, 0.0) ** 2
+        vector = weights @ centred
         return vector, -float(vector @ self.image_mean)
-
-    def _correlation(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-        """The correlation of the scores by two vectors over the sample; 0 where one of them does not vary."""
-        first, second = self.sample @ one, self.sample @ other
-        product = float(first.std() * second.std())
-        return float(((first - first.mean()) * (second - second.mean())).mean()) / product if product else 0.0
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
@@ -112,6 +107,12 @@ class Background:
                 return cls(stored["image_mean"], stored["text_mean"], stored["sample"])
         except (OSError, ValueError, KeyError) as error:
             raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The correlation of two parts' scores; 0 where one of them does not vary."""
+    product = float(one.std() * other.std())
+    return float(((one - one.mean()) * (other - other.mean())).mean()) / product if product else 0.0
 
 
 def weighted(
