@@ -44,7 +44,7 @@ class Recipe:
     batch_size: int = 64
     lr: float = 5e-4
     centre_lr_factor: float = 10.0
-    alpha: float = 0.7
+    alpha: float = 0.85
     align_steps: int = 900
     align_batch_size: int = 512
     align_lr: float = 1e-3

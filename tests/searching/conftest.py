@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mcip.index import index
@@ -57,3 +59,13 @@ def run_index(own_album: Path, base: Path, tmp_path: Path) -> Callable[..., Data
         return Database(tmp_path / "photos.lance", device="cpu")
 
     return run
+
+
+@pytest.fixture
+def names(database: Database) -> list[str]:
+    return sorted(database.engine.table.read(["id"])["id"].to_pylist())
+
+
+def cosines(database: Database, query: np.ndarray[Any, Any], names: list[str]) -> dict[str, float]:
+    """The cosine of a query to every picture, one by one."""
+    return {name: float(sum(a * b for a, b in zip(query, database.vector(name), strict=True))) for name in names}

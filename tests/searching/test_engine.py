@@ -172,7 +172,7 @@ def test_derived_files_are_made_again_when_they_are_gone_or_damaged(table: Index
         lambda: (folder / "state.json").unlink(),
         lambda: next(folder.glob("*.vectors.f16")).write_bytes(b""),
         lambda: next(folder.glob("*.graph.usearch")).unlink(),
-        lambda: (folder / "background.npz").unlink(),
+        lambda: (folder / "similarities.npz").unlink(),
     ):
         damage()
         again = Database(table.uri, ann="graph", texts=texts)

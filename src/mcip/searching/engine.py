@@ -32,7 +32,7 @@ from mcip.searching.recall import QUERIES, Asked, Sample, SearchAt, Setting, ima
 from mcip.searching.table import IndexTable
 
 TEXTS: Final = "texts.npy"
-BACKGROUND: Final = "background.npz"
+BACKGROUND: Final = "similarities.npz"
 # A filter that leaves fewer values (rows x dimension) than this is followed by exact search.
 _SELECTIVE: Final = EXACT_VALUES
 # Rows that background statistics are taken of, and the growth after which settings are measured again.
