@@ -6,8 +6,9 @@ DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery
 Everything goes to runs/real; started again, it goes on where it was. `--sweep` trains without a fifth of the bird
 species and measures on validation splits only, to choose hyper-parameters.
 
-Takes about an hour on two cores, 17 minutes of it for the base. With MCIP and Re-A image to image rises from 28.1
-to 31.3 (mean of three), k-NN from 24.3 to 25.8, and text to image is 40.3 where the base has 41.1 (mean of two).
+Its parts add up to about 70 minutes on one core, 24 of them for the base. With MCIP and Re-A image to image rises
+from 29.9 to 33.5 (mean of three), k-NN from 29.2 to 31.8, and text to image is 42.2 where the base has 42.7 (mean
+of two).
 The whole table, and what it does not show, stands in docs/results.md.
 """
 
