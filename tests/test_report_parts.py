@@ -33,7 +33,7 @@ def results(model: str, **values: float | None) -> Results:
     measured = {}
     for name, value in values.items():
         if value is not None:
-            task = Task(name, KINDS[name], "data")
+            task = Task(name, KINDS.get(name, "i2i"), "data")
             measured[name] = Measured(task, "hash", task.headline, {task.headline: value / 100})
     return Results(model, f"from/{model}", "f" * 64, "own", (Path("nowhere"),), measured)
 
@@ -161,6 +161,23 @@ def test_terminal_table_takes_names_literally() -> None:
     console.print(table.as_text(Comparison.of([results("[red]base", birds=20), results("x", birds=40)])))
     assert "[red]base" in text.getvalue()
     assert "40.0 +20.0" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_terminal_table_is_whole_at_any_width(width: int) -> None:
+    text = io.StringIO()
+    scores = [{f"task-{place}": float(place**2 + model) for place in range(1, 8)} for model in (1, 2)]
+    compared = Comparison.of([results("base", **scores[0]), results("a-model-with-a-name", **scores[1])])
+    Console(file=text, width=width).print(table.as_text(compared))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = [word for line in lines for word in line.replace("│", " ").split()]
+    tables = words.count("a-model-with-a-name")
+    assert tables == sum(line.startswith("│ base ") for line in lines)
+    assert tables == 1 if width == 200 else tables > 1
+    for model in (1, 2):
+        assert [words.count(f"{place**2 + model}.0") for place in range(1, 8)] == [1] * 7
+    assert [words.count(f"task-{place}") for place in range(1, 8)] == [1] * 7
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table as TextTable
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison, numb
 
 # Behind a difference whose interval holds 0.
 DOUBT = "≈"
-_WIDE = 6
+_ENDLESS = 10_000
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -204,23 +205,42 @@ def _latex(text: str) -> str:
 
 
 def as_text(comparison: Comparison) -> RenderableType:
-    """The table for the terminal; where it would be wide, one for each group of columns."""
-    shown = columns(comparison)
-    parts = [shown]
-    if len(shown) > _WIDE:
-        parts = [list(members) for _, members in groupby(shown, lambda column: column.group)]
-        parts[-2:] = [parts[-2] + parts[-1]]  # the mean beside the last group
-    tables = [_part(comparison, part) for part in parts]
-    return Group(*tables, Text(caption(comparison), "italic dim"))
+    """The table for the terminal; where it would be too wide, several, with the columns of a group together."""
+    return _Fitting(comparison)
 
 
-def _part(comparison: Comparison, part: list[Column]) -> TextTable:
-    table = TextTable("model", title=part[0].group)
-    for column in part:
-        table.add_column(Text(f"{column.title}\n{column.metric}".strip()), justify="right", no_wrap=True)
-    for model in comparison.models:
-        table.add_row(Text(model), *(_terminal_cell(_cell(comparison, model, column.task)) for column in part))
-    return table
+@dataclass(frozen=True)
+class _Fitting:
+    comparison: Comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        def fits(part: list[Column]) -> bool:
+            return Measurement.get(console, options.update(max_width=_ENDLESS), self.table(part)).maximum <= room
+
+        room = options.max_width
+        units = [list(members) for _, members in groupby(columns(self.comparison), lambda column: column.group)]
+        if len(units) > 1 and units[-1][0].task is None:
+            units[-2:] = [units[-2] + units[-1]]
+        parts: list[list[Column]] = []
+        for group in units:
+            for more in [group] if fits(group) else [[column] for column in group]:
+                if parts and fits(parts[-1] + more):
+                    parts[-1] += more
+                else:
+                    parts.append(more)
+        yield from map(self.table, parts)
+        yield Text(caption(self.comparison), "italic dim")
+
+    def table(self, part: list[Column]) -> TextTable:
+        titles = dict.fromkeys(column.group for column in part if column.group)
+        table = TextTable(title=", ".join(titles) or None)
+        table.add_column("model", no_wrap=True)
+        for column in part:
+            table.add_column(Text(f"{column.title}\n{column.metric}".strip()), justify="right", no_wrap=True)
+        for model in self.comparison.models:
+            found = (_terminal_cell(_cell(self.comparison, model, column.task)) for column in part)
+            table.add_row(Text(model), *found)
+        return table
 
 
 def _terminal_cell(cell: Cell) -> Text:
