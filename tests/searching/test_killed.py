@@ -66,14 +66,20 @@ def run_killed_over_and_over(arguments: dict[str, Any], stride: int) -> int:
 
 
 def content(db: Path) -> tuple[list[dict[str, Any]], str, bytes]:
-    """The rows by their ids, how they are searched, and the results of an exact search for each picture."""
+    """The rows by their ids, how they are searched, and the results of an exact search for each picture.
+
+    A graph, if there is one, has to reach every picture.
+    """
     database = Database(db, device="cpu")
-    table = database.engine.table
+    engine, table = database.engine, database.engine.table
     rows = table.read(table.schema.names).sort_by("id").drop_columns(["_rowid"]).to_pylist()
     queries = np.array([row["vector"] for row in rows], np.float32)
+    if engine.graph is not None:
+        reached = engine.graph.search(queries[0], len(engine.graph), 256)
+        assert set(reached) >= set(range(len(engine.row_ids)) if engine.alive is None else engine.alive.slots)
     results = database.search_vectors(queries, "image", 5, exact=True)
     found = [[(hit.id, round(hit.score, 4)) for hit in hits] for hits in results]
-    return rows, database.engine.state.method, repr(found).encode()
+    return rows, engine.state.method, repr(found).encode()
 
 
 @pytest.mark.parametrize("ann", ["exact", "graph"])
