@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip import models, read_table
-from mcip.embed import encode_pixels
-from mcip.index import index
+from mcip.embeddings.encode import encode_pixels
+from mcip.stages.index import index as build_index
 
 BATCH = 256
 WANTED = 0.9
 
 
-def write_pictures(tables: list[str], count: int, folder: Path) -> int:
+def write_images(tables: list[str], count: int, folder: Path) -> int:
     """Write the first pictures of some tables as files; how many there were."""
     folder.mkdir()
     written = 0
@@ -58,13 +58,15 @@ def bare(model: models.Model, batches: int, clock: Any) -> float:
 def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        count = write_pictures(tables, count, folder / "photos")
+        count = write_images(tables, count, folder / "photos")
         model = models.create(name)
         saved = models.save(model, folder / "model")
         batches = max(2, count // (4 * BATCH))
         rates = [bare(model, batches, clock)]
         start = clock()
-        index(str(folder / "photos"), str(folder / "photos.lance"), model=str(saved), batch_size=BATCH, device="cpu")
+        build_index(
+            str(folder / "photos"), str(folder / "photos.lance"), model=str(saved), batch_size=BATCH, device="cpu"
+        )
         seconds = clock() - start
         rates.append(bare(model, batches, clock))
     bare_rate = sum(rates) / len(rates)

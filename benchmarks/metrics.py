@@ -212,7 +212,7 @@ def measure_embed(quick: bool) -> dict[str, Any]:
 
     from mcip import models
     from mcip.data import Pixels, read_table
-    from mcip.embed import embed_images, encode_pixels
+    from mcip.embeddings.encode import embed_images, encode_pixels
 
     count, batch = (32, 16) if quick else (384, 64)
     # As in a process that was not itself spawned.
@@ -221,7 +221,7 @@ def measure_embed(quick: bool) -> dict[str, Any]:
     model = models.from_config({"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}, seed=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures" / "some", count)
+        write_images(folder / "pictures" / "some", count)
         table = read_table(str(folder / "pictures"))
         transform = model.transform()
         rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
@@ -249,7 +249,7 @@ def measure_embed(quick: bool) -> dict[str, Any]:
     }
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """JPEG files of 500 x 375 pixels, of smooth noise."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)

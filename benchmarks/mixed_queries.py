@@ -11,7 +11,7 @@ fashion: a query is a test picture and another colour in which there are picture
 for colours, and the same type. They are looked for among all test pictures. The text is the colour ("navy blue"), or
 the colour and type as the captions have them ("navy blue shirts for men").
 
-Recall@10 in percent: of the query's picture alone, its text alone, their plain sum, and of `mcip.searching.fusion`.
+Recall@10 in percent: of the query's picture alone, its text alone, their plain sum, and of `mcip.retrieval.fusion`.
 The number after +- is the standard error of the difference between the last two, over queries.
 """
 
@@ -33,7 +33,7 @@ from rich.table import Table
 
 import mcip
 from mcip.models import Model
-from mcip.searching.fusion import Background, Part
+from mcip.retrieval.fusion import Background, Part
 from mcip.toyshop.captions import sample_caption
 from mcip.toyshop.render import render, sample_view
 from mcip.toyshop.world import COLOURS, sample_product

@@ -9,7 +9,7 @@ python benchmarks/search.py --only clustered --peers mcip usearch     a part of 
 lies far from all pictures. Every side is built in one process and searched in another, one query at a time. A side
 takes for each kind of query the narrowest search that finds 95 % of the ten neighbours of 200 queries; mcip chooses by
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
-`--seconds`. `mcip` is measured end to end through `Database.search` but for the model's forward pass, metadata and all.
+`--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.
 `memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
 that search needs. Results are kept in `--work`, and a run that is started again goes on with what is missing.
 
@@ -34,7 +34,7 @@ from rich.table import Table
 from search_engines import ENGINES, Engine
 from search_vectors import KINDS, VECTORS, Bench, Data, K, Queries, Vectors, bench
 
-from mcip.artefacts import write_json
+from mcip.core.artefacts import write_json
 
 TARGET = 0.95
 WARM = 20

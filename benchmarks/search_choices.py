@@ -1,10 +1,10 @@
-"""Measurements behind two choices of `mcip.searching`: up to where search is exact, and why texts are not in the graph.
+"""Two choices of `mcip.retrieval.ann` measured: up to where search is exact, and why texts are not in the graph.
 
 python benchmarks/search_choices.py            about 2 minutes on two cores
 python benchmarks/search_choices.py --quick    at a smaller size
 
-exact: a query against 50,000 x 768 vectors in half precision, by `mcip.searching.exact`, and the bare product in single
-precision; milliseconds.
+exact: a query against 50,000 x 768 vectors in half precision, by `mcip.retrieval.ann.exact`, and the bare product in
+single precision; milliseconds.
 texts: graphs over 30,000 x 256 clustered vectors, asked by queries far from all of them, as texts are for a CLIP model.
 Recall@10 and milliseconds at several widths of search: of the plain graph, with sample queries as nodes that are left
 out of the results (the idea of OOD-DiskANN, without its rules for links), with twice the links, and of the plain graph
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from usearch.index import Index
 
-from mcip.searching.exact import exact_search
+from mcip.retrieval.ann.exact import exact_search
 
 Vectors = NDArray[np.float32]
 WIDTHS = (64, 128, 256)

@@ -15,12 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 from search_vectors import K, Queries, Vectors
-from usearch.index import Index
+from usearch.index import Index as UsearchIndex
 
-from mcip.searching.database import Database
-from mcip.searching.disk import partitions
-from mcip.searching.graph import CONNECTIVITY, EXPANSION_ADD
-from mcip.searching.table import Identity, create_table, schema_of, vectors_array
+from mcip.retrieval.ann.hnsw import CONNECTIVITY, EXPANSION_ADD
+from mcip.retrieval.ann.lance_disk import partitions
+from mcip.retrieval.index import Index
+from mcip.retrieval.table import Identity, create_table, schema_of, vectors_array
 
 WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -48,8 +48,8 @@ class Engine(Protocol):
         """The numbers of the ten vectors nearest to a query (D,)."""
 
 
-class LookedUp(Database):
-    """An index whose queries come embedded: all of `Database.search` but the model's forward pass."""
+class LookedUp(Index):
+    """An index whose queries come embedded: all of `Index.search` but the model's forward pass."""
 
     def ask(self, query: Queries, kind: str) -> None:
         self.query = query[None]
@@ -63,7 +63,7 @@ class LookedUp(Database):
 
 
 class Mcip:
-    """`Database.search`, by the way of searching and the widths that it chooses itself."""
+    """`Index.search`, by the way of searching and the widths that it chooses itself."""
 
     widths = (0,)
 
@@ -94,11 +94,11 @@ class Mcip:
         LookedUp(self.uri, texts=lambda: texts)
 
     def open(self) -> None:
-        self.database = LookedUp(self.uri)
+        self.index = LookedUp(self.uri)
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
-        self.database.ask(query, kind)
-        found = self.database.search(**self.database.asked, k=K)
+        self.index.ask(query, kind)
+        found = self.index.search(**self.index.asked, k=K)
         return np.array([int(hit.id) for hit in found], np.int64)
 
 
@@ -112,7 +112,7 @@ class Usearch:
 
     def prepare(self, vectors: Vectors) -> None: ...
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        graph = Index(
+        graph = UsearchIndex(
             ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
         )
         for start in range(0, len(vectors), BLOCK):
@@ -121,7 +121,7 @@ class Usearch:
         graph.save(os.fspath(self.file))
 
     def open(self) -> None:
-        self.graph: Any = Index.restore(os.fspath(self.file), view=True)
+        self.graph: Any = UsearchIndex.restore(os.fspath(self.file), view=True)
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
         self.graph.expansion_search = width

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip import models
-from mcip.artefacts import atomic_write
+from mcip.core.artefacts import atomic_write
 from mcip.data import read_table
-from mcip.embed import embed_captions, embed_images
-from mcip.searching.exact import exact_search
+from mcip.embeddings.encode import embed_captions, embed_images
+from mcip.retrieval.ann.exact import exact_search
 
 Data: TypeAlias = Literal["clustered", "real"]
 Vectors: TypeAlias = NDArray[np.float16]
@@ -45,10 +45,10 @@ def unit(vectors: NDArray[np.floating]) -> Queries:
 
 
 class Clustered:
-    """Synthetic embeddings: images around the centres of clusters around a common mean, texts around another mean.
+    """Synthetic embeddings: images around the centers of clusters around a common mean, texts around another mean.
 
     An image is 0.65 e + 0.5 c + 0.57 g and a text 0.8 f + 0.35 c + 0.49 g, both divided by their lengths: e and f are
-    orthogonal unit vectors, c is the centre of a cluster (there are N / 500 of them), c and g are normal with variances
+    orthogonal unit vectors, c is the center of a cluster (there are N / 500 of them), c and g are normal with variances
     that fall like 1, 1/2, 1/3, ... in the D directions and add up to 1. So the cosine of two images is 0.42 on average
     and 0.67 within a cluster, that of a text to images of its cluster 0.18, to others 0.
     """
@@ -58,7 +58,7 @@ class Clustered:
         variances = 1 / np.arange(1, dim + 1)
         self.scales = np.sqrt(variances / variances.sum()).astype(np.float32)
         rng = np.random.default_rng(SEED)
-        self.centres = self.noise(rng, max(10, size // 500))
+        self.centers = self.noise(rng, max(10, size // 500))
         self.image_mean, self.text_mean = np.linalg.qr(rng.standard_normal((dim, 2)))[0].T.astype(np.float32)
 
     def noise(self, rng: np.random.Generator, count: int) -> Queries:
@@ -66,13 +66,13 @@ class Clustered:
 
     def images(self, count: int, seed: int) -> Queries:
         rng = np.random.default_rng((SEED, seed))
-        centres = self.centres[rng.integers(len(self.centres), size=count)]
-        return unit(0.65 * self.image_mean + 0.5 * centres + 0.57 * self.noise(rng, count))
+        centers = self.centers[rng.integers(len(self.centers), size=count)]
+        return unit(0.65 * self.image_mean + 0.5 * centers + 0.57 * self.noise(rng, count))
 
     def texts(self, count: int, seed: int) -> Queries:
         rng = np.random.default_rng((SEED, seed))
-        centres = self.centres[rng.integers(len(self.centres), size=count)]
-        return unit(0.8 * self.text_mean + 0.35 * centres + 0.49 * self.noise(rng, count))
+        centers = self.centers[rng.integers(len(self.centers), size=count)]
+        return unit(0.8 * self.text_mean + 0.35 * centers + 0.49 * self.noise(rng, count))
 
     def queries(self) -> dict[str, Queries]:
         count = TRIED + ASKED

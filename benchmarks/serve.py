@@ -37,8 +37,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip.data import read_table
-from mcip.index import index
-from mcip.searching.phrases import phrases
+from mcip.retrieval.ann.phrases import phrases
+from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, write_slice
 
 K = 24
@@ -224,7 +224,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         part = Slice("served", stream=91, products=products, pictures=10, captions=1)
         table, db = write_slice(part, Path(folder) / "served.parquet"), Path(folder) / "photos.lance"
-        index(str(table), str(db), model="toyshop", thumbnails=192, device="cpu")
+        build_index(str(table), str(db), model="toyshop", thumbnails=192, device="cpu")
         found = measure(Server(db), make_requests(table, 200 if quick else 2000), seconds)
     found |= {"clients": CLIENTS, "seconds": seconds, "pictures": 10 * products, "cores": os.cpu_count()}
     table_ = Table("part", "answers", "requests/s", "p50 ms", "p99 ms", "errors", "wrong", "asked again")

@@ -5,7 +5,7 @@ python benchmarks/tune_throughput.py --quick    about a minute
 python benchmarks/tune_throughput.py --busy     for busy cores: one thread, CPU time instead of the clock's
 
 Four sides train the same model on the same pictures in turn, round after round:
-  gpr-ft      the trainer (`mcip.training.fit`) with class labels
+  gpr-ft      the trainer (`mcip.training.loop`) with class labels
   mcip        the trainer with class labels and 20 captions an image, looked up among embeddings on disk
   reference   the same, but the text tower embeds each image's 20 captions on every step, as the MCIP reference does
               (texts tokenised before)
@@ -38,13 +38,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mcip import models
-from mcip.artefacts import Artefact
-from mcip.captions import CaptionLookup, MinedCaptions
+from mcip.core.artefacts import Artefact
 from mcip.data import Table, read_table
-from mcip.embeddings import KIND, Embeddings, write_shard
+from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
+from mcip.embeddings.store import KIND, Embeddings, write_shard
 from mcip.losses import ArcMargin
 from mcip.training import EpochOrder, FitSettings, fit
-from mcip.training.image_tuning import ImageTuning
+from mcip.training.objectives.image_tuning import ImageTuning
 
 CAPTIONS_PER_IMAGE = 20
 POOL = 20_000
@@ -124,7 +124,7 @@ class ReferenceTuning(TimedTuning):
         pixels = self.transform.finish(pixels.to(self.device), generator)
         images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
         images = F.normalize(images.float(), dim=-1)
-        by_class = self.modules["centres"](images, self.labels[rows])
+        by_class = self.modules["centers"](images, self.labels[rows])
         assert self.lookup is not None
         captions = torch.from_numpy(np.concatenate([self.lookup.batch([row])[0] for row in rows]))
         with torch.no_grad():
@@ -135,7 +135,7 @@ class ReferenceTuning(TimedTuning):
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
 
 
-def random_pictures(folder: Path, count: int, side: int) -> Table:
+def random_images(folder: Path, count: int, side: int) -> Table:
     """A table of noise with two pictures a class."""
     generator = np.random.default_rng(SEED)
     lines = ["image,label"]
@@ -152,7 +152,7 @@ def make_sides(
 ) -> dict[str, Callable[[int], float]]:
     """Each side as a function of the number of steps; it returns seconds a step."""
     model = models.create(name)
-    table = random_pictures(folder, size.batch * size.batches, model.image_size)
+    table = random_images(folder, size.batch * size.batches, model.image_size)
     order = EpochOrder(len(table), size.batch, SEED)
     mined = RandomCaptions(folder / "captions", model.embed_dim)
     transform = model.transform("paper", train=True)
@@ -160,7 +160,7 @@ def make_sides(
     def trainer(kind: type[TimedTuning], captions: MinedCaptions | None) -> Callable[[int], float]:
         objective = kind(
             model, table, order, captions, CPU, margin=0.1, scale=30.0, smoothing=0.0, caption_weight=0.25, lr=1e-6,
-            centre_lr=1e-4, weight_decay=0.01, transform=transform, workers=0, cache_gb=2.0, max_unreadable=0.0,
+            center_lr=1e-4, weight_decay=0.01, transform=transform, workers=0, cache_gb=2.0, max_unreadable=0.0,
             seed=SEED, validation=None,
         )  # fmt: skip
         objective.clock = clock
@@ -184,8 +184,8 @@ def make_sides(
     def bare(steps: int) -> float:
         tower: Any = model.clip.visual
         tower.train()
-        centres = ArcMargin(len(table) // 2, model.embed_dim)
-        parameters = [list(model.image_parameters()), list(centres.parameters())]
+        centers = ArcMargin(len(table) // 2, model.embed_dim)
+        parameters = [list(model.image_parameters()), list(centers.parameters())]
         optimizer = torch.optim.AdamW(
             [{"params": own, "lr": lr} for own, lr in zip(parameters, (1e-6, 1e-4), strict=True)],
             fused=True,
@@ -198,7 +198,7 @@ def make_sides(
             if step == WARM_STEPS:
                 since = clock()
             images = tower(pixels[step % size.batches])
-            centres(F.normalize(images, dim=-1), labels[step % size.batches]).backward()
+            centers(F.normalize(images, dim=-1), labels[step % size.batches]).backward()
             for own in parameters:
                 torch.nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()

@@ -12,10 +12,10 @@ import torch
 from hypothesis import settings
 
 from mcip import models
-from mcip.mine import mine
 from mcip.models import Model
+from mcip.stages.mine import mine
 from mcip.toyshop.tables import Slice, write_slice
-from tiny import CONFIG, TINY_SIGLIP
+from tests.tiny import CONFIG, TINY_SIGLIP
 
 # How long an example takes says nothing about the code on a machine that does other work as well.
 settings.register_profile("without deadlines", deadline=None)

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mcip.errors import McipError
+from mcip.core.errors import McipError
 
 STATUS = Path("/proc/self/status")
 

@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import mcip
-from mcip.cli import COMMANDS
+from mcip.cli.main import COMMANDS
 
 
 def run(code: str) -> None:
@@ -20,7 +20,7 @@ def run(code: str) -> None:
 
 
 def test_import_is_quick() -> None:
-    run("import sys, mcip; dir(mcip); assert not {'torch', 'numpy', 'mcip.errors'} & set(sys.modules)")
+    run("import sys, mcip; dir(mcip); assert not {'torch', 'numpy', 'mcip.core.errors'} & set(sys.modules)")
 
 
 def test_every_public_name_is_there() -> None:
@@ -36,7 +36,7 @@ def test_type_checkers_read_the_annotations() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_stage_is_a_function_beside_a_module(name: str) -> None:
-    module = importlib.import_module(f"mcip.{name}")
+    module = importlib.import_module("mcip.toyshop.demo" if name == "demo" else f"mcip.stages.{name}")
     assert isinstance(module, ModuleType)
     assert getattr(mcip, name) is getattr(module, name)
     assert callable(getattr(mcip, name))
@@ -44,10 +44,10 @@ def test_stage_is_a_function_beside_a_module(name: str) -> None:
 
 def test_functions_stay_functions_when_the_module_comes_first() -> None:
     run(
-        "import mcip.tune, importlib, sys\n"
-        "module = importlib.import_module('mcip.embed')\n"
-        "assert module is sys.modules['mcip.embed'] and mcip.embed is module.embed\n"
-        "from mcip.training.image_tuning import ImageTuning\n"
+        "import mcip.stages.tune, importlib, sys\n"
+        "module = importlib.import_module('mcip.stages.embed')\n"
+        "assert module is sys.modules['mcip.stages.embed'] and mcip.embed is module.embed\n"
+        "from mcip.training.objectives.image_tuning import ImageTuning\n"
         "from mcip import tune, models\n"
         "assert callable(tune) and tune is mcip.tune and mcip.load is models.load"
     )
@@ -57,7 +57,7 @@ def test_functions_stay_functions_when_the_module_comes_later() -> None:
     run(
         "import mcip\n"
         "assert callable(mcip.tune)\n"
-        "import mcip.tune, mcip.mine\n"
+        "import mcip.stages.tune, mcip.stages.mine\n"
         "assert callable(mcip.tune) and callable(mcip.mine)\n"
         "from mcip import *\n"
         "assert callable(tune) and callable(evaluate) and losses.ArcMargin and metrics.retrieval_map"

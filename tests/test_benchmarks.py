@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiny import CONFIG
+from tests.tiny import CONFIG
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

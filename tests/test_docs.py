@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mcip import cli
-from mcip.cli import UsageError
+from mcip.cli import main as cli
+from mcip.cli.main import UsageError
 from mcip.toyshop.tables import Slice, draw_product
 
 ROOT = Path(__file__).parent.parent

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from limits import with_small_files
-from mcip.embed import embed
-from mcip.export import export
-from tiny import contents
+from mcip.stages.embed import embed
+from mcip.stages.export import export
+from tests.limits import with_small_files
+from tests.tiny import contents
 
 TUNING: dict[str, Any] = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "device": "cpu"}
 
@@ -37,7 +37,7 @@ def test_a_stage_says_so_and_goes_on_when_there_is_room(
     name: str, largest_file: int, arguments: dict[str, tuple[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
     stage, own = arguments[name]
-    run = getattr(importlib.import_module(f"mcip.{stage}"), stage)
+    run = getattr(importlib.import_module(f"mcip.stages.{stage}"), stage)
     run(**own, out=tmp_path / "whole")
     message = with_small_files(largest_file, run, **own, out=tmp_path / "cramped")
     assert message.startswith(f"The disk is full: could not write {tmp_path / 'cramped'}")

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from limits import STATUS, with_little_memory
 from mcip import models
-from mcip.captions import MinedCaptions
 from mcip.data import read_captions
-from mcip.mine import mine
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.stages.mine import mine
+from tests.limits import STATUS, with_little_memory
 
 COUNT, LENGTH = 200_000, 1_000
 MEMORY = 180_000_000
@@ -53,7 +53,7 @@ def test_it_is_read(kind: str, tmp_path: Path) -> None:
 def test_it_is_mined(train: Path, tiny_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = models.save(models.from_config(tiny_config), tmp_path / "base")
     pool = write_pool(tmp_path / "pool.txt")
-    monkeypatch.setattr(models, "make_tokenizer", lambda *_: first_digits)
+    monkeypatch.setattr("mcip.models.model.make_tokenizer", lambda *_: first_digits)
     assert with_little_memory(MEMORY, mine, str(train), str(pool), tmp_path / "mined", str(base), k=3) == ""
     pool.unlink()
     mined = MinedCaptions(tmp_path / "mined")

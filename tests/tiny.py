@@ -54,7 +54,16 @@ TINY_SIGLIP: dict[str, Any] = {
     },
     "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
 }
-_PRELOADED = ("mcip.embed", "mcip.mine", "mcip.tune", "mcip.align", "mcip.pretrain", "timm", "open_clip", "tiny")
+_PRELOADED = (
+    "mcip.stages.embed",
+    "mcip.stages.mine",
+    "mcip.stages.tune",
+    "mcip.stages.align",
+    "mcip.stages.pretrain",
+    "timm",
+    "open_clip",
+    "tiny",
+)
 
 
 def pixels_for(model: Model, count: int = 3) -> Tensor:
@@ -136,7 +145,7 @@ def _run(stage: str, arguments: dict[str, Any], kill_at: int | None) -> None:
     torch.set_num_threads(1)
     if kill_at is not None:
         _kill_at(kill_at)
-    getattr(importlib.import_module(f"mcip.{stage}"), stage)(**arguments)
+    getattr(importlib.import_module(f"mcip.stages.{stage}"), stage)(**arguments)
 
 
 def _kill_at(moment: int) -> None:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from tables import make_tables
 
-from mcip.align import align
-from mcip.evaluate import measure_models
 from mcip.evaluation.tasks import Task
-from mcip.interpolate import interpolate
-from mcip.mine import mine
-from mcip.pretrain import pretrain
-from mcip.report import report
-from mcip.tune import Method, tune
+from mcip.stages.align import align
+from mcip.stages.evaluate import measure_models
+from mcip.stages.interpolate import interpolate
+from mcip.stages.mine import mine
+from mcip.stages.pretrain import pretrain
+from mcip.stages.report import report
+from mcip.stages.tune import Method, tune
 
 HERE = Path(__file__).parent
 METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
@@ -44,7 +44,7 @@ class Recipe:
     steps: int = 4000
     batch_size: int = 64
     lr: float = 5e-4
-    centre_lr_factor: float = 10.0
+    center_lr_factor: float = 10.0
     alpha: float = 0.85
     align_steps: int = 900
     align_batch_size: int = 512
@@ -69,7 +69,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         tuned = tune(
             data, folder / "tuned" / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
-            centre_init="class-means", centre_lr_factor=recipe.centre_lr_factor, transform="model",
+            center_init="class-means", center_lr_factor=recipe.center_lr_factor, transform="model",
             precision="bf16",
         )  # fmt: skip
         model = interpolate(str(tuned), str(base), ends / method / "model", alpha=recipe.alpha)
@@ -92,7 +92,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
 
 def tuning_name(recipe: Recipe) -> str:
     """A folder name with the hyper-parameters of tuning that are swept: each alpha and Re-A has a folder in it."""
-    return f"w{recipe.caption_weight}-k{recipe.k}-lr{recipe.lr}-c{recipe.centre_lr_factor}-s{recipe.steps}"
+    return f"w{recipe.caption_weight}-k{recipe.k}-lr{recipe.lr}-c{recipe.center_lr_factor}-s{recipe.steps}"
 
 
 def test_tasks(tables: dict[str, str]) -> list[Task]:

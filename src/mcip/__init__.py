@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcip import losses, metrics
-    from mcip.align import align
     from mcip.data import read_table
-    from mcip.demo import demo
-    from mcip.duplicates import duplicates
-    from mcip.embed import embed
-    from mcip.evaluate import evaluate
-    from mcip.export import export
-    from mcip.index import index
-    from mcip.interpolate import interpolate
-    from mcip.mine import mine
     from mcip.models import create, load, save
-    from mcip.report import report
-    from mcip.search import search
-    from mcip.searching.database import open_database
-    from mcip.serve import serve
-    from mcip.tune import tune
+    from mcip.retrieval.index import open_index
+    from mcip.stages.align import align
+    from mcip.stages.duplicates import duplicates
+    from mcip.stages.embed import embed
+    from mcip.stages.evaluate import evaluate
+    from mcip.stages.export import export
+    from mcip.stages.index import index
+    from mcip.stages.interpolate import interpolate
+    from mcip.stages.mine import mine
+    from mcip.stages.report import report
+    from mcip.stages.search import search
+    from mcip.stages.serve import serve
+    from mcip.stages.tune import tune
+    from mcip.toyshop.demo import demo
 
     __version__: str
 
@@ -47,7 +45,7 @@ __all__ = [
     "losses",
     "metrics",
     "mine",
-    "open_database",
+    "open_index",
     "read_table",
     "report",
     "save",
@@ -56,27 +54,24 @@ __all__ = [
     "tune",
 ]
 
-_STAGES = (
-    "align", "demo", "duplicates", "embed", "evaluate", "export", "index", "interpolate", "mine", "report",
-    "search", "serve", "tune",
-)  # fmt: skip
-_FUNCTIONS = {
-    **{stage: stage for stage in _STAGES},
+# Where the public names are that are not stages.
+_MODULES = {
     "create": "models",
+    "demo": "toyshop.demo",
     "load": "models",
-    "open_database": "searching.database",
+    "open_index": "retrieval.index",
     "read_table": "data",
     "save": "models",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        value = getattr(importlib.import_module(f"mcip.{_FUNCTIONS[name]}"), name)
-    elif name in ("losses", "metrics"):
+    if name in ("losses", "metrics"):
         return importlib.import_module(f"mcip.{name}")
-    elif name == "__version__":
+    if name == "__version__":
         value = importlib.metadata.version("mcip")
+    elif name in __all__:
+        value = getattr(importlib.import_module(f"mcip.{_MODULES.get(name, f'stages.{name}')}"), name)
     else:
         raise AttributeError(f"module 'mcip' has no attribute {name!r}")
     globals()[name] = value
@@ -85,13 +80,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import of the module `mcip.embed` would put it in the place of the function `mcip.embed`.
-        if not (name in _STAGES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

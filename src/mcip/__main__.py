@@ -2,6 +2,6 @@
 
 import sys
 
-from mcip.cli import main
+from mcip.cli.main import main
 
 sys.exit(main())

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from mcip.core.errors import UnreadableImage
 from mcip.data import decode
-from mcip.errors import UnreadableImage
 
 from .conftest import file_bytes, picture
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mcip.core.errors import DataError
 from mcip.data import read_captions, read_table
-from mcip.errors import DataError
 
 from .conftest import MakeImage, file_bytes, picture
 

@@ -11,9 +11,9 @@ import datasets
 import pyarrow as pa
 import pytest
 
+from mcip.core.errors import DataError
 from mcip.data import read_table
 from mcip.data.readers import hub_rows
-from mcip.errors import DataError
 
 from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
 

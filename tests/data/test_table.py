@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 import pytest
 
+from mcip.core.errors import DataError, UnreadableImage
 from mcip.data import Table, read_table
-from mcip.errors import DataError, UnreadableImage
 
 from .conftest import MakeImage, embedded, picture, write_csv, write_parquet
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from mcip.core.errors import ConfigError
 from mcip.data import image_transform
 from mcip.data.transforms import jitter_and_normalise
-from mcip.errors import ConfigError
 
 from .conftest import picture
 

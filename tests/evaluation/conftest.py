@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import layouts
+from tests.evaluation import layouts
 
 
 @pytest.fixture(scope="session")

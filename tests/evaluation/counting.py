@@ -10,7 +10,7 @@ import pytest
 from mcip.evaluation.tasks import Task
 
 # The package has the function under the module's name.
-module = importlib.import_module("mcip.evaluate")
+module = importlib.import_module("mcip.stages.evaluate")
 
 
 def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> list[str]:

@@ -53,11 +53,11 @@ def instre(root: Path) -> None:
             names.append(name)
         junk(root / "INSTRE" / f"INSTRE-{part}" / folder)
     queries = [names[0], names[3]]
-    database = [name for name in names if name not in queries]
+    index = [name for name in names if name not in queries]
     truth = np.empty((1, 2), dtype=[("ok", object), ("bbx", object)])
     for place, (positives, box) in enumerate((([1, 2], [2, 3, 12, 11]), ([3, 4], [0, 0, 24, 18]))):
         truth[0, place] = (np.array([positives], np.uint16), np.array([box], np.float64))
-    lists = {"qimlist": np.array([queries], object), "imlist": np.array([database], object)}
+    lists = {"qimlist": np.array([queries], object), "imlist": np.array([index], object)}
     savemat(root / "INSTRE" / "gnd_instre.mat", {**lists, "gnd": truth})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mcip.evaluation.benchmarks import BENCHMARKS
-from mcip.evaluation.places import FOLDERS
+from mcip.evaluation.dataset_roots import FOLDERS
 from mcip.evaluation.suites import SUITES, TABLE1
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluation import layouts
+from mcip.core.choices import TransformName
 from mcip.data import Table
-from mcip.data.transforms import TransformName
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Retrieval, TextRetrieval
 from mcip.evaluation.benchmarks.imagenet import WNIDS
+from mcip.evaluation.dataset_roots import Places
+from mcip.evaluation.encoders import Encoded
 from mcip.evaluation.measure import measure_data
-from mcip.evaluation.places import Places
 from mcip.evaluation.presets import PRESETS, PresetName
-from mcip.evaluation.session import Encoded
 from mcip.evaluation.suites import benchmark_task
+from tests.evaluation import layouts
 
 DIM = 6
 

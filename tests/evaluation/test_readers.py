@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import layouts
+from mcip.core.errors import DataError, McipError
 from mcip.data import Table
-from mcip.errors import DataError, McipError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
 from mcip.evaluation.benchmarks.imagenet import WNIDS
-from mcip.evaluation.places import FOLDERS, Places
+from mcip.evaluation.dataset_roots import FOLDERS, Places
 from mcip.evaluation.presets import PAPER, PRESETS, STANDARD
+from tests.evaluation import layouts
 
 
 def read(root: Path, name: str, preset: str = "paper") -> Any:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mcip.artefacts import read_json
-from mcip.evaluate import evaluate
+from mcip.core.artefacts import read_json
+from mcip.stages.evaluate import evaluate
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcip.errors import DataError
+from mcip.core.errors import DataError
 from mcip.evaluation.safe_pickle import read_pickle
 
 PLAIN = st.recursive(

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import counting, layouts
-from evaluation.counting import count_measured
-from mcip.artefacts import read_json
-from mcip.cli import main
-from mcip.errors import ConfigError, DataError
-from mcip.evaluate import evaluate, results_name
+from mcip.cli.main import main
+from mcip.core.artefacts import read_json
+from mcip.core.errors import ConfigError, DataError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Retrieval, TextRetrieval, ZeroShot
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import PAPER
-from mcip.evaluation.sources import Sources, task_table
 from mcip.evaluation.subsample import subsample
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
+from mcip.evaluation.task_data import Sources, task_table
 from mcip.reporting.results import read_results
-from tiny import run, run_killed_over_and_over
+from mcip.stages.evaluate import evaluate, results_name
+from tests.evaluation import counting, layouts
+from tests.evaluation.counting import count_measured
+from tests.tiny import run, run_killed_over_and_over
 
 COLUMNS = [
     "GPR1200", "INSTRE", "CUB200", "ROxford", "kNN IN-V", "kNN IN-S", "kNN IN-A", "kNN FGVCA",
@@ -83,7 +83,7 @@ def test_presets_stand_side_by_side_and_share_what_they_can(
     measured: Path, benchmarks: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[str] = []
-    session = importlib.import_module("mcip.evaluation.session")
+    session = importlib.import_module("mcip.evaluation.encoders")
     embed = session.embed_images
 
     def counting(table: Any, model: Any, out: Path, **settings: Any) -> Any:

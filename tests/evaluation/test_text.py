@@ -16,16 +16,16 @@ import open_clip
 import pytest
 import torch
 
-from evaluation import layouts
-from evaluation.test_protocols import FixedEncoder
 from mcip import models
 from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.dataset_roots import Places
+from mcip.evaluation.encoders import Session
 from mcip.evaluation.measure import measure_data
-from mcip.evaluation.places import Places
 from mcip.evaluation.presets import PRESETS
-from mcip.evaluation.session import Session
 from mcip.evaluation.suites import benchmark_task
-from mcip.tokenizers import make_tokenizer
+from mcip.models.tokenizers import make_tokenizer
+from tests.evaluation import layouts
+from tests.evaluation.test_protocols import FixedEncoder
 
 SIGLIP = open_clip.get_model_config("ViT-SO400M-14-SigLIP-384")
 CLEANED = ["a dog and a cat 0", "two dogs run 0", "a dog and a cat 1", "two dogs run 1", "a dog and a cat 2",

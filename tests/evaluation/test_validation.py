@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import layouts
 from mcip import models
-from mcip.align import align
-from mcip.artefacts import read_json
+from mcip.core.artefacts import read_json
+from mcip.core.errors import ConfigError, DataError
 from mcip.data import read_table
-from mcip.errors import ConfigError, DataError
-from mcip.evaluate import evaluate
 from mcip.evaluation.live import LiveEncoder
 from mcip.evaluation.validation import Subsample, Validation, validation_table
-from mcip.tune import tune
+from mcip.stages.align import align
+from mcip.stages.evaluate import evaluate
+from mcip.stages.tune import tune
+from tests.evaluation import layouts
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mcip.errors import ConfigError, ModelError
+from mcip.core.errors import ConfigError, ModelError
 from mcip.losses import ArcMargin, apply_margin
 
 
@@ -22,8 +22,8 @@ def naive_loss(x: torch.Tensor, w: torch.Tensor, labels: torch.Tensor, margin: f
     total = 0.0
     for row, label in zip(x.tolist(), labels.tolist(), strict=True):
         logits = []
-        for c, centre in enumerate(w.tolist()):
-            cosine = sum(a * b for a, b in zip(row, centre, strict=True)) / math.hypot(*row) / math.hypot(*centre)
+        for c, center in enumerate(w.tolist()):
+            cosine = sum(a * b for a, b in zip(row, center, strict=True)) / math.hypot(*row) / math.hypot(*center)
             logits.append(scale * (naive_phi(cosine, margin) if c == label else cosine))
         total += math.log(sum(math.exp(z) for z in logits)) - logits[label]
     return total / len(x)

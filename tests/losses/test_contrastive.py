@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mcip.errors import ModelError
+from mcip.core.errors import ModelError
 from mcip.losses import info_nce
 
 

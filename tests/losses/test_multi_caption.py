@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mcip.errors import ConfigError, ModelError
+from mcip.core.errors import ConfigError, ModelError
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
 
 
@@ -111,10 +111,10 @@ def test_reference_on_its_own_terms_with_duplicated_columns(smoothing: float) ->
 def test_one_caption_an_image_is_arc_margin_with_captions_as_centres() -> None:
     x, t, _ = batch(3)
     labels = torch.tensor([0, 3, 3, 8, 1, 2])
-    centres = ArcMargin(9, 5).double()
-    centres.weight.data.copy_(t)
+    centers = ArcMargin(9, 5).double()
+    centers.weight.data.copy_(t)
     ours = MultiCaptionArcMargin()(x, t, F.one_hot(labels, 9).bool())
-    torch.testing.assert_close(ours, centres(x, labels))
+    torch.testing.assert_close(ours, centers(x, labels))
 
 
 def test_margin_zero_is_soft_target_cross_entropy() -> None:

@@ -1,7 +1,7 @@
 """The one table, its readers, and what turns its images into a model's input."""
 
 from mcip.data.images import decode
-from mcip.data.pixels import Pixels
+from mcip.data.loader import Pixels
 from mcip.data.table import Table, read_captions, read_table
 from mcip.data.transforms import ImageTransform, image_transform
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from mcip.errors import DataError
+from mcip.core.errors import DataError
 
 # To be raised when the rows made from unchanged files change.
 _VERSION = 1

@@ -14,9 +14,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mcip.core.errors import DataError
 from mcip.data.locate import normal_split
 from mcip.data.schema import FEATURES, NAMES, Source, of_arrow
-from mcip.errors import DataError
 
 
 def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Dataset:

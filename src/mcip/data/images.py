@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mcip.errors import UnreadableImage
+from mcip.core.errors import UnreadableImage
 
 MAX_PIXELS: Final = 178_956_970
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")

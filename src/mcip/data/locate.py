@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from mcip.core.errors import DataError
 from mcip.data.images import IMAGE_SUFFIXES
-from mcip.errors import DataError
 
 SPLITS: Final = {
     "train": "train",

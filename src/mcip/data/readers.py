@@ -12,11 +12,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mcip.core.errors import DataError
 from mcip.data.cache import cached, generated, quiet
 from mcip.data.locate import SPLITS, locate, normal_split, split_of
 from mcip.data.schema import FEATURES, Source
 from mcip.data.tars import tar_rows
-from mcip.errors import DataError
 
 
 def open_source(source: str | Path) -> Source:

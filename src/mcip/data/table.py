@@ -11,12 +11,12 @@ from pathlib import Path
 import datasets
 from PIL import Image
 
-from mcip.data.captions import collect_captions
+from mcip.core.errors import DataError, UnreadableImage
+from mcip.data.caption_pool import collect_captions
 from mcip.data.columns import nearest, standard_rows
 from mcip.data.images import decode
 from mcip.data.locate import normal_split
 from mcip.data.readers import open_source
-from mcip.errors import DataError, UnreadableImage
 
 __all__ = ["Table", "read_captions", "read_table"]
 

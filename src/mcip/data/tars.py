@@ -10,11 +10,11 @@ from typing import Any
 
 import datasets
 
+from mcip.core.errors import DataError
 from mcip.data.cache import generated
 from mcip.data.images import IMAGE_SUFFIXES
 from mcip.data.locate import normal_split, split_of
 from mcip.data.schema import FEATURES
-from mcip.errors import DataError
 
 
 def tar_rows(files: list[Path], root: Path) -> datasets.Dataset:

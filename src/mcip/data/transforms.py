@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import torch
 from open_clip.transform import MaybeToTensor, PreprocessCfg, image_transform_v2
@@ -14,9 +14,8 @@ from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from mcip.errors import ConfigError
-
-TransformName = Literal["model", "paper"]
+from mcip.core.choices import TransformName
+from mcip.core.errors import ConfigError
 
 # Brightness, contrast and saturation factors are drawn from [1 - JITTER, 1 + JITTER] (the paper's ColorJitter).
 JITTER: Final = 0.4
@@ -127,7 +126,7 @@ def image_transform(
             resize_mode, fill_color.
         name: "model": open_clip's own evaluation transform, bit for bit; in training with a horizontal flip added.
             "paper": squash to 1.125 S with bicubic filtering, then crop S; in training a random crop, horizontal flip
-            and colour jitter of 0.4, else the centre crop; normalised with the model's mean and std.
+            and colour jitter of 0.4, else the center crop; normalised with the model's mean and std.
         train: Whether to augment.
 
     Raises:
@@ -170,7 +169,7 @@ def jitter_and_normalise(
     device = pixels.device
     values = pixels.to(torch.float32, memory_format=torch.contiguous_format).view(batch, 3, height * width)
     luma = torch.tensor(_LUMA, device=device)
-    centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    center, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     brightness, contrast, saturation = factors.to(device, torch.float32).unbind(1)
     mean_luma = (values.mean(dim=2) @ luma) / 255 * brightness
 
@@ -179,7 +178,7 @@ def jitter_and_normalise(
     matrix = (brightness * contrast / 255).view(-1, 1, 1) * colour / scale.view(3, 1)
     # A grey offset is left as it is by the saturation step, since the luma weights sum to (almost) one.
     shift = ((1 - contrast) * mean_luma).view(-1, 1) * colour.sum(dim=2)
-    offset = (shift - centre) / scale
+    offset = (shift - center) / scale
     result = torch.empty(pixels.shape, device=device) if out is None else out
     flat = result.view(batch, 3, height * width)
     torch.bmm(matrix, values, out=flat)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mcip.core.choices import Precision, TransformName
+from mcip.core.device import autocast
+from mcip.core.errors import DataError
 from mcip.data import Pixels, Table
-from mcip.data.transforms import TransformName
-from mcip.device import Precision, autocast
-from mcip.embed import encode_pixels
-from mcip.errors import DataError
-from mcip.evaluation.session import Encoded, class_embeddings
+from mcip.embeddings.encode import encode_pixels
+from mcip.evaluation.encoders import Encoded, class_embeddings
 from mcip.models import Model
 
 Trained: TypeAlias = Literal["image", "text", "both"]

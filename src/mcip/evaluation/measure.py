@@ -9,15 +9,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.errors import DataError
+from mcip.core.topk import topk
 from mcip.data import Table
-from mcip.embeddings import Embeddings
-from mcip.errors import DataError
+from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
-from mcip.evaluation.session import Encoded, Encoder, Session
-from mcip.evaluation.session import class_embeddings as class_embeddings
-from mcip.evaluation.session import images_name as images_name
-from mcip.evaluation.sources import Sources
-from mcip.evaluation.sources import task_table as task_table
+from mcip.evaluation.encoders import Encoded, Encoder, Session
+from mcip.evaluation.encoders import class_embeddings as class_embeddings
+from mcip.evaluation.encoders import images_name as images_name
+from mcip.evaluation.task_data import Sources
+from mcip.evaluation.task_data import task_table as task_table
 from mcip.evaluation.tasks import Task
 from mcip.metrics import (
     average_precisions,
@@ -31,7 +32,6 @@ from mcip.metrics import (
 )
 from mcip.metrics.means import mean
 from mcip.metrics.revisited import Difficulty
-from mcip.topk import topk
 
 # Metric to its value for each query, NaN for queries that have none.
 PerQuery: TypeAlias = Mapping[str, NDArray[np.float64]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mcip.data.transforms import TransformName
+from mcip.core.choices import TransformName
 
 PresetName: TypeAlias = Literal["paper", "standard"]
 # What happens to the query in its own ranking where queries and gallery are the same images: it stays, the nearest item
@@ -19,7 +19,7 @@ class Preset:
 
     Attributes:
         name: "paper" or "standard".
-        image_transform: For image to image and k-NN: "paper" squashes to 1.125 S and crops the centre S, "model" is the
+        image_transform: For image to image and k-NN: "paper" squashes to 1.125 S and crops the center S, "model" is the
             model's own.
         text_transform: For zero-shot and for retrieval between texts and images.
         exclude_self: Whether a query is taken out of its own ranking by its id. Where it is not, each benchmark says

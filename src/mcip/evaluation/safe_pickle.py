@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.errors import DataError
-from mcip.evaluation.places import AbsentError
+from mcip.core.errors import DataError
+from mcip.evaluation.dataset_roots import AbsentError
 
 _ARRAY = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
 _BUFFER = {"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"}

@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from mcip.errors import ConfigError
+from mcip.core.errors import ConfigError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Benchmark
-from mcip.evaluation.places import AbsentError, Places
+from mcip.evaluation.dataset_roots import AbsentError, Places
 from mcip.evaluation.presets import PRESETS, Preset, PresetName
-from mcip.evaluation.sources import Sources
+from mcip.evaluation.task_data import Sources
 from mcip.evaluation.tasks import Task, own_tasks, read_suite
 
 # The columns of Table 1 (Schall et al., SISAP 2024), in its order, and the benchmark of each.

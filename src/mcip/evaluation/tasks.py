@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
+from mcip.core.choices import TransformName
+from mcip.core.errors import ConfigError, DataError
 from mcip.data import read_table
-from mcip.data.transforms import TransformName
-from mcip.errors import ConfigError, DataError
 from mcip.evaluation.presets import PresetName
 
 Kind: TypeAlias = Literal["i2i", "knn", "zero-shot", "t2i", "i2t"]

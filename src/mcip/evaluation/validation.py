@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 import torch
 
+from mcip.core.choices import Precision
+from mcip.core.errors import ConfigError, DataError
 from mcip.data import Table, read_table
-from mcip.device import Precision
-from mcip.errors import ConfigError, DataError
 from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, ZeroShot
 from mcip.evaluation.live import LiveEncoder, Trained
 from mcip.evaluation.measure import measure_data
-from mcip.evaluation.sources import Sources
 from mcip.evaluation.suites import find_suite
+from mcip.evaluation.task_data import Sources
 from mcip.evaluation.tasks import HEADLINE, Task
 from mcip.models import Model
 

@@ -1,4 +1,4 @@
-"""The losses of the method: class centres with a margin, captions with a margin, and InfoNCE for the re-alignment."""
+"""The losses of the method: class centers with a margin, captions with a margin, and InfoNCE for the re-alignment."""
 
 from mcip.losses.arc_margin import ArcMargin, apply_margin
 from mcip.losses.contrastive import bound_logit_scale, info_nce

@@ -1,4 +1,4 @@
-"""Additive angular margin (ArcFace) against class centres."""
+"""Additive angular margin (ArcFace) against class centers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mcip.errors import ConfigError, ModelError
+from mcip.core.errors import ConfigError, ModelError
 
 # Below this sin^2 the sine counts as constant: its gradient has no limit at cosine +1 and -1. In float32 only those two
 # cosines are affected, and the cosine of the widened angle by less than 1e-6.
@@ -57,7 +57,7 @@ def unit(embeddings: Tensor) -> Tensor:
 
 
 class _ProductsWithUnitRows(torch.autograd.Function):
-    """Makes no normalised copy of w: for class centres autograd's normalisation costs as much as the products."""
+    """Makes no normalised copy of w: for class centers autograd's normalisation costs as much as the products."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
@@ -79,16 +79,16 @@ class _ProductsWithUnitRows(torch.autograd.Function):
 
 
 class ArcMargin(nn.Module):
-    """Cross entropy over scaled cosines to class centres, with an angular margin on the right class.
+    """Cross entropy over scaled cosines to class centers, with an angular margin on the right class.
 
     Attributes:
-        weight: The class centres, shape (num_classes, dim), Xavier-uniform at the start; they need not be normalised.
+        weight: The class centers, shape (num_classes, dim), Xavier-uniform at the start; they need not be normalised.
 
     Source: Deng et al., "ArcFace", CVPR 2019, equation 3; margin and scale of Schall et al., SISAP 2024.
     """
 
     def __init__(self, num_classes: int, dim: int, margin: float = 0.1, scale: float = 30.0) -> None:
-        """Make the centres.
+        """Make the centers.
 
         Args:
             num_classes: C.
@@ -118,11 +118,11 @@ class ArcMargin(nn.Module):
             A scalar.
 
         Raises:
-            ModelError: The embeddings do not have the centres' dimension.
+            ModelError: The embeddings do not have the centers' dimension.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.weight.shape[1]:
             raise ModelError(
-                f"Embeddings of shape {tuple(embeddings.shape)} do not fit class centres of shape "
+                f"Embeddings of shape {tuple(embeddings.shape)} do not fit class centers of shape "
                 f"{tuple(self.weight.shape)}: make ArcMargin with the model's embedding dimension."
             )
         with torch.autocast(embeddings.device.type, enabled=False):

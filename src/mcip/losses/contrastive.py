@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mcip.errors import ModelError
+from mcip.core.errors import ModelError
 from mcip.losses.arc_margin import unit
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mcip.errors import ConfigError, ModelError
+from mcip.core.errors import ConfigError, ModelError
 from mcip.losses.arc_margin import apply_margin, check_margin, products_with_unit_rows, unit
 
 

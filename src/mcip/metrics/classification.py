@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.errors import ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
+from mcip.core.topk import Array, topk
 from mcip.metrics.labels import Labels, check_rows, encode, label_array
 from mcip.metrics.means import check_ks, means
-from mcip.topk import Array, topk
 
 _VOTE_ROWS = 2048
 

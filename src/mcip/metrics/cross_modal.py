@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.errors import ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
+from mcip.core.topk import Array, topk
 from mcip.metrics.labels import Labels, check_rows, label_array
 from mcip.metrics.means import check_ks, means
-from mcip.topk import Array, topk
 
 Direction: TypeAlias = Literal["text_to_image", "image_to_text"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.errors import DataError
+from mcip.core.errors import DataError
 
 Labels: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 

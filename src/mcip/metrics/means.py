@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.errors import ConfigError
+from mcip.core.errors import ConfigError
 
 
 def mean(values: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.topk import Array, blocks
+from mcip.core.topk import Array, blocks
 
 _BLOCK_VALUES = 6_000_000
 

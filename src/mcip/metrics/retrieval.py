@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.errors import ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
+from mcip.core.topk import Array, float32, topk
 from mcip.metrics.labels import Labels, check_rows, encode
 from mcip.metrics.means import check_ks, mean, means
 from mcip.metrics.ranks import block_rows, ranks, similarities
-from mcip.topk import Array, float32, topk
 
 
 def retrieval_map(

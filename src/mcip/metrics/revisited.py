@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mcip.errors import ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
+from mcip.core.topk import Array, float32
 from mcip.metrics.means import mean
 from mcip.metrics.ranks import block_rows, ranks, similarities
-from mcip.topk import Array, float32
 
 Difficulty: TypeAlias = Literal["easy", "medium", "hard"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from mcip.errors import ConfigError
+from mcip.core.errors import ConfigError
 from mcip.evaluation.tasks import Kind
 from mcip.reporting.paper import table1
 from mcip.reporting.results import Measured, Results, difference_interval

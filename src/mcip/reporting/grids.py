@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.errors import ArtefactError
 from mcip.data import Table
-from mcip.errors import ArtefactError
-from mcip.evaluation.sources import Sources
+from mcip.evaluation.task_data import Sources
 from mcip.reporting.comparison import METRIC_WORDS, Comparison
 from mcip.reporting.pictures import thumbnail
 from mcip.reporting.rankings import Asked, Outcome, Space, space_of

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mcip.captions import MinedCaptions
+from mcip.core.errors import ConfigError, McipError
 from mcip.data import Table, read_table
-from mcip.errors import ConfigError, McipError
+from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.reporting.pictures import thumbnail
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from mcip.artefacts import Artefact
+from mcip.core.artefacts import Artefact
+from mcip.core.errors import ArtefactError, UnreadableImage
 from mcip.data import Table
-from mcip.embeddings import KIND, Embeddings
-from mcip.errors import ArtefactError, UnreadableImage
-from mcip.evaluation.session import captions_name, images_name
+from mcip.embeddings.store import KIND, Embeddings
+from mcip.evaluation.encoders import captions_name, images_name
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import Results
 

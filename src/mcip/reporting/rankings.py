@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.errors import ArtefactError
+from mcip.core.topk import topk
 from mcip.data import Table
-from mcip.embeddings import Embeddings
-from mcip.errors import ArtefactError
+from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, TextRetrieval
 from mcip.evaluation.tasks import Task
 from mcip.reporting.pictures import stored_captions, stored_images
 from mcip.reporting.results import Results
-from mcip.topk import topk
 
 Outcome: TypeAlias = Literal["hit", "miss", "itself", "ignored"]
 

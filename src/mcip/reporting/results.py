@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.artefacts import read_json
-from mcip.errors import ArtefactError, ConfigError
+from mcip.core.artefacts import read_json
+from mcip.core.errors import ArtefactError, ConfigError
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval
 

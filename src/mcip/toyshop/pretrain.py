@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from mcip.artefacts import atomic_write, read_json, write_json
-from mcip.pretrain import pretrain
+from mcip.core.artefacts import atomic_write, read_json, write_json
+from mcip.stages.pretrain import pretrain
 from mcip.toyshop.captions import every_phrase
 from mcip.toyshop.tables import Slice, write_slice
 

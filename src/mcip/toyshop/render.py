@@ -29,12 +29,12 @@ class View:
         scene: One of `mcip.toyshop.world.SCENES`.
         rotation: In-plane rotation in radians.
         scale: Half extent of the product, as a share of half the picture.
-        shift: Offset of the product's centre, in shares of half the picture.
+        shift: Offset of the product's center, in shares of half the picture.
         gain: Brightness factor of the light.
         slope: Brightness change of the light over the picture, along x and y.
         tint: Factor on each of the three colour channels.
         blur: Standard deviation of the blur in output pixels.
-        occluder: Centre x, centre y, half extent of something in front, or None.
+        occluder: Centre x, center y, half extent of something in front, or None.
         seed: Seeds the scene's texture, the occluder's colour and the sensor noise.
     """
 

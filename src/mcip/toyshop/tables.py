@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mcip.artefacts import atomic_write
-from mcip.progress import progress
+from mcip.core.artefacts import atomic_write
+from mcip.core.progress import progress
 from mcip.toyshop.captions import sample_caption
 from mcip.toyshop.render import render, sample_view
 from mcip.toyshop.world import sample_product

@@ -54,7 +54,7 @@ class Product:
         aspect: Width over height.
         emblem: One of `EMBLEMS`.
         emblem_rgb: The emblem's colour, in [0, 1].
-        emblem_at: The emblem's centre in the product's coordinates.
+        emblem_at: The emblem's center in the product's coordinates.
         emblem_size: The emblem's half extent in the product's coordinates.
     """
 

@@ -1,7 +1,7 @@
 """The training loop that tuning and realignment share."""
 
-from mcip.training.fit import CHECKPOINTS, Fit, FitSettings, Group, Objective, fit
 from mcip.training.log import METRICS, TENSORBOARD
+from mcip.training.loop import CHECKPOINTS, Fit, FitSettings, Group, Objective, fit
 from mcip.training.order import EpochOrder
 
 # What a run's folder holds beside its result: how it went, which differs from run to run.

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mcip.artefacts import atomic_write
-from mcip.errors import ArtefactError
+from mcip.core.artefacts import atomic_write
+from mcip.core.errors import ArtefactError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

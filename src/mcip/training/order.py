@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.errors import ConfigError
+from mcip.core.errors import ConfigError
 
 
 class EpochOrder:

@@ -5,11 +5,11 @@ Eidinger et al., "Age and Gender Estimation of Unfiltered Faces", IEEE TIFS 2014
 
 from __future__ import annotations
 
+from mcip.core.errors import DataError
 from mcip.data import read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval
 from mcip.evaluation.benchmarks.files import folder_with, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

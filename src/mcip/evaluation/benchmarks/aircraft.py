@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mcip.core.errors import DataError
 from mcip.data import Table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Classification
 from mcip.evaluation.benchmarks.files import files_table, folder_with, is_table, lines_of, table_split
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

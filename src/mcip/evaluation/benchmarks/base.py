@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from mcip.core.errors import DataError
 from mcip.data import Table
-from mcip.errors import DataError
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset, SelfMatch
 from mcip.evaluation.tasks import Kind
 
@@ -156,7 +156,7 @@ class Benchmark:
         name: How the command names it.
         title: How tables call it.
         kind: What is asked.
-        needs: The data sets it is made of, as `mcip.evaluation.places.FOLDERS` names them.
+        needs: The data sets it is made of, as `mcip.evaluation.dataset_roots.FOLDERS` names them.
         read: From the folders to the data.
         counts: The official numbers, by the names of the data's `counts`; several where releases differ.
         metric: The metric that stands for it; that of its kind where empty.

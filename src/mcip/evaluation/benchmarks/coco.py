@@ -5,11 +5,11 @@ Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server", a
 
 from __future__ import annotations
 
-from mcip.errors import DataError
+from mcip.core.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, CrossModal
 from mcip.evaluation.benchmarks.files import is_table, json_of
 from mcip.evaluation.benchmarks.karpathy import from_split_file, from_table, grouped
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import datasets
 
+from mcip.core.errors import DataError, McipError, UnreadableImage
 from mcip.data import Table, read_table
 from mcip.data.locate import normal_split
 from mcip.data.schema import FEATURES
-from mcip.errors import DataError, McipError, UnreadableImage
-from mcip.evaluation.places import AbsentError
+from mcip.evaluation.dataset_roots import AbsentError
 
 _TABLES = ("*.tar", "*.parquet", "*/*.tar", "*/*.parquet")
 

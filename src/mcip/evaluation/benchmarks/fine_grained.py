@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mcip.core.errors import DataError
 from mcip.data import Table, read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Read, Retrieval
 from mcip.evaluation.benchmarks.files import files_table, folder_with, is_table, lines_of, mat_of, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcip.errors import DataError
+from mcip.core.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, CrossModal
 from mcip.evaluation.benchmarks.files import is_table, lines_of
 from mcip.evaluation.benchmarks.karpathy import from_split_file, from_table, grouped
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 _FOLDERS = ("flickr30k-images", "flickr30k_images", "images", "Images")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mcip.core.errors import DataError
 from mcip.data import Table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Classification
 from mcip.evaluation.benchmarks.files import files_table, is_table, mat_of, table_split
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

@@ -5,11 +5,11 @@ Schall et al., "GPR1200: A Benchmark for General-Purpose Content-Based Image Ret
 
 from __future__ import annotations
 
+from mcip.core.errors import DataError
 from mcip.data import read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval
 from mcip.evaluation.benchmarks.files import folder_with, is_table, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 # In the order of the category numbers, 200 categories each.

@@ -11,7 +11,7 @@ from pathlib import Path
 from mcip.data import Table, read_table
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval, TextRetrieval
 from mcip.evaluation.benchmarks.files import files_table, folder_with, lines_of, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 _AT = 1_000

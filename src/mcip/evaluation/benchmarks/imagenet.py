@@ -13,11 +13,11 @@ from typing import Final
 from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo
 
+from mcip.core.errors import DataError
 from mcip.data import Table, read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Classification, ZeroShot
 from mcip.evaluation.benchmarks.files import is_table, relabelled, table_split
-from mcip.evaluation.places import AbsentError, Places
+from mcip.evaluation.dataset_roots import AbsentError, Places
 from mcip.evaluation.presets import Preset
 
 # The wnids of the 1,000 classes; the number of a class is its place among them, in sorted order.

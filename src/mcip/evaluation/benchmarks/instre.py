@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mcip.core.errors import DataError
 from mcip.data import read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval
 from mcip.evaluation.benchmarks.files import cropped, files_table, mat_of, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 _PARTS = ("INSTRE-S1", "INSTRE-S2", "INSTRE-M")
@@ -33,7 +33,7 @@ def read_all(places: Places, preset: Preset) -> Retrieval:
 
 
 def read_classic(places: Places, preset: Preset) -> Retrieval:
-    """Read gnd_instre.mat: query and database images, and of each query its box and its positives."""
+    """Read gnd_instre.mat: query and gallery images, and of each query its box and its positives."""
     root = places.folder("instre")
     content = mat_of(root / "gnd_instre.mat", "qimlist", "imlist", "gnd")
     queries, gallery = (files_table(root, map(_path, content[name].flat)) for name in ("qimlist", "imlist"))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mcip.core.errors import DataError
 from mcip.data import Table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import CrossModal
 from mcip.evaluation.benchmarks.files import files_table, json_of, recaptioned, table_split
 

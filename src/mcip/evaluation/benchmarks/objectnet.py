@@ -6,11 +6,11 @@ NeurIPS 2019.
 
 from __future__ import annotations
 
+from mcip.core.errors import DataError
 from mcip.data import read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, ZeroShot
 from mcip.evaluation.benchmarks.files import folder_with, json_of, relabelled
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mcip.core.errors import DataError
 from mcip.data import Table, read_table
-from mcip.errors import DataError
 from mcip.evaluation.benchmarks.base import Benchmark, Retrieval
 from mcip.evaluation.benchmarks.files import cropped, files_table, folder_with
-from mcip.evaluation.places import Places
+from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import Preset
 from mcip.evaluation.safe_pickle import read_pickle
 

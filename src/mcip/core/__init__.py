@@ -1,0 +1,1 @@
+"""What every other package may use: errors, devices, progress, artefacts, exact nearest neighbours."""

@@ -1,0 +1,12 @@
+"""The named choices that parameters of several stages take; importing them costs nothing."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+# "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+# How images become a model's input: its own transform, or the paper's (squash to 1.125 S, crop S).
+TransformName: TypeAlias = Literal["model", "paper"]
+# How vectors are stored.
+Dtype: TypeAlias = Literal["float32", "float16"]

@@ -1,0 +1,45 @@
+"""Which device to run on, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from mcip.core.choices import Precision
+from mcip.core.errors import ConfigError
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that `device` names; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"The device {device!r} cannot be used here ({error}). Try --device auto.") from error
+    return torch.device(device)
+
+
+def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """The precision that `precision` names; "auto" takes bf16 on a CUDA device that has it, fp32 elsewhere.
+
+    Raises:
+        ConfigError: fp16 is asked for on the CPU, where it is not stable.
+    """
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("fp16 needs a CUDA device: use --precision bf16 or --precision fp32 on this one.")
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The autocast context of `pick_precision(precision, device)`; it does nothing for fp32."""
+    picked = pick_precision(precision, device)
+    dtype = torch.float16 if picked == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=picked != "fp32")

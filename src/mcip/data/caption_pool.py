@@ -1,0 +1,105 @@
+"""A pool of captions as one memory-mapped column of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mcip.core.errors import DataError
+from mcip.data.cache import generated
+from mcip.data.columns import arrow_column, caption_cell, is_list, is_text, nearest, quoted
+from mcip.data.locate import locate
+from mcip.data.readers import csv_rows, hub_rows, parquet_counts, parquet_rows, text_rows
+from mcip.data.schema import of_arrow
+from mcip.data.tars import tar_captions
+
+_FEATURES = datasets.Features({"caption": datasets.Value("string")})
+
+
+def collect_captions(source: str | Path | datasets.Dataset, name: str, column: str | None) -> datasets.Dataset:
+    """The captions of a source as the column `caption`; see `mcip.data.read_captions`."""
+    rows = source if isinstance(source, datasets.Dataset) else _open(source, column)
+    found = _column(rows.column_names, name, column)
+    captions = _flat(arrow_column(rows, found), name, found)
+    pool = of_arrow(pa.table({"caption": captions}), _FEATURES, rows._fingerprint, found)
+    kept = _not_blank(captions)
+    if kept is not None:
+        pool = pool.select(kept, keep_in_memory=True)
+    if len(pool) == 0:
+        raise DataError(f"{name} holds no captions: the pool is empty")
+    return pool
+
+
+def _open(source: str | Path, column: str | None) -> datasets.Dataset:
+    kind, files, root = locate(source)
+    if kind == "text":
+        return text_rows(files).rename_column("text", "caption")
+    if kind == "csv":
+        return datasets.concatenate_datasets([_csv(file, column) for file in files])
+    if kind == "parquet":
+        parquet_counts(files)  # says which file is damaged
+        present = pq.read_schema(files[0]).names
+        return parquet_rows(files, [_column(present, str(source), column)])
+    if kind == "tar":
+        return tar_captions(files)
+    if kind == "hub":
+        parts = hub_rows(str(source))
+        return datasets.concatenate_datasets(
+            [part.select_columns(_column(part.column_names, str(source), column)) for part in parts.values()]
+        )
+    raise DataError(f"{root} is a folder of images without captions; a pool is a .txt, .csv, .parquet or .tar file")
+
+
+def _csv(file: Path, column: str | None) -> datasets.Dataset:
+    rows = csv_rows(file)
+    name = _column(rows.column_names, file.name, column)
+    texts = rows.select_columns(name)
+    if not pc.any(pc.starts_with(arrow_column(texts, name), "[")).as_py():
+        return texts
+
+    def generate() -> Iterator[dict[str, str]]:
+        for number, row in enumerate(texts, start=1):
+            for caption in caption_cell(row[name], f"row {number} of {file.name}"):
+                yield {name: caption}
+
+    return generated(generate, texts.features, [file], f"captions {name}")
+
+
+def _column(present: Iterable[str], source: str, column: str | None) -> str:
+    known = list(present)
+    if column is not None and column not in known:
+        raise DataError(f"{source} has no column {column!r}{nearest(column, known)}; its columns are {quoted(known)}")
+    found = next((name for name in (column, "caption", "captions") if name in known), None)
+    if found is None:
+        raise DataError(
+            f"{source} has no column 'caption' or 'captions'; name the one that holds them; "
+            f"its columns are {quoted(known)}"
+        )
+    return found
+
+
+def _flat(column: pa.ChunkedArray, source: str, name: str) -> pa.ChunkedArray:
+    """The texts of a column of texts or of lists of texts, without copying them."""
+    if is_list(column.type):
+        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if not is_text(column.type):
+        raise DataError(f"{source}: the column {name!r} holds {column.type}; captions are texts or lists of texts")
+    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+
+
+def _not_blank(captions: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
+    """The numbers of the captions that are not blank; None where none is blank."""
+    masks = []
+    for chunk in captions.chunks:
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(chunk), ""), True)
+        masks.append(blank.to_numpy(zero_copy_only=False))
+    blanks = np.concatenate(masks) if masks else np.zeros(0, dtype=bool)
+    return np.flatnonzero(~blanks) if blanks.any() else None

@@ -1,0 +1,154 @@
+"""Embed images or captions with a model: L2-normalised vectors in shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mcip import models
+from mcip.core.artefacts import Artefact
+from mcip.core.choices import Dtype, Precision, TransformName
+from mcip.core.device import autocast
+from mcip.core.errors import DataError
+from mcip.core.progress import Advance, console, progress
+from mcip.data import Pixels, Table
+from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
+
+# Vectors, their ids, and the ids without a vector with the reason.
+Shard: TypeAlias = tuple[NDArray[Any], list[str], list[tuple[str, str]]]
+
+
+def embed_images(
+    table: Table,
+    model: models.Model,
+    out: str | Path,
+    *,
+    transform: TransformName = "model",
+    batch_size: int = 256,
+    shard_rows: int = 16_384,
+    dtype: Dtype = "float32",
+    workers: int = 0,
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> Embeddings:
+    """Embed the images of `table` with `model`; see `embed`. Unreadable images are listed in the artefact."""
+    prepared = model.transform(transform)
+    images = Pixels(table, prepared, workers=workers, cache_gb=0.0, max_unreadable=max_unreadable)
+    ids = table.ids
+
+    def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
+        parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for rows in shards]
+        batches = images.batches(chain.from_iterable(parts))
+        for rows, part in zip(shards, parts, strict=True):
+            kept: list[int] = []
+            vectors = np.empty((len(rows), model.embed_dim), dtype)
+            for asked, (pixels, readable) in zip(part, batches, strict=False):
+                if readable:
+                    found = encode_pixels(model, prepared.finish(pixels.to(model.device)), precision)
+                    vectors[len(kept) : len(kept) + len(readable)] = found
+                kept += readable
+                advance(len(asked))
+            lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
+            yield vectors[: len(kept)], [ids[row] for row in kept], lost
+
+    made_from = {
+        "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
+        "shard_rows": shard_rows, "dtype": dtype,
+    }  # fmt: skip
+    return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable)
+
+
+def embed_captions(
+    captions: Sequence[str],
+    model: models.Model,
+    out: str | Path,
+    *,
+    ids: Sequence[str] | None = None,
+    batch_size: int = 256,
+    shard_rows: int = 16_384,
+    dtype: Dtype = "float32",
+    precision: Precision = "auto",
+    source: str = "captions",
+) -> Embeddings:
+    """Embed `captions` with `model`; see `embed`. The ids are the row numbers where none are given.
+
+    `captions` may be a memory-mapped column: only one shard of it is in memory at a time.
+    """
+
+    def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
+        for rows in shards:
+            texts = list(captions[rows.start : rows.stop])
+            vectors = np.empty((len(rows), model.embed_dim), dtype)
+            # Texts of like length go together: a batch takes the time of its longest.
+            order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+            for start in range(0, len(texts), batch_size):
+                batch = order[start : start + batch_size]
+                with torch.inference_mode(), autocast(model.device, precision):
+                    vectors[batch] = model.encode_texts([texts[row] for row in batch]).float().cpu().numpy()
+                advance(len(batch))
+            yield vectors, [str(row) if ids is None else ids[row] for row in rows], []
+
+    made_from = {
+        "what": "captions", "data": fingerprint_texts(captions), "model": model.fingerprint,
+        "shard_rows": shard_rows, "dtype": dtype,
+    }  # fmt: skip
+    return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source)
+
+
+def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precision = "auto") -> NDArray[np.float32]:
+    """Embed a finished batch of pixels; float32 vectors of unit length, shape (B, D), on the host."""
+    with torch.inference_mode(), autocast(pixels.device, precision):
+        vectors = model.encode_images(pixels.contiguous(memory_format=torch.channels_last))
+    array: NDArray[np.float32] = vectors.float().cpu().numpy()
+    return array
+
+
+def fingerprint_texts(texts: Sequence[str]) -> str:
+    """The SHA-256 over a sequence of strings, read in slices."""
+    digest = hashlib.sha256()
+    for start in range(0, len(texts), 65_536):
+        for text in texts[start : start + 65_536]:
+            encoded = text.encode()
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
+
+
+def _write_shards(
+    out: str | Path,
+    made_from: dict[str, Any],
+    count: int,
+    shard_rows: int,
+    encode: Callable[[list[range], Advance], Iterator[Shard]],
+    model: models.Model,
+    source: str,
+    max_unreadable: float = 1.0,
+) -> Embeddings:
+    artefact = Artefact.begin(out, KIND, made_from)
+    if artefact.complete:
+        return Embeddings(out)
+    # Where there is nothing to embed there is still a shard, with no row.
+    shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
+    left = [number for number in range(len(shards)) if not shard_is_whole(artefact.folder, number)]
+    with progress(f"embed {source}", count, made_from["what"], count - sum(len(shards[n]) for n in left)) as advance:
+        for number, shard in zip(left, encode([shards[n] for n in left], advance), strict=True):
+            write_shard(artefact.folder, number, *shard)
+    # While embedding only the rows of this run are counted; shards of earlier runs have unreadable ones as well.
+    lost = [row for row in read_rows(artefact.folder).to_pylist() if row["unreadable"] is not None]
+    if len(lost) > max_unreadable * count:
+        raise DataError(
+            f"{len(lost)} of the {count} images of {source} are unreadable, more than max_unreadable = "
+            f"{max_unreadable:g} allows; the first is {lost[0]['id']}: {lost[0]['unreadable']}. "
+            "Repair or remove them, or raise max_unreadable."
+        )
+    artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
+    embeddings = Embeddings(out)
+    if embeddings.unreadable:
+        console.print(f"{len(embeddings.unreadable)} of {count} images could not be read; they are listed in {out}.")
+    return embeddings

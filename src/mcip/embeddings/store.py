@@ -1,0 +1,120 @@
+"""The embeddings artefact: L2-normalised vectors in shards, with the id of each row.
+
+A shard is `vectors-00000.npy` and `rows-00000.parquet` (columns `id` and `unreadable`, the reason why a row has no
+vector, or null). The second is written last: a shard whose rows are there is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mcip.core.artefacts import Artefact, atomic_write, read_parquet
+from mcip.core.errors import ArtefactError
+
+KIND = "embeddings"
+
+
+def write_shard(
+    folder: Path, shard: int, vectors: NDArray[Any], ids: Sequence[str], unreadable: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Write one shard.
+
+    Args:
+        folder: The artefact's folder.
+        shard: The shard's number.
+        vectors: Shape (n, D).
+        ids: The n ids of the vectors.
+        unreadable: Ids without a vector, each with the reason.
+    """
+    vectors = np.ascontiguousarray(vectors)
+    with atomic_write(folder / f"vectors-{shard:05d}.npy") as temporary, temporary.open("wb") as file:
+        # Through the Python file: `numpy.save` ignores a full disk while its last few kilobytes are written.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
+        file.write(vectors.data)
+    rows = pa.table(
+        {
+            "id": pa.array([*ids, *(row for row, _ in unreadable)], pa.string()),
+            "unreadable": pa.array([*([None] * len(ids)), *(reason for _, reason in unreadable)], pa.string()),
+        }
+    )
+    with atomic_write(folder / f"rows-{shard:05d}.parquet") as temporary:
+        pq.write_table(rows, temporary)
+
+
+def shard_is_whole(folder: Path, shard: int) -> bool:
+    """Whether the shard with this number has been written."""
+    return (folder / f"rows-{shard:05d}.parquet").is_file()
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """The columns `id` and `unreadable` of all shards that are there."""
+    return pa.concat_tables([read_parquet(path) for path in sorted(folder.glob("rows-*.parquet"))])
+
+
+class Embeddings:
+    """A complete embeddings artefact, its vectors memory-mapped."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open the artefact.
+
+        Raises:
+            ArtefactError: There is none in `folder`, or it is not complete.
+        """
+        self.artefact = Artefact.open(folder, KIND)
+        self.folder = self.artefact.folder
+        paths = sorted(self.folder.glob("vectors-*.npy"))
+        self.shards: list[NDArray[Any]] = [_map(path) for path in paths]
+        self.offsets = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        self.dim = int(self.artefact.manifest["dim"])
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each vector, in order."""
+        rows = read_rows(self.folder)
+        ids: list[str] = rows.filter(rows["unreadable"].is_null())["id"].to_pylist()
+        return ids
+
+    @cached_property
+    def unreadable(self) -> dict[str, str]:
+        """The ids that have no vector, with the reason."""
+        rows = read_rows(self.folder)
+        rows = rows.filter(rows["unreadable"].is_valid())
+        return dict(zip(rows["id"].to_pylist(), rows["unreadable"].to_pylist(), strict=True))
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The shards in order: the number of the first row, and the memory-mapped vectors."""
+        yield from zip(self.offsets[:-1].tolist(), self.shards, strict=True)
+
+    def take(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
+        """The vectors of these rows, float32 of shape (n, D)."""
+        rows = np.asarray(rows, np.int64)
+        out = np.empty((len(rows), self.dim), np.float32)
+        shard_of = np.searchsorted(self.offsets, rows, side="right") - 1
+        for shard in np.unique(shard_of):
+            mine = shard_of == shard
+            out[mine] = self.shards[shard][rows[mine] - self.offsets[shard]]
+        return out
+
+    def array(self) -> NDArray[np.float32]:
+        """All vectors in memory, float32 of shape (N, D)."""
+        return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards])
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        # An empty array cannot be memory-mapped.
+        mapped: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ArtefactError(f"{path} is cut off or damaged ({error}). Remove its folder and embed again.") from error
+    return mapped

@@ -1,0 +1,1 @@
+"""An index of images: built, kept up to date, searched."""

@@ -1,0 +1,68 @@
+"""Lance's own index, on disk within the table: for tables whose graph does not fit into memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcip.retrieval.table import IndexTable, vectors_of
+
+_NAME: Final = "mcip_vectors"
+# Candidates that are rescored with their full vectors, for each neighbour asked for.
+_REFINE: Final = 20
+
+
+def grow_disk_index(table: IndexTable) -> IndexTable:
+    """Make the index where there is none, and bring it up to date where many rows are new.
+
+    Returns:
+        The table's newest version, with the index.
+    """
+    return table.grow_index(
+        _NAME,
+        lambda: table.dataset.create_index(
+            "vector", "IVF_PQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)),
+            num_sub_vectors=_sub_vectors(table.identity.dim),
+        ),
+    )  # fmt: skip
+
+
+def partitions(rows: int) -> int:
+    """Partitions of the index: about the square root of the rows."""
+    return max(1, round(math.sqrt(rows)))
+
+
+def widths(rows: int) -> tuple[int, ...]:
+    """The numbers of partitions to visit that are tried: powers of two up to all."""
+    most = partitions(rows)
+    return (*(2**step for step in range(int(math.log2(most)) + 1) if 2**step < most), most)
+
+
+def disk_search(
+    table: IndexTable, query: NDArray[np.float32], k: int, width: int, where: str | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Products and `_rowid`s of about the k rows nearest to a query (D,).
+
+    Args:
+        table: A table with the index.
+        query: Shape (D,).
+        k: Rows.
+        width: Partitions to visit; 0 is exact search.
+        where: Only rows for which this SQL condition holds.
+    """
+    nearest: dict[str, Any] = {"column": "vector", "q": query, "k": k, "metric": "dot"}
+    nearest |= {"use_index": False} if width == 0 else {"nprobes": width, "refine_factor": _REFINE}
+    found = table.dataset.to_table(
+        columns=["vector", "_distance"], nearest=nearest, filter=where, prefilter=where is not None, with_row_id=True
+    )
+    scores = vectors_of(found["vector"]).astype(np.float32) @ query
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], found["_rowid"].to_numpy().astype(np.int64)[order]
+
+
+def _sub_vectors(dim: int) -> int:
+    """The most sub-vectors up to a quarter of the dimension that divide it."""
+    return next(count for count in range(max(1, dim // 4), 0, -1) if dim % count == 0)

@@ -1,0 +1,295 @@
+"""Embed pictures on a Ray cluster: CPU workers read and decode, model actors embed, every shard becomes a fragment.
+
+Ray Data runs the stages and repeats what is lost with a node. The fragments, which nobody sees before, become rows of
+the table in one commit. What is finished is noted beside the derived files, so that a killed run loses only the shards
+that were under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from mcip import models
+from mcip.core.artefacts import read_json, write_json
+from mcip.core.choices import Precision, TransformName
+from mcip.core.errors import ConfigError, ModelError
+from mcip.core.optional import module
+from mcip.core.progress import progress
+from mcip.data.transforms import ImageTransform
+from mcip.retrieval.listing import Listing, read_image
+from mcip.retrieval.prefetch import Batch, Reader
+from mcip.retrieval.sync import Changes, Plan, check_share, finished_rows, plan
+from mcip.retrieval.table import IndexTable, open_table, vectors_array
+
+JOURNAL: Final = "fragments"
+# Tasks that the cluster is given at most, so that its book-keeping stays small.
+_TASKS: Final = 10_000
+# Bytes that an actor takes beside the model: what it imports, and a batch.
+_FRAMEWORK: Final = 2**29
+# The share of a cluster's CPUs whose actors embed, where it has no GPU: embedding takes longer than decoding.
+_EMBEDDING: Final = 0.75
+
+
+def append_on_cluster(
+    table: IndexTable,
+    listing: Listing,
+    model: models.Model,
+    address: str,
+    folder: Path,
+    *,
+    batch_size: int = 256,
+    shard_rows: int = 16_384,
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> tuple[IndexTable, int]:
+    """Embed on a cluster the pictures whose ids are not in the table, and add them.
+
+    Pictures that have changed, whose content the table has, or that cannot be read are left to
+    `mcip.retrieval.sync.update`. Every node must see the pictures, the table and the model at the same places.
+
+    Args:
+        table: The table; its schema has the listing's columns.
+        listing: What it shall hold.
+        model: The model that the table was made with.
+        address: Of the cluster, as `ray.init` takes it: "auto", "local", "host:port", "ray://host:port".
+        folder: Of the derived files.
+        batch_size: Pictures per forward pass.
+        shard_rows: Pictures per fragment.
+        precision: Of the forward pass.
+        max_unreadable: The share of the pictures that may be unreadable.
+
+    Returns:
+        The table's newest version, and how many pictures were added.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+        DataError: More pictures are unreadable than allowed.
+    """
+    journal = folder / JOURNAL
+    table = _commit(table, journal)
+    todo = plan(listing, table)
+    new = [number for number in todo.fresh if listing.ids[number] not in todo.present]
+    if not new:
+        return table, 0
+    changes = Changes(kept=len(listing) - len(new))
+    with _connected(address) as ray, progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
+        done = _stages(ray, table, listing, model, new, todo, batch_size, shard_rows, precision)
+        for shard in done.iter_rows():
+            changes.unreadable |= json.loads(shard["unreadable"])
+            check_share(changes, listing, max_unreadable)
+            if shard["rows"]:
+                _note(journal, table, json.loads(shard["fragments"]))
+            changes.embedded += shard["rows"]
+            advance(shard["rows"])
+    check_share(changes, listing, max_unreadable, len(listing))
+    return _commit(table, journal), changes.embedded
+
+
+def _stages(
+    ray: Any,
+    table: IndexTable,
+    listing: Listing,
+    model: models.Model,
+    new: Sequence[int],
+    todo: Plan,
+    batch_size: int,
+    shard_rows: int,
+    precision: Precision,
+) -> Any:
+    """The work as a Ray data set: a row a shard, with its fragment."""
+    identity = table.identity
+    rows = max(batch_size, -(-len(new) // _TASKS))
+    name: TransformName = "paper" if identity.transform == "paper" else "model"
+    transform = model.transform(name)
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    actors = gpus or max(1, int(_EMBEDDING * resources.get("CPU", 1)))
+    memory = _FRAMEWORK + 2 * sum(parameter.nbytes for parameter in model.clip.parameters())
+    pictures = ray.data.from_arrow([_part(listing, new[at : at + rows]) for at in range(0, len(new), rows)])
+    decoded = pictures.map_batches(
+        _decode,
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        num_cpus=1,
+        fn_kwargs={"transform": transform, "thumbnails": identity.thumbnails, "known": frozenset(todo.by_hash)},
+    )
+    embedded = decoded.map_batches(
+        _Embedder,
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        num_cpus=0 if gpus else 1,
+        num_gpus=1 if gpus else 0,
+        # Stages with the same needs would be joined to one.
+        memory=memory,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        fn_constructor_args=(table.uri, identity.model, transform, precision),
+    )
+    return embedded.map_batches(
+        _write, batch_size=shard_rows, batch_format="pyarrow", num_cpus=1, fn_kwargs={"uri": table.uri}
+    )
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Ray, connected to a cluster, and disconnected at the end unless it was before."""
+    # Ray reports its use to its makers unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = module("ray")
+    module("ray.data")
+    connected = ray.is_initialized()
+    if not connected:
+        try:
+            dashboard = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address, log_to_driver=False, logging_level="warning", **dashboard)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"There is no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or say "
+                "--ray local for one on this machine."
+            ) from error
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    try:
+        yield ray
+    finally:
+        if not connected:
+            ray.shutdown()
+
+
+def _part(listing: Listing, numbers: Sequence[int]) -> pa.Table:
+    """What a worker has to know of some pictures."""
+    facts = {"id": listing.ids, "path": listing.paths, "stamp": listing.stamps}
+    own = {f"_{name}": pa.array([values[at] for at in numbers]) for name, values in facts.items()}
+    metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
+    return pa.table(own | {name: metadata[name] for name in metadata.column_names})
+
+
+def _listing(rows: pa.Table) -> Listing:
+    """The pictures that a worker has to do with, listed."""
+    ids, paths, stamps = (rows[f"_{name}"].to_pylist() for name in ("id", "path", "stamp"))
+    metadata = rows.select([name for name in rows.column_names if not name.startswith("_")])
+    return Listing("", ids, paths, stamps, metadata, lambda number: read_image(paths[number]))
+
+
+_MADE: Final = pa.schema(
+    [
+        pa.field("_hash", pa.string()),
+        pa.field("_pixels", pa.large_binary()),
+        pa.field("_width", pa.int32()),
+        pa.field("_height", pa.int32()),
+        pa.field("_thumbnail", pa.binary()),
+        pa.field("_unreadable", pa.string()),
+    ]
+)
+
+
+def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: frozenset[str]) -> pa.Table:
+    """Read and decode pictures; those of known content are left out."""
+    torch.set_num_threads(1)
+    reader = Reader(_listing(rows).content, transform, thumbnails, known)
+    batch = reader[list(range(rows.num_rows))]
+    made: dict[int, tuple[Any, ...]] = {number: (None,) * 5 + (why,) for number, why in batch.unreadable.items()}
+    small: list[bytes | None] = [*batch.thumbnails] or [None] * len(batch.embed)
+    for place, at in enumerate(batch.embed):
+        pixels = batch.pixels[place].numpy().tobytes()
+        made[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], small[place], None)
+    numbers = sorted(made)
+    columns = zip(*(made[number] for number in numbers), strict=True) if numbers else [()] * len(_MADE)
+    kept = rows.take(pa.array(numbers, pa.int64()))
+    for field, column in zip(_MADE, columns, strict=True):
+        kept = kept.append_column(field, pa.array(column, field.type))
+    return kept
+
+
+class _Embedder:
+    """An actor that holds the model, and turns decoded pictures into rows of the table."""
+
+    def __init__(self, uri: str, name: str, transform: ImageTransform, precision: Precision) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = models.load(name, device=device)
+        self.table = open_table(uri)
+        self.transform = transform
+        self.precision: Precision = precision
+        if self.model.fingerprint != self.table.identity.fingerprint:
+            raise ModelError(
+                f"The model {name} of this node has other weights than the one that {uri} was made with: put the same "
+                "one at this place on every node."
+            )
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows as they stand in the table, and `_unreadable`: why a picture has no vector, or null."""
+        readable = rows.filter(pc.is_null(rows["_unreadable"]))
+        count, side = readable.num_rows, self.transform.prepared_size
+        pixels = b"".join(readable["_pixels"].to_pylist())
+        batch = Batch(
+            numbers=list(range(count)),
+            hashes=readable["_hash"].to_pylist(),
+            embed=list(range(count)),
+            pixels=torch.from_numpy(np.frombuffer(bytearray(pixels), np.uint8).reshape(count, 3, side, side)),
+            sizes=list(zip(readable["_width"].to_pylist(), readable["_height"].to_pylist(), strict=True)),
+            thumbnails=readable["_thumbnail"].to_pylist() if self.table.identity.thumbnails else [],
+        )
+        nothing = Plan([], frozenset(), [], {})
+        found = finished_rows(
+            batch, self.table, _listing(readable), self.model, self.transform, nothing, self.precision
+        )
+        lost = rows.filter(pc.is_valid(rows["_unreadable"]))
+        empty = {field.name: pa.nulls(lost.num_rows, field.type) for field in found.schema}
+        empty |= {"id": lost["_id"], "vector": vectors_array(np.zeros((lost.num_rows, self.model.embed_dim)))}
+        schema = pa.schema([field.with_nullable(True) for field in found.schema])
+        every = pa.concat_tables([found.cast(schema), pa.table(empty, schema=schema)])
+        why = pa.chunked_array([pa.nulls(count, pa.string()), *lost["_unreadable"].chunks])
+        return every.append_column("_unreadable", why)
+
+
+def _write(rows: pa.Table, uri: str) -> pa.Table:
+    """Write a fragment that is not yet part of the table."""
+    lost = rows.filter(pc.is_valid(rows["_unreadable"]))
+    unreadable = dict(zip(lost["id"].to_pylist(), lost["_unreadable"].to_pylist(), strict=True))
+    kept = rows.filter(pc.is_null(rows["_unreadable"])).drop_columns(["_unreadable"])
+    fragments: list[str] = []
+    if kept.num_rows:
+        table = open_table(uri)
+        written = module("lance").fragment.write_fragments(
+            kept.cast(table.schema), uri, schema=table.schema, mode="append", enable_stable_row_ids=True
+        )
+        fragments = [json.dumps(fragment.to_json()) for fragment in written]
+    return pa.table(
+        {"fragments": [json.dumps(fragments)], "rows": [kept.num_rows], "unreadable": [json.dumps(unreadable)]}
+    )
+
+
+def _note(journal: Path, table: IndexTable, fragments: list[str]) -> None:
+    """Remember fragments that are written but not yet part of the table."""
+    journal.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.stem) for path in journal.glob("*.json")), default=-1)
+    write_json(journal / f"{number:08d}.json", {"table": table.identity.created, "fragments": fragments})
+
+
+def _commit(table: IndexTable, journal: Path) -> IndexTable:
+    """Make the fragments that were noted part of the table, in one commit, unless they are already."""
+    notes = sorted(journal.glob("*.json"))
+    if not notes:
+        return table
+    lance = module("lance")
+    present = {file.path for fragment in table.dataset.get_fragments() for file in fragment.data_files()}
+    noted = [read_json(note) for note in notes]
+    described = [text for note in noted if note["table"] == table.identity.created for text in note["fragments"]]
+    fragments = [lance.FragmentMetadata.from_json(text) for text in described]
+    fragments = [one for one in fragments if not present & {file.path for file in one.files}]
+    if fragments:
+        append = lance.LanceOperation.Append(fragments)
+        lance.LanceDataset.commit(table.uri, append, read_version=table.version)
+    for note in notes:
+        note.unlink()
+    return table.latest()

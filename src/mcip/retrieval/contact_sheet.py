@@ -1,0 +1,69 @@
+"""Results as one picture: a contact sheet."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageOps
+
+from mcip.core.artefacts import atomic_write
+from mcip.core.errors import ConfigError, UnreadableImage
+from mcip.data import decode
+from mcip.retrieval.index import Index
+from mcip.retrieval.results import Hit, Results
+
+TILE: Final = 192
+_GAP: Final = 8
+_LINE: Final = 16
+_PAPER, _TILE_COLOUR, _INK = (255, 255, 255), (236, 239, 243), (40, 48, 60)
+
+
+def contact_sheet(index: Index, results: Results, path: Path, columns: int = 5) -> Path:
+    """Draw the pictures that were found, each with its score and id, into one.
+
+    Args:
+        index: Where they were found.
+        results: What was found.
+        path: The file to write; its suffix says which format.
+        columns: Pictures a row.
+
+    Raises:
+        ConfigError: The file's suffix is not that of a picture.
+    """
+    Image.init()
+    format_ = Image.EXTENSION.get(path.suffix.lower())
+    if format_ not in Image.SAVE:
+        raise ConfigError(f"{path} is no name for a picture: end it in .png or .jpg.")
+    across = max(1, min(columns, len(results)))
+    down = max(1, math.ceil(len(results) / across))
+    step, line = TILE + _GAP, TILE + _GAP + 2 * _LINE
+    sheet = Image.new("RGB", (_GAP + across * step, _GAP + down * line), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, hit in enumerate(results):
+        x, y = _GAP + number % across * step, _GAP + number // across * line
+        sheet.paste(_tile(index, hit), (x, y))
+        for row, told in enumerate((f"{hit.score:.3f}", hit.id)):
+            draw.text((x, y + TILE + row * _LINE), _fitting(draw, told), _INK)
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format_)
+    return path
+
+
+def _tile(index: Index, hit: Hit) -> Image.Image:
+    tile = Image.new("RGB", (TILE, TILE), _TILE_COLOUR)
+    try:
+        picture = ImageOps.contain(decode(index.picture(hit.id)[0]), (TILE, TILE))
+    except UnreadableImage:
+        ImageDraw.Draw(tile).text((8, 8), "cannot be read", _INK)
+        return tile
+    tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    return tile
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
+    """The end of a text, as much as fits under a picture."""
+    while draw.textlength(text) > TILE:
+        text = "\N{HORIZONTAL ELLIPSIS}" + text[2:]
+    return text

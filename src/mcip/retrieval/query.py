@@ -1,0 +1,48 @@
+"""What may be asked: pictures in several forms, and texts."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from PIL import Image
+
+from mcip.data import decode
+from mcip.data.images import IMAGE_SUFFIXES
+from mcip.retrieval.listing import read_image
+
+# A picture: a file or URI, "id:" and an id of the index, or an image.
+ImageLike: TypeAlias = "str | Path | Image.Image"
+ID: Final = "id:"
+
+
+def is_image(part: ImageLike) -> bool:
+    """Whether a part of a query is a picture: an image, an id of the index, a file or a URI, and not a text."""
+    if not isinstance(part, str):
+        return True
+    return part.startswith(ID) or Path(part).suffix.lower() in IMAGE_SUFFIXES or ("/" in part and Path(part).is_file())
+
+
+def media_type(content: bytes) -> str:
+    """The media type of a picture's file, by its first bytes."""
+    with Image.open(io.BytesIO(content)) as image:
+        return Image.MIME.get(image.format or "", "application/octet-stream")
+
+
+def load_image(picture: ImageLike) -> Image.Image:
+    """A picture as an RGB image.
+
+    Raises:
+        UnreadableImage: It cannot be read.
+    """
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    return decode(read_image(str(picture)))
+
+
+def listed(value: Any) -> list[Any]:
+    """One thing, several or none, as a list."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Path | Image.Image) else list(value)

@@ -1,0 +1,280 @@
+"""The Lance table of an index: its schema, what it was made from, and the few ways in which it is read and changed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mcip.core.artefacts import explain_full_disk
+from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.optional import module
+
+# Columns of the index itself; a source's own columns of these names get the prefix `source_`.
+OWN: Final = ("id", "vector", "path", "width", "height", "hash", "stamp", "thumbnail")
+# What stays in the table when rows are shown.
+HIDDEN: Final = frozenset(("vector", "thumbnail", "hash", "stamp"))
+_KEY: Final = b"mcip"
+_IDS_PER_DELETE: Final = 1000
+# From this many rows on, a scan for one id takes milliseconds.
+_IDS_TO_INDEX: Final = 50_000
+_IDS: Final = "mcip_ids"
+# The share of rows that an index may lack before it is brought up to date; they are looked at one by one meanwhile.
+_BEHIND: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an index was made with; it stands in the table's schema.
+
+    Attributes:
+        model: The name that the model was loaded by.
+        fingerprint: `mcip.models.Model.fingerprint` of the model.
+        dim: Dimension D of the vectors.
+        transform: The image transform, "model" or "paper".
+        source: What was indexed.
+        thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
+        created: Random, so that files derived from another table at the same place are not taken for this one's.
+    """
+
+    model: str
+    fingerprint: str
+    dim: int
+    transform: str
+    source: str
+    thumbnails: int
+    created: str
+
+    @classmethod
+    def new(cls, **facts: Any) -> Identity:
+        """An identity of these facts for a table that is created now."""
+        return cls(**facts, created=uuid.uuid4().hex)
+
+
+def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
+    """The table's schema: its own columns, then those of the source."""
+    own = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float16(), identity.dim), nullable=False),
+        pa.field("path", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("hash", pa.string()),
+        pa.field("stamp", pa.string()),
+    ]
+    if identity.thumbnails:
+        own.append(pa.field("thumbnail", pa.binary()))
+    return pa.schema([*own, *metadata], {_KEY: json.dumps(asdict(identity)).encode()})
+
+
+def vectors_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
+    """Vectors of shape (n, D) as the column `vector`."""
+    half = np.ascontiguousarray(vectors, np.float16)
+    return pa.FixedSizeListArray.from_arrays(pa.array(half.reshape(-1)), half.shape[1])
+
+
+def vectors_of(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float16]:
+    """The column `vector` as float16 of shape (n, D)."""
+    dim = column.type.list_size
+    parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    flat = [part.flatten().to_numpy(zero_copy_only=False) for part in parts]
+    joined = flat[0] if len(flat) == 1 else np.concatenate([*flat, np.empty(0, np.float16)])
+    array: NDArray[np.float16] = joined.reshape(-1, dim)
+    return array
+
+
+class IndexTable:
+    """One version of an index's table.
+
+    Attributes:
+        uri: Where it lies: a folder, or a URI of object storage.
+        dataset: The `lance.LanceDataset`.
+        identity: What it was made with.
+    """
+
+    def __init__(self, uri: str, dataset: Any) -> None:
+        self.uri = uri
+        self.dataset = dataset
+        self.identity = _identity(uri, dataset.schema)
+
+    def __len__(self) -> int:
+        return int(self.dataset.count_rows())
+
+    @property
+    def version(self) -> int:
+        """The number of this version."""
+        return int(self.dataset.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns."""
+        schema: pa.Schema = self.dataset.schema
+        return schema
+
+    @property
+    def metadata(self) -> list[str]:
+        """The names of the source's columns."""
+        return [name for name in self.schema.names if name not in OWN]
+
+    @property
+    def shown(self) -> list[str]:
+        """The names of the columns that a result shows: all but vectors, thumbnails, hashes and stamps."""
+        return [name for name in self.schema.names if name not in HIDDEN]
+
+    def latest(self) -> IndexTable:
+        """The newest version of the table."""
+        return open_table(self.uri)
+
+    def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        """These columns, and `_rowid`: a number that a row keeps and that no other row ever gets.
+
+        Raises:
+            ConfigError: The filter is not one, or names a column that is not there.
+        """
+        try:
+            return self.dataset.to_table(columns=list(columns), filter=where, with_row_id=True)
+        except (ValueError, OSError) as error:
+            if where is None:
+                raise ArtefactError(f"{self.uri} cannot be read: {brief(error)}") from error
+            raise ConfigError(
+                f"The filter {where!r} cannot be used: {brief(error)}. It is an SQL condition over the columns "
+                f"{', '.join(self.shown)}, such as \"width > 200 AND path LIKE '%.png'\"."
+            ) from error
+
+    def take(self, row_ids: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """The rows with these `_rowid`s, in their order."""
+        if len(row_ids) == 0:
+            names = set(columns)
+            return pa.schema([field for field in self.schema if field.name in names]).empty_table().select(columns)
+        # Lance reads rows in the order of their numbers, and each of them once.
+        unique, back = np.unique(row_ids, return_inverse=True)
+        found = self.dataset._take_rows(unique.tolist(), columns=list(columns))
+        if found.num_rows != len(unique):
+            raise ArtefactError(f"{self.uri} lacks {len(unique) - found.num_rows} rows that were in it a moment ago.")
+        return found if np.array_equal(unique, row_ids) else found.take(pa.array(back))
+
+    def vectors(self, row_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The vectors with these `_rowid`s, float16 of shape (n, D)."""
+        return vectors_of(self.take(row_ids, ["vector"])["vector"])
+
+    def vector_batches(self, size: int = 16_384) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """All vectors, with their `_rowid`s, a batch of rows at a time."""
+        for batch in self.dataset.to_batches(columns=["vector"], with_row_id=True, batch_size=size):
+            yield batch["_rowid"].to_numpy().astype(np.int64), vectors_of(batch["vector"])
+
+    def append(self, rows: pa.Table) -> IndexTable:
+        """Add rows whose ids are not in the table, in one commit."""
+        lance = module("lance")
+        with explain_full_disk(Path(self.uri)):
+            dataset = lance.write_dataset(rows.cast(self.schema), self.uri, mode="append")
+        return IndexTable(self.uri, dataset)
+
+    def upsert(self, rows: pa.Table) -> IndexTable:
+        """Add rows, those with an id that the table has in the place of the old ones, in one commit."""
+        with explain_full_disk(Path(self.uri)):
+            merge = self.dataset.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(rows.cast(self.schema))
+        return self.latest()
+
+    def delete(self, ids: Iterable[str]) -> IndexTable:
+        """Delete the rows with these ids."""
+        left = list(ids)
+        for start in range(0, len(left), _IDS_PER_DELETE):
+            listed = ", ".join(quoted(name) for name in left[start : start + _IDS_PER_DELETE])
+            self.dataset.delete(f"id IN ({listed})")
+        return self.latest() if left else self
+
+    def tidy(self, fragments: int = 100, rows: int = 1024) -> IndexTable:
+        """Join fragments where there are many small ones, and index the ids of a large table; row ids stay."""
+        table, parts = self, self.dataset.get_fragments()
+        if len(parts) > fragments and len(self) / len(parts) < rows:
+            self.dataset.optimize.compact_files()
+            table = self.latest()
+        if len(table) < _IDS_TO_INDEX:
+            return table
+        return table.grow_index(_IDS, lambda: table.dataset.create_scalar_index("id", "BTREE", name=_IDS))
+
+    def grow_index(self, name: str, create: Callable[[], object]) -> IndexTable:
+        """Create an index of Lance's where there is none of this name, else add the new rows once they are many."""
+        if name not in [described["name"] for described in self.dataset.list_indices()]:
+            create()
+        elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
+            self.dataset.optimize.optimize_indices(index_names=[name])
+        else:
+            return self
+        return self.latest()
+
+    def change_identity(self, **changes: Any) -> IndexTable:
+        """Record other facts of what it was made with."""
+        content = json.dumps({**asdict(self.identity), **changes})
+        self.dataset.update_schema_metadata({_KEY.decode(): content})
+        return self.latest()
+
+
+def create_table(uri: str, schema: pa.Schema) -> IndexTable:
+    """Create a table without rows.
+
+    Raises:
+        ArtefactError: There is something at `uri`.
+    """
+    lance = module("lance")
+    try:
+        with explain_full_disk(Path(uri)):
+            dataset = lance.write_dataset(schema.empty_table(), uri, mode="create", enable_stable_row_ids=True)
+    except (ValueError, OSError) as error:
+        raise ArtefactError(f"A table cannot be created at {uri}: {brief(error)}") from error
+    return IndexTable(uri, dataset)
+
+
+def table_exists(uri: str) -> bool:
+    """Whether there is a Lance table at `uri`."""
+    try:
+        module("lance").dataset(uri)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def open_table(uri: str) -> IndexTable:
+    """Open the newest version of an index's table.
+
+    Raises:
+        ArtefactError: There is no table at `uri`, or it is not one that `mcip index` made.
+    """
+    try:
+        dataset = module("lance").dataset(uri)
+    except (ValueError, OSError) as error:
+        hint = "" if "://" in uri or Path(uri).exists() else " There is nothing at this place."
+        raise ArtefactError(
+            f"{uri} is no index that can be opened.{hint} `mcip index PHOTOS --model MODEL --db {uri}` makes one. "
+            f"(Lance says: {brief(error)})"
+        ) from error
+    return IndexTable(uri, dataset)
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def brief(error: BaseException) -> str:
+    """What Lance says, without the places in its source."""
+    return str(error).partition(", /")[0].removeprefix("Invalid user input: ").rstrip(". ")
+
+
+def _identity(uri: str, schema: pa.Schema) -> Identity:
+    known = {field.name for field in fields(Identity)}
+    try:
+        content = json.loads((schema.metadata or {})[_KEY])
+        return Identity(**{key: value for key, value in content.items() if key in known})
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ArtefactError(
+            f"{uri} is a Lance table, but not one that `mcip index` made: its schema says nothing of a model."
+        ) from error

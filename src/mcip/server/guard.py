@@ -1,0 +1,172 @@
+"""What every request passes first: who may ask, how much, for how long; and the headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcip.server.settings import Settings
+
+COOKIE: Final = "mcip"
+# What is served to those without the token: the page without its data, and whether the server is up.
+OPEN: Final = frozenset(("/", "/healthz", "/session", "/openapi.json", "/favicon.ico"))
+STATIC: Final = "/page/"
+# Where pictures are uploaded; other paths need no large bodies.
+UPLOADS: Final = "/search"
+_SMALL: Final = 16_384
+# The page loads from this server alone, and runs no script but its own.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+log = logging.getLogger("mcip.serve")
+
+
+def cookie_value(token: str) -> str:
+    """What a browser keeps in place of the token: the same on every server with that token."""
+    return hmac.new(token.encode(), b"mcip page", hashlib.sha256).hexdigest()
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell how much of them is."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+class Guard:
+    """Lets through what is allowed, within the limits; an error never shows more than a sentence."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, answer)
+            return
+        self._running += 1
+        try:
+            await self.app(scope, _Body(receive, _limit(scope, self.settings), self.settings.seconds), answer)
+        except Exception:
+            log.exception("%s %s failed.", scope["method"], scope["path"])
+            if started:
+                raise
+            wrong = problem(500, "Something went wrong in the server; its log says what.")
+            await wrong(scope, receive, answer)
+        finally:
+            self._running -= 1
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers, settings = Headers(scope=scope), self.settings
+        if settings.hosts is not None and _host(headers) not in settings.hosts:
+            return problem(421, "This server answers only to the names of this machine: open it as localhost.")
+        open_ = scope["path"] in OPEN or scope["path"].startswith(STATIC)
+        if settings.token is not None and not open_ and not _knows(headers, settings.token):
+            refusal = problem(401, "A token is needed: send it in the header `Authorization: Bearer TOKEN`.")
+            refusal.headers["www-authenticate"] = "Bearer"
+            return refusal
+        length = headers.get("content-length", "0")
+        limit = _limit(scope, settings)
+        if not length.isdecimal() or int(length) > limit:
+            refusal = problem(413, _too_much(limit))
+            # What follows would be read as the next request.
+            refusal.headers["connection"] = "close"
+            return refusal
+        if self._running >= settings.max_waiting:
+            return busy("Too many requests at a time: ask again in a moment.")
+        return None
+
+
+class _Body:
+    """A request's body, of which too much or too slow a one is an error."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seconds = seconds
+        self._until = asyncio.get_running_loop().time() + seconds
+        self._size = 0
+        self._whole = False
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"The request did not arrive within {self._seconds:g} s.") from None
+        self._size += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._size > self._limit:
+            raise HTTPException(413, _too_much(self._limit))
+        return message
+
+
+def problem(status: int, detail: str) -> JSONResponse:
+    """An answer that says why there is none."""
+    return JSONResponse({"detail": detail}, status)
+
+
+def busy(detail: str) -> JSONResponse:
+    """An answer that says to ask again."""
+    response = problem(503, detail)
+    response.headers["retry-after"] = "1"
+    return response
+
+
+def _limit(scope: Scope, settings: Settings) -> int:
+    """Bytes that a request's body may have."""
+    return settings.max_upload if scope["path"] == UPLOADS else _SMALL
+
+
+def _too_much(limit: int) -> str:
+    return f"The request is too large: at most {limit:,} bytes are taken here."
+
+
+def _host(headers: Headers) -> str:
+    """The name in the `Host` header, without the port."""
+    host = headers.get("host", "").lower()
+    return host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+
+
+def _knows(headers: Headers, token: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return same(given.strip(), token)
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return False
+    return cookie is not None and same(cookie.value, cookie_value(token))

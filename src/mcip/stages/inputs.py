@@ -1,0 +1,22 @@
+"""What the stages take as their inputs: in Python names, paths or objects; the command passes strings."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mcip.data import Table
+    from mcip.embeddings.mined_captions import MinedCaptions
+    from mcip.models import Model
+    from mcip.retrieval.index import Index
+
+    DataInput: TypeAlias = str | os.PathLike[str] | Table | datasets.Dataset | pd.DataFrame
+    ModelInput: TypeAlias = str | os.PathLike[str] | Model
+    CaptionsInput: TypeAlias = str | os.PathLike[str] | MinedCaptions
+    IndexInput: TypeAlias = str | os.PathLike[str] | Index
+else:
+    DataInput = ModelInput = CaptionsInput = IndexInput = str

@@ -1,0 +1,176 @@
+"""Serve an index: an HTTP API and a page to search it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from typing import Any
+
+from mcip.core.errors import ConfigError
+from mcip.core.progress import console
+from mcip.retrieval.index import Index, open_index
+from mcip.retrieval.table import open_table
+
+TOKEN = "MCIP_TOKEN"
+_SHORTEST_TOKEN = 16
+# Connections that are held open at a time, answered or not.
+_CONNECTIONS = 2000
+
+
+def serve(
+    db: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    max_upload_mb: float = 20,
+    max_megapixels: float = 50,
+    max_k: int = 200,
+    max_waiting: int = 256,
+    seconds: float = 20,
+    refresh_seconds: float = 5,
+) -> str:
+    """Serve an index until it is interrupted: an HTTP API and a page for searching by picture, by text, or by both.
+
+    A newer version of the index is served as soon as there is one.
+
+    Args:
+        db: What `mcip index` made.
+        host: The address to listen at. Others than this machine's own are served only with a token.
+        port: The port to listen at; 0 takes a free one.
+        token: What clients must send as `Authorization: Bearer TOKEN`, and the page asks for; the environment variable
+            MCIP_TOKEN if not given, where other users of the machine cannot see it.
+        model: The index's model, if it is not where the index says.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        max_upload_mb: Megabytes of an upload.
+        max_megapixels: Millions of pixels of an uploaded picture.
+        max_k: Pictures per answer.
+        max_waiting: Requests that are worked on at the same time; more are answered with 503.
+        seconds: Time to receive a request, and time to answer it.
+        refresh_seconds: Time between two looks for a newer version of the index.
+
+    Returns:
+        The address that was served.
+
+    Raises:
+        ArtefactError: There is no index.
+        ConfigError: A parameter is out of range, the port is taken, or the extra `mcip[serve]` is not installed.
+        ModelError: The model cannot be loaded, or is not the index's.
+    """
+    _check(
+        max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_k=max_k, max_waiting=max_waiting,
+        seconds=seconds, refresh_seconds=refresh_seconds,
+    )  # fmt: skip
+    local = _is_local(host)
+    secret = _checked_token(token or os.environ.get(TOKEN) or None, local, host)
+    _ = open_table(db)
+    try:
+        import uvicorn
+
+        from mcip.server.app import create_app
+        from mcip.server.settings import Settings
+    except ImportError as error:
+        raise ConfigError(
+            f"Serving needs packages that are not installed ({error}): pip install 'mcip[serve]'."
+        ) from error
+    settings = Settings(
+        token=secret,
+        hosts=frozenset(("localhost", "127.0.0.1", "[::1]", host.lower())) if local and secret is None else None,
+        max_upload=int(max_upload_mb * 1e6),
+        max_pixels=int(max_megapixels * 1e6),
+        max_k=max_k,
+        max_waiting=max_waiting,
+        seconds=seconds,
+        refresh_seconds=refresh_seconds,
+    )
+    failures: list[BaseException] = []
+
+    def stop(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    def ready(opened: Index) -> None:
+        console.print(f"{len(opened):,} pictures can be searched now.", markup=False)
+
+    def opener() -> Index:
+        return open_index(db, model, device)
+
+    with _listen(host, port) as listening:
+        address = _address(host, listening)
+        app = create_app(opener, settings, ready, stop)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="on",
+            limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=int(seconds) + 1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        console.print(f"{db} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
+        server.run([listening])
+    if failures:
+        raise failures[0]
+    return address
+
+
+def _check(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if value <= 0:
+            raise ConfigError(f"{name} is {value:g}: it must be above 0.")
+
+
+def _is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_token(token: str | None, local: bool, host: str) -> str | None:
+    if token is None and not local:
+        raise ConfigError(
+            f"At {host} others can reach the index: set a token, by the environment variable {TOKEN} or by --token, "
+            "or leave --host out to serve this machine alone."
+        )
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
+        raise ConfigError("The token must be of ASCII letters, digits and signs, without spaces.")
+    if token is not None and not local and len(token) < _SHORTEST_TOKEN:
+        raise ConfigError(
+            f"The token has {len(token)} characters: use {_SHORTEST_TOKEN} or more where others can reach the index, "
+            "such as `openssl rand -hex 16` prints."
+        )
+    return token
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"port is {port}: it must be from 0 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"{host} is no address to listen at: {error.strerror or error}.") from error
+    try:
+        if sys.platform != "win32":
+            # A server that is started again gets its port back at once.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"Port {port} of {host} cannot be taken ({error.strerror or error}): choose another --port."
+        ) from error
+    return listening
+
+
+def _address(host: str, listening: Any) -> str:
+    name = f"[{host.strip('[]')}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}/"

@@ -1,0 +1,216 @@
+"""Tune the image tower for retrieval: GPR-FT (class labels) or MCIP (class labels and mined captions).
+
+Schall, Barthel, Hezel, Jung, "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment",
+SISAP 2024. The text tower stays locked and is not even on the device: captions are looked up by id among embeddings
+computed once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from safetensors.torch import save_file
+
+from mcip import models
+from mcip.core.artefacts import Artefact, atomic_write, write_json
+from mcip.core.choices import Precision, TransformName
+from mcip.core.device import pick_device
+from mcip.core.errors import ConfigError, DataError
+from mcip.core.progress import console
+from mcip.data import Table, read_table
+from mcip.embeddings.class_means import class_means
+from mcip.embeddings.encode import embed_images
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.evaluation.validation import Validation, validation_table
+from mcip.models.image_tower import drop_patches
+from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, fit
+from mcip.training.objectives.image_tuning import ImageTuning
+
+Method: TypeAlias = Literal["gpr-ft", "mcip"]
+CenterInit: TypeAlias = Literal["random", "class-means"]
+KIND = "tuned"
+
+
+def tune(
+    data: str,
+    out: Path,
+    model: str,
+    *,
+    method: Method = "mcip",
+    captions: Path | None = None,
+    split: str | None = None,
+    validation: str | None = None,
+    validation_split: str | None = None,
+    caption_weight: float = 0.25,
+    margin: float = 0.1,
+    scale: float = 30.0,
+    smoothing: float = 0.0,
+    steps: int | None = None,
+    epochs: float = 1.0,
+    batch_size: int = 128,
+    lr: float = 1e-6,
+    center_init: CenterInit = "random",
+    center_lr_factor: float = 100.0,
+    min_lr_ratio: float = 0.1,
+    warmup: int = 0,
+    weight_decay: float = 0.01,
+    max_grad_norm: float = 1.0,
+    transform: TransformName = "paper",
+    patch_dropout: float = 0.0,
+    grad_checkpointing: bool = False,
+    validate_every: int = 0,
+    patience: int = 0,
+    select: str = "mean",
+    checkpoint_every: int = 200,
+    seed: int = 37,
+    workers: int = 0,
+    cache_gb: float = 2.0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> Path:
+    """Tune a model's image tower for image-to-image retrieval, its text tower locked.
+
+    GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the
+    captions that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same
+    command, it goes on from its last checkpoint and ends with the same weights.
+
+    Args:
+        data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
+        out: The folder of the run: `model` in it is what open_clip loads.
+        model: The model to tune: what `mcip.load` takes.
+        method: "gpr-ft" or "mcip".
+        captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
+        split: Only the rows of this split.
+        validation: A table to validate on: image to image by its labels, text to image by its captions; or
+            quick:FOLDER, a seeded subsample of the benchmarks in a folder.
+        validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
+        caption_weight: The captions' share w of the loss.
+        margin: The margin in radians, of classes and of captions.
+        scale: The scale of the cosines in both losses.
+        smoothing: Weight of the reference's undocumented extra term in the caption loss (0.1 there).
+        steps: Training steps; if not given, `epochs` counts.
+        epochs: Passes over the data.
+        batch_size: Images per step.
+        lr: Learning rate of the image tower.
+        center_init: The class centers start at random (the paper), or at the "class-means" of the model's own
+            embeddings: the image tower then has less far to move, and less of the text alignment is lost on the way.
+        center_lr_factor: The class centers learn this many times faster.
+        min_lr_ratio: The cosine schedule ends at this share of the learning rates.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's weight decay.
+        max_grad_norm: Largest gradient norm, of the image tower and of the class centers, each by itself.
+        transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
+        patch_dropout: Share of a vision transformer's patches left out in training.
+        grad_checkpointing: Trade time for memory.
+        validate_every: Steps between validations; 0 validates never.
+        patience: Stop after this many validations without a new best; 0 never stops early.
+        select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
+        checkpoint_every: Steps between checkpoints.
+        seed: Seeds the class centers, the order and the augmentation.
+        workers: Processes that decode images; 0 decodes in this one.
+        cache_gb: Memory for decoded images, in 10^9 bytes; where all fit, each is decoded once.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+        max_unreadable: The share of images that may be unreadable before it stops with an error.
+
+    Returns:
+        The folder of the tuned model, `out`/model.
+
+    Raises:
+        ConfigError: The parameters do not fit together.
+        DataError: There are no labels, or only one class.
+        ArtefactError: The captions do not fit the images or the model, or `out` holds another run.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"method is {method!r}: it is one of {', '.join(get_args(Method))}.")
+    if method == "mcip" and captions is None:
+        raise ConfigError("MCIP needs mined captions: run `mcip mine` and pass its folder as --captions.")
+    if method == "gpr-ft" and captions is not None:
+        raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
+    if not 0 < caption_weight < 1:
+        raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
+    out = Path(out)
+    loaded = models.load(model)
+    table, without_label = _labelled(read_table(data, split=split))
+    order = EpochOrder(len(table), batch_size, seed)
+    steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
+    mined = MinedCaptions(captions) if captions is not None else None
+    judged = validation_table(data, split, validation, validation_split) if validate_every else None
+    artefact = Artefact.begin(
+        out,
+        KIND,
+        {
+            "method": method, "data": table.fingerprint, "model": loaded.fingerprint,
+            "captions": mined.fingerprint if mined else None,
+            "validation": judged.fingerprint if judged else None, "caption_weight": caption_weight if mined else None,
+            "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size,
+            "lr": lr, "center_init": center_init, "center_lr_factor": center_lr_factor,
+            "min_lr_ratio": min_lr_ratio, "warmup": warmup,
+            "weight_decay": weight_decay, "max_grad_norm": max_grad_norm,
+            "transform": transform, "patch_dropout": patch_dropout,
+            "validate_every": validate_every, "patience": patience, "select": select, "seed": seed,
+            "precision": precision,
+        },
+    )  # fmt: skip
+    if artefact.complete:
+        console.print(f"{out} is complete: nothing to tune.")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        return out / "model"
+    if without_label:
+        console.print(
+            f"{len(without_label)} images without a label are left out; they are listed in {out}/manifest.json."
+        )
+    where = pick_device(device)
+    means = None
+    if center_init == "class-means":
+        loaded.clip.to(where)
+        means = class_means(table, embed_images(
+            table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
+        ))  # fmt: skip
+        loaded.clip.to("cpu")
+    objective = ImageTuning(
+        loaded, table, order, mined, where, margin=margin, scale=scale, smoothing=smoothing,
+        caption_weight=caption_weight, lr=lr, center_lr=lr * center_lr_factor, weight_decay=weight_decay,
+        transform=loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
+        max_unreadable=max_unreadable, seed=seed, centers=means,
+        validation=Validation(loaded, judged, "image", where, workers, precision) if judged else None,
+    )  # fmt: skip
+    if patch_dropout:
+        drop_patches(loaded.clip.visual, patch_dropout)
+    if grad_checkpointing:
+        loaded.clip.visual.set_grad_checkpointing(True)
+    settings = FitSettings(
+        steps=steps, warmup=warmup, min_lr_ratio=min_lr_ratio, max_grad_norm=max_grad_norm, seed=seed,
+        precision=precision, device=device, checkpoint_every=checkpoint_every, validate_every=validate_every,
+        patience=patience, select=select, per_step=order.batch_size, title=method,
+    )  # fmt: skip
+    done = fit(objective, out / CHECKPOINTS, settings)
+    models.save(loaded, out / "model", made_by={"method": method, **artefact.manifest["made_from"]})
+    with atomic_write(out / "centers.safetensors") as temporary:
+        save_file({"weight": objective.tensors["centers.weight"].cpu().contiguous()}, temporary)
+    write_json(out / "classes.json", objective.classes)
+    artefact.finish(
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
+        validation=done.validation, classes=len(objective.classes), without_label=without_label,
+        unreadable=dict(sorted(objective.unreadable.items())),
+    )  # fmt: skip
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out / "model"
+
+
+def _labelled(table: Table) -> tuple[Table, list[str]]:
+    """The rows with a label, and the ids of those without."""
+    labels, ids = table.labels, table.ids
+    without = [ids[row] for row, label in enumerate(labels) if label is None]
+    if len(without) == len(labels):
+        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
+    if without:
+        table = table.subset([row for row, label in enumerate(labels) if label is not None])
+    if len(set(table.labels)) == 1:
+        raise DataError(
+            f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
+        )
+    return table, without

@@ -1,0 +1,284 @@
+"""The training loop: precision, clipping, schedule, validation, early stopping, checkpoints, resuming.
+
+All randomness of a step is drawn from (seed, step): together with the order of the rows (`EpochOrder`) this makes the
+random state and the data position a function of the step number, so a run that goes on from a checkpoint ends bit for
+bit like one that was never interrupted, on the same machine with the same settings.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from mcip.core.choices import Precision
+from mcip.core.device import pick_device, pick_precision
+from mcip.core.errors import ConfigError
+from mcip.core.progress import console, progress
+from mcip.training.checkpoint import copy_into, load_checkpoint, save_checkpoint
+from mcip.training.log import MetricsLog
+
+Batch: TypeAlias = Any
+CHECKPOINTS = "checkpoints"
+LATEST, BEST = "latest.pt", "best.pt"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a learning rate and a weight decay and are clipped together."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+
+
+class Objective(Protocol):
+    """What is trained, on what, and how it is judged."""
+
+    modules: dict[str, nn.Module]
+    groups: list[Group]
+    tensors: dict[str, torch.Tensor]
+    # Images that could not be read so far: id to reason. It is kept in checkpoints.
+    unreadable: dict[str, str]
+
+    def batches(self, steps: range) -> Iterator[Batch]:
+        """One batch per step."""
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing in it could be read."""
+
+    def after_step(self) -> None:
+        """Called after each optimiser step."""
+
+    def validate(self) -> dict[str, float]:
+        """Scores by name, higher is better; empty where there is nothing to validate on."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to train; see `mcip.tune` for the meaning of each."""
+
+    steps: int
+    warmup: int = 0
+    min_lr_ratio: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    seed: int = 37
+    precision: Precision = "auto"
+    device: str = "auto"
+    checkpoint_every: int = 200
+    validate_every: int = 0
+    patience: int = 0
+    select: str = "mean"
+    log_every: int = 20
+    unit: str = "images"
+    per_step: int = 1
+    title: str = "train"
+
+
+@dataclass
+class Fit:
+    """How a training run ended.
+
+    Attributes:
+        steps: Steps that were made.
+        best_step: The step whose weights were kept; the last one where nothing was validated.
+        best_score: Its score, or None.
+        validation: The validation scores by step.
+    """
+
+    steps: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int, min_ratio: float) -> float:
+    """Linear warm-up over `warmup` steps, then a half cosine from 1 to `min_ratio` at the end."""
+    if step < warmup:
+        return (step + 1) / warmup
+    part = (step - warmup) / max(1, steps - warmup)
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
+    """Train `objective`, going on from the checkpoint in `folder` if there is one.
+
+    Afterwards the objective's tensors hold the best validated weights, or the last ones where nothing is validated.
+
+    Raises:
+        ConfigError: The loss is not finite, or the settings make no sense.
+        ArtefactError: A checkpoint is damaged or does not fit.
+    """
+    with torch.random.fork_rng():
+        return _Loop(objective, folder, settings).run()
+
+
+class _Loop:
+    def __init__(self, objective: Objective, folder: Path, settings: FitSettings) -> None:
+        if settings.steps < 1:
+            raise ConfigError(f"There are {settings.steps} steps to train: ask for at least 1.")
+        if settings.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every is {settings.checkpoint_every}: it is a number of steps, 1 or more.")
+        self.objective, self.folder, self.settings = objective, folder, settings
+        device = pick_device(settings.device)
+        precision = pick_precision(settings.precision, device)
+        # A process may train several times, each time in another precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu"
+        )
+        groups = [
+            {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
+            for group in objective.groups
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        for name, module in objective.modules.items():
+            objective.modules[name] = self.accelerator.prepare_model(module)
+        self.done = Fit()
+        self.recent: list[dict[str, torch.Tensor]] = []
+
+    def run(self) -> Fit:
+        latest = self.folder / LATEST
+        if latest.exists():
+            self._restore(latest)
+        log = MetricsLog(self.folder.parent, self.done.steps)
+        settings, start = self.settings, self.done.steps
+        self._train_mode(True)
+        if start == 0 and settings.validate_every:
+            self._validate(log)
+        try:
+            with progress(
+                settings.title, settings.steps * settings.per_step, settings.unit, start * settings.per_step
+            ) as bar:
+                since = time.perf_counter()
+                for step, batch in enumerate(self.objective.batches(range(start, settings.steps)), start):
+                    if self._stopped_early():
+                        break
+                    self._step(step, batch)
+                    self.done.steps = step + 1
+                    bar(settings.per_step)
+                    logged = self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps
+                    if logged and self.recent:
+                        rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
+                        values, since = self._mean_losses(), time.perf_counter()
+                        log.write(self.done.steps, {**values, "lr": self._lr(), f"{settings.unit}_per_second": rate})
+                        bar(0, f"loss {values['loss']:.3f}")
+                    if settings.validate_every and self.done.steps % settings.validate_every == 0:
+                        began = time.perf_counter()
+                        self._validate(log)
+                        since += time.perf_counter() - began
+                    if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
+                        self._checkpoint()
+        finally:
+            log.close()
+        self._train_mode(False)
+        self._keep_best()
+        return self.done
+
+    def _step(self, step: int, batch: Batch) -> None:
+        settings = self.settings
+        factor = learning_rate_factor(step, settings.steps, settings.warmup, settings.min_lr_ratio)
+        for group, own in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
+            group["lr"] = own.lr * factor
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        with self.accelerator.autocast():
+            losses = self.objective.losses(batch, generator)
+        if not losses:
+            return
+        self.accelerator.backward(losses["loss"])
+        # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
+        self.accelerator.unscale_gradients()
+        for own in self.objective.groups:
+            torch.nn.utils.clip_grad_norm_(own.parameters, settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.objective.after_step()
+        self.recent.append({name: loss.detach() for name, loss in losses.items()})
+
+    def _train_mode(self, on: bool) -> None:
+        for module in self.objective.modules.values():
+            module.train(on)
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _mean_losses(self) -> dict[str, float]:
+        means = {name: torch.stack([losses[name] for losses in self.recent]).mean().item() for name in self.recent[0]}
+        self.recent.clear()
+        if not math.isfinite(means["loss"]):
+            raise ConfigError(
+                f"The loss is {means['loss']} at step {self.done.steps}. "
+                "Lower the learning rate, or use --precision fp32."
+            )
+        return means
+
+    def _validate(self, log: MetricsLog) -> None:
+        self._train_mode(False)
+        scores = self.objective.validate()
+        self._train_mode(True)
+        if not scores:
+            return
+        step = self.done.steps
+        if self.settings.select != "mean" and self.settings.select not in scores:
+            raise ConfigError(
+                f"select is {self.settings.select!r}; the validation gives {sorted(scores)}, or use 'mean'."
+            )
+        score = sum(scores.values()) / len(scores) if self.settings.select == "mean" else scores[self.settings.select]
+        log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+        self.done.validation[str(step)] = scores
+        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
+        console.print(f"  step {step}: {shown}")
+        if self.done.best_score is None or score > self.done.best_score:
+            self.done.best_step, self.done.best_score = step, score
+            save_checkpoint(self.folder / BEST, {"step": step, "tensors": self.objective.tensors})
+
+    def _stopped_early(self) -> bool:
+        settings = self.settings
+        if not settings.patience or self.done.best_score is None:
+            return False
+        waited = (self.done.steps - self.done.best_step) // settings.validate_every
+        return waited >= settings.patience
+
+    def _checkpoint(self) -> None:
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.done.steps,
+            "tensors": self.objective.tensors,
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "best_step": self.done.best_step,
+            "best_score": self.done.best_score,
+            "validation": self.done.validation,
+            "unreadable": self.objective.unreadable,
+        }
+        save_checkpoint(self.folder / LATEST, state)
+
+    def _restore(self, path: Path) -> None:
+        state = load_checkpoint(path)
+        copy_into(self.objective.tensors, state["tensors"], path)
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.objective.unreadable.update(state["unreadable"])
+        self.done = Fit(state["step"], state["best_step"], state["best_score"], state["validation"])
+        console.print(f"Going on from step {self.done.steps} of {self.settings.steps}.")
+
+    def _keep_best(self) -> None:
+        if self.done.best_score is None:
+            self.done.best_step = self.done.steps
+        elif self.done.best_step != self.done.steps:
+            best = self.folder / BEST
+            copy_into(self.objective.tensors, load_checkpoint(best)["tensors"], best)

@@ -1,0 +1,1 @@
+"""What is trained: the objectives that the training loop minimises."""

@@ -1,0 +1,172 @@
+"""Artefacts: files whole or not at all, manifests that refuse what does not fit, full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.errors import ArtefactError
+from mcip.embeddings.store import write_shard
+from mcip.training.checkpoint import save_checkpoint
+from mcip.training.log import MetricsLog
+from tests.limits import with_small_files
+
+BIG = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.json"
+    write_json(path, {"a": 1})
+
+    def fail() -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError("b")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert read_json(path) == {"a": 1}
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_of_others_kept(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    (tmp_path / f".a.json.{process.pid}.part").write_text("left by a dead process")
+    (tmp_path / ".a.json.1.part").write_text("of a process that runs")
+    (tmp_path / f".b.json.{process.pid}.part").write_text("of another file")
+    write_json(tmp_path / "a.json", 1)
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "a.json", ".a.json.1.part", f".b.json.{process.pid}.part",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    write_json(tmp_path / "a.json", "old")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(code, "no room")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ArtefactError, match=r"disk is full: could not write .*a\.json .*run the same command again"):
+        write_json(tmp_path / "a.json", "new")
+    assert read_json(tmp_path / "a.json") == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_json(tmp_path / "folder", 1)
+
+
+def _write_safetensors(folder: Path) -> None:
+    with atomic_write(folder / "x.safetensors") as temporary:
+        save_file({"a": torch.from_numpy(BIG)}, temporary)
+
+
+def _write_parquet(folder: Path) -> None:
+    with atomic_write(folder / "x.parquet") as temporary:
+        pq.write_table(pa.table({"a": BIG}), temporary)
+
+
+def _write_metrics(folder: Path) -> None:
+    log = MetricsLog(folder, 0)
+    for step in range(2000):
+        log.write(step, {"a_rather_long_name_of_a_value": 1.0})
+
+
+WRITERS = {
+    "checkpoint": lambda folder: save_checkpoint(folder / "latest.pt", {"a": torch.from_numpy(BIG)}),
+    "vectors": lambda folder: write_shard(folder, 0, BIG.reshape(-1, 100), [str(i) for i in range(1000)]),
+    "weights": _write_safetensors,
+    "parquet": _write_parquet,
+    "json": lambda folder: write_json(folder / "x.json", "x" * 200_000),
+    "metrics": _write_metrics,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_says_when_no_more_can_be_written(name: str, tmp_path: Path) -> None:
+    assert with_small_files(50_000, WRITERS[name], tmp_path).startswith("The disk is full: could not write")
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS.keys() - {"metrics"}))
+@pytest.mark.parametrize("missing", [1, 3_000])
+def test_the_last_bytes_count_too(name: str, missing: int, tmp_path: Path) -> None:
+    """Buffered writers meet a full disk when they close the file."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cramped").mkdir()
+    WRITERS[name](tmp_path / "whole")
+    size = max(path.stat().st_size for path in (tmp_path / "whole").iterdir())
+    message = with_small_files(size - missing, WRITERS[name], tmp_path / "cramped")
+    assert message.startswith("The disk is full: could not write")
+    assert list((tmp_path / "cramped").iterdir()) == []
+
+
+def test_begin_open_finish(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    artefact = Artefact.begin(folder, "things", {"n": 3, "path": None})
+    assert not artefact.complete
+    with pytest.raises(ArtefactError, match="not complete: run the command that makes it again"):
+        Artefact.open(folder, "things")
+    (folder / "data.txt").write_text("abc")
+    (folder / "logs").mkdir()
+    (folder / "logs" / "log.txt").write_text("abc")
+    artefact.finish(leave_out=["logs"], rows=1)
+
+    again = Artefact.begin(folder, "things", {"n": 3, "path": None})
+    assert again.complete
+    assert again.manifest["rows"] == 1
+    assert again.manifest["files"] == {"data.txt": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+    assert set(again.manifest["versions"]) >= {"mcip", "torch", "open_clip_torch"}
+    assert Artefact.is_one(folder, "things")
+    assert not Artefact.is_one(folder, "others")
+    assert not Artefact.is_one(tmp_path, "things")
+
+
+def test_other_inputs_are_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    artefact = Artefact.begin(tmp_path / "a", "things", {"lr": 0.1, "seed": 1, "k": 2})
+    (tmp_path / "a" / "data").write_text("")
+    for complete in (False, True):
+        if complete:
+            artefact.finish()
+        with pytest.raises(ArtefactError, match=r"\(lr: 0\.1 there, 0\.2 now; seed: 1 there, None now\)"):
+            Artefact.begin(tmp_path / "a", "things", {"lr": 0.2, "k": 2})
+
+
+def test_an_artefact_that_holds_nothing_yet_is_started_anew(tmp_path: Path) -> None:
+    Artefact.begin(tmp_path / "a", "things", {"lr": 0.1})
+    Artefact.begin(tmp_path / "a", "things", {"lr": 0.2})
+    assert read_json(tmp_path / "a" / MANIFEST)["made_from"] == {"lr": 0.2}
+
+
+def test_folders_of_others_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtefactError, match="not empty and is not an artefact of mcip"):
+        Artefact.begin(tmp_path, "things", {})
+    with pytest.raises(ArtefactError, match=r"has no manifest\.json"):
+        Artefact.open(tmp_path, "things")
+    Artefact.begin(tmp_path / "b", "others", {})
+    with pytest.raises(ArtefactError, match="holds 'others', but 'things' is needed"):
+        Artefact.begin(tmp_path / "b", "things", {})
+
+
+def test_damaged_and_missing_json(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"a": 1})[:-2])
+    with pytest.raises(ArtefactError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ArtefactError, match="There is no file"):
+        read_json(tmp_path / "b.json")

@@ -1,0 +1,97 @@
+"""Looking mined captions up by row: unique captions of a batch, multi-hot targets."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcip import models
+from mcip.core.errors import ArtefactError
+from mcip.data import read_table
+from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
+from mcip.stages.mine import mine
+from mcip.stages.tune import tune
+
+
+def lookup_of(lists: list[list[int]]) -> CaptionLookup:
+    offsets = np.cumsum([0, *(len(own) for own in lists)]).astype(np.int64)
+    return CaptionLookup(offsets, np.array([caption for own in lists for caption in own], np.int64))
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(0, 12), max_size=5, unique=True), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_a_batch_equals_a_naive_loop(lists: list[list[int]], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=6))
+    unique, targets = lookup_of(lists).batch(rows)
+    wanted = sorted({caption for row in rows for caption in lists[row]})
+    assert unique.tolist() == wanted
+    assert targets.shape == (len(rows), len(wanted))
+    for place, row in enumerate(rows):
+        for column, caption in enumerate(wanted):
+            assert bool(targets[place, column]) == (caption in lists[row])
+
+
+def test_a_caption_of_two_images_is_a_positive_of_both() -> None:
+    unique, targets = lookup_of([[7, 2], [], [2, 9]]).batch([2, 1, 0])
+    assert unique.tolist() == [2, 7, 9]
+    assert targets.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
+
+
+def test_of_images_follows_the_order_asked_for(mined: Path, train: Path) -> None:
+    captions = MinedCaptions(mined)
+    by_id = {row["id"]: row["captions"] for row in captions.images.to_pylist()}
+    ids = read_table(train).ids[::-3]
+    lookup = captions.of_images(ids)
+    for row, image in enumerate(ids):
+        assert lookup.ids[lookup.offsets[row] : lookup.offsets[row + 1]].tolist() == by_id[image]
+
+
+def test_images_that_were_not_mined_for_are_refused(mined: Path, train: Path, val: Path) -> None:
+    ids = [*read_table(train).ids, *read_table(val).ids]
+    with pytest.raises(ArtefactError, match=r"no captions for 15 of 47 images, 'val-00000-0' among them"):
+        MinedCaptions(mined).of_images(ids)
+
+
+@pytest.mark.parametrize("name", ["captions.parquet", "images.parquet"])
+@pytest.mark.parametrize("keep", [0, 30, None])
+def test_files_that_are_cut_off_or_gone_are_named(name: str, keep: int | None, mined: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(mined, tmp_path / "mined")
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if keep is not None:
+        (folder / name).write_bytes(content[:keep])
+    captions = MinedCaptions(folder)
+    with pytest.raises(ArtefactError, match=rf"{name} is missing, cut off or damaged .* makes it again"):
+        _ = captions.captions if name == "captions.parquet" else captions.images
+
+
+def test_captions_of_no_image_at_all_are_refused(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
+    folder = mine(str(train), str(pool), tmp_path / "a", str(base), threshold=1.0)
+    with pytest.raises(ArtefactError, match=r"None of the 32 images has a caption .* threshold 1\.0\. Mine again"):
+        tune(str(train), tmp_path / "run", str(base), captions=folder)
+
+
+def test_images_that_could_not_be_read_have_no_captions(mined: Path, train: Path) -> None:
+    captions = MinedCaptions(mined)
+    captions.artefact.manifest["unreadable"] = {"broken": "truncated"}
+    ids = read_table(train).ids[:2]
+    lookup = captions.of_images([ids[0], "broken", ids[1]])
+    assert np.diff(lookup.offsets)[1] == 0
+    assert len(lookup.ids) == lookup.offsets[-1] > 0
+
+
+def test_text_embeddings_are_the_models_own_and_made_once(mined: Path, base: Path) -> None:
+    model = models.load(base)
+    captions = MinedCaptions(mined)
+    vectors = captions.text_embeddings(model).array()
+    np.testing.assert_allclose(vectors, model.encode_texts(captions.captions).numpy(), atol=1e-6)
+    state = {path: path.stat().st_mtime_ns for path in mined.rglob("*")}
+    captions.text_embeddings(model)
+    assert {path: path.stat().st_mtime_ns for path in mined.rglob("*")} == state

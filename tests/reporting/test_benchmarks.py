@@ -1,0 +1,73 @@
+"""Neighbour grids of benchmarks in their official layouts: galleries of their own, junk, texts as queries."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcip import models
+from mcip.evaluation.benchmarks.base import Retrieval
+from mcip.evaluation.task_data import Sources
+from mcip.reporting.comparison import Comparison
+from mcip.reporting.grids import neighbour_grid
+from mcip.reporting.rankings import space_of
+from mcip.reporting.results import joined, read_results
+from mcip.stages.evaluate import evaluate
+from tests.evaluation import layouts
+from tests.tiny import CONFIG
+
+SUITES = ("roxford", "gpr1200", "cub", "ilias-core-t2i")
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Two random models at four benchmarks, measured by the paper's protocol."""
+    folder = tmp_path_factory.mktemp("grids")
+    layouts.revisited(folder / "data")
+    layouts.gpr1200(folder / "data")
+    layouts.cub(folder / "data")
+    layouts.ilias(folder / "data")
+    named = [f"{seed}={models.save(models.from_config(CONFIG, seed), folder / str(seed))}" for seed in (0, 1)]
+    paths = [
+        path
+        for suite in SUITES
+        for path in evaluate(
+            named, folder / "out", suite=suite, data=str(folder / "data"), allow_counts=True, max_unreadable=0.5
+        )
+    ]
+    return Comparison.of(joined([read_results(path) for path in paths]))
+
+
+@pytest.mark.parametrize("benchmark", SUITES)
+def test_grids_show_what_the_metric_saw(comparison: Comparison, benchmark: str) -> None:
+    (name,) = [name for name, one in comparison.tasks.items() if one.task.benchmark == benchmark]
+    grid = neighbour_grid(comparison, name, "1", queries=3, neighbours=5)
+    before, after = (comparison.result(model).measured[name].values() for model in ("0", "1"))
+    assert (grid.better, grid.worse) == (int((after > before).sum()), int((after < before).sum()))
+    assert 0 < len(grid.queries) <= 3
+    for query in grid.queries:
+        assert query.is_text == (benchmark == "ilias-core-t2i")
+        assert query.before.score != query.after.score
+        for ranking in (query.before, query.after):
+            assert 1 <= len(ranking.neighbours) <= 5
+            similarities = [neighbour.similarity for neighbour in ranking.neighbours]
+            assert similarities == sorted(similarities, reverse=True)
+            if grid.metric == "R@1":
+                assert (ranking.neighbours[0].outcome == "hit") == (ranking.score > 0)
+            if benchmark == "gpr1200":
+                assert "itself" in [neighbour.outcome for neighbour in ranking.neighbours]
+
+
+def test_outcomes_follow_the_ground_truth_of_each_query(comparison: Comparison) -> None:
+    task = next(one.task for one in comparison.tasks.values() if one.task.benchmark == "roxford")
+    data = Sources().data(task)
+    assert isinstance(data, Retrieval)
+    assert data.truth is not None
+    space = space_of(comparison.result("0"), task, data)
+    for query, truth in enumerate(data.truth):
+        found = space.nearest(query, 100, task)
+        outcomes = {one.row: one.outcome for one in found}
+        # The last image of the gallery is missing.
+        assert sorted(outcomes) == list(range(len(data.gallery[0]) - 1))
+        assert len(found) == len(outcomes)
+        assert {row for row, outcome in outcomes.items() if outcome == "hit"} == {*truth["easy"], *truth["hard"]}
+        assert {row for row, outcome in outcomes.items() if outcome == "ignored"} == set(truth["junk"])

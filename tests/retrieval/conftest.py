@@ -1,0 +1,71 @@
+"""A folder of pictures, and an index of it that tests may read but not change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mcip.retrieval.index import Index
+from mcip.stages.index import index as build_index
+from mcip.toyshop.tables import Slice, draw_product
+
+PART = Slice("toys", stream=103, products=12, pictures=3)
+
+
+@pytest.fixture(scope="session")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 pictures in folders of three levels, and a file that is none."""
+    root = tmp_path_factory.mktemp("album") / "photos"
+    for number in range(PART.products):
+        for row in draw_product(PART, number):
+            folder = root if number % 3 == 0 else root / "a" if number % 3 == 1 else root / "a" / "b"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
+    (root / "notes.md").write_text("no picture")
+    return root
+
+
+@pytest.fixture(scope="session")
+def indexed(album: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of `album`."""
+    db = tmp_path_factory.mktemp("indexed") / "photos.lance"
+    build_index(str(album), str(db), model=str(base), thumbnails=24, device="cpu")
+    return db
+
+
+@pytest.fixture
+def index(indexed: Path) -> Index:
+    return Index(indexed, device="cpu")
+
+
+@pytest.fixture
+def own_album(album: Path, tmp_path: Path) -> Path:
+    """A copy of `album` that a test may change."""
+    return shutil.copytree(album, tmp_path / "photos")
+
+
+@pytest.fixture
+def run_index(own_album: Path, base: Path, tmp_path: Path) -> Callable[..., Index]:
+    """Index `own_album` with the base model, and open it."""
+
+    def run(**parameters: object) -> Index:
+        arguments = {"model": str(base), "device": "cpu", "shard_rows": 10, "batch_size": 4, **parameters}
+        build_index(str(own_album), str(tmp_path / "photos.lance"), **arguments)  # type: ignore[arg-type]
+        return Index(tmp_path / "photos.lance", device="cpu")
+
+    return run
+
+
+@pytest.fixture
+def names(index: Index) -> list[str]:
+    return sorted(index.engine.table.read(["id"])["id"].to_pylist())
+
+
+def cosines(index: Index, query: np.ndarray[Any, Any], names: list[str]) -> dict[str, float]:
+    """The cosine of a query to every picture, one by one."""
+    return {name: float(sum(a * b for a, b in zip(query, index.vector(name), strict=True))) for name in names}

@@ -1,0 +1,100 @@
+"""The index and its pictures on object storage: an S3 server on this machine's loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcip.core.errors import ArtefactError, DataError, UnreadableImage
+from mcip.retrieval.index import Index
+from mcip.retrieval.listing import list_images, read_image
+from mcip.stages.index import index as build_index
+
+boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mcip[dev]'")
+moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'mcip[dev]'")
+
+PHOTOS, DB = "s3://pictures/photos", "s3://indexes/photos.lance"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def client(endpoint: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the server, which has the pictures of `album` in one bucket and nothing in another one."""
+    settings = {
+        "AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true",
+        "AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    for bucket in ("pictures", "indexes"):
+        client.create_bucket(Bucket=bucket)
+    for path in album.rglob("*"):
+        if path.is_file():
+            client.put_object(Bucket="pictures", Key=f"photos/{path.relative_to(album)}", Body=path.read_bytes())
+    yield client
+    for bucket in ("pictures", "indexes"):
+        for found in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=found["Key"])
+        client.delete_bucket(Bucket=bucket)
+
+
+def run_index(base: Path, **parameters: Any) -> Index:
+    build_index(PHOTOS, DB, **{"model": str(base), "device": "cpu", "shard_rows": 10, "thumbnails": 16, **parameters})
+    return Index(DB, device="cpu")
+
+
+@pytest.mark.parametrize("ann", ["exact", "graph"])
+def test_pictures_and_table_on_object_storage(client: Any, base: Path, indexed: Path, ann: str) -> None:
+    local = Index(indexed, device="cpu")
+    index = run_index(base, ann=ann)
+    assert len(index) == len(local) == 36
+    for hit in local.search(text="a red mug", k=3):
+        assert index.row(hit.id)["path"] == f"{PHOTOS}/{hit.id}"
+        assert index.picture(hit.id) == local.picture(hit.id)
+        assert index.thumbnail(hit.id)
+    queries = [local.vector(hit.id) for hit in local.search(text="a toy", k=5)]
+    for query in queries:
+        found, wanted = (one.search_vectors(query[None], "image", 5, exact=True)[0] for one in (index, local))
+        assert [hit.id for hit in found] == [hit.id for hit in wanted]
+    keys = {found["Key"].split("/")[0] for found in client.list_objects_v2(Bucket="indexes")["Contents"]}
+    assert keys == {"photos.lance"}
+
+
+def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_album: Path) -> None:
+    run_index(base)
+    reader = Index(DB, device="cpu")
+    assert not reader.refresh()
+    first, second = sorted(own_album.rglob("*.jpg"))[:2]
+    client.delete_object(Bucket="pictures", Key=f"photos/{first.relative_to(own_album)}")
+    client.put_object(Bucket="pictures", Key="photos/new.jpg", Body=second.read_bytes() + b"\0")
+    run_index(base)
+    assert len(reader) == 36
+    assert str(first.relative_to(own_album)) in {hit.id for hit in reader.search(text="a toy", k=36)}
+    assert reader.refresh()
+    ids = {hit.id for hit in reader.search(text="a toy", k=40)}
+    assert len(ids) == 36
+    assert "new.jpg" in ids
+    assert str(first.relative_to(own_album)) not in ids
+    assert not reader.refresh()
+
+
+def test_what_is_not_there(client: Any, base: Path) -> None:
+    with pytest.raises(ArtefactError, match="no index that can be opened"):
+        Index("s3://indexes/nothing.lance")
+    with pytest.raises(DataError, match="s3://pictures/nothing"):
+        list_images("s3://pictures/nothing")
+    with pytest.raises(UnreadableImage, match="no object"):
+        read_image(f"{PHOTOS}/gone.jpg")

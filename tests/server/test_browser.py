@@ -1,0 +1,297 @@
+"""The page in a real browser: what a person does, by mouse, by keyboard, on a phone."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from mcip.data import read_table
+from mcip.server.settings import Settings
+from tests.browser import CHROMIUM, MISSING, PHONE, chromium
+from tests.server.conftest import png
+from tests.server.live import running
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+TOKEN = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module")
+def url(served: Path) -> Iterator[str]:
+    with running(served) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """The page, open; requests to other hosts and errors of its scripts fail the test."""
+    wrong: list[str] = []
+    opened = browser.new_page()
+    opened.set_default_timeout(20_000)
+    opened.on("request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.goto(url)
+    expect(opened.locator("#results li")).to_have_count(32, timeout=20_000)
+    yield opened
+    opened.close()
+    assert wrong == []
+
+
+def ids(page: Page) -> list[str]:
+    return [str(tile.get_attribute("data-id")) for tile in page.locator("#results li").all()]
+
+
+def settled(page: Page) -> None:
+    page.locator("body:not(.asking) #status:not(:empty)").wait_for()
+
+
+def search(page: Page, text: str) -> None:
+    page.locator("#text").fill(text)
+    page.keyboard.press("Enter")
+    settled(page)
+
+
+def api(page: Page, query: str) -> list[dict[str, Any]]:
+    hits: list[dict[str, Any]] = page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"]
+    return hits
+
+
+def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str, browser: Browser) -> None:
+    search(page, "a red mug")
+    assert page.url == f"{url}/?text=a+red+mug"
+    wanted = api(page, "text=a+red+mug&k=32")
+    assert ids(page) == [hit["id"] for hit in wanted]
+    assert page.locator(".score").all_inner_texts() == [f"{hit['score']:.2f}" for hit in wanted]
+    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
+    first = page.locator("#results img").first
+    assert first.get_attribute("alt") == wanted[0]["metadata"]["captions"][0]
+    assert first.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 0
+    # Somebody else who opens the address sees the same.
+    other = browser.new_page()
+    other.goto(page.url)
+    settled(other)
+    expect(other.locator("#text")).to_have_value("a red mug")
+    assert ids(other) == ids(page)
+    other.close()
+
+
+def test_going_back_and_forth(page: Page) -> None:
+    search(page, "a fish")
+    fish = ids(page)
+    search(page, "a gear")
+    assert ids(page) != fish
+    page.go_back()
+    expect(page.locator("#text")).to_have_value("a fish")
+    settled(page)
+    assert ids(page) == fish
+
+
+def test_more_like_this_mixed_with_text_by_the_slider(page: Page, url: str) -> None:
+    search(page, "a red mug")
+    id = ids(page)[3]
+    page.locator("#results .tile").nth(3).click()
+    settled(page)
+    assert page.url == f"{url}/?id={id}"
+    assert ids(page) == [hit["id"] for hit in api(page, f"id={id}&k=32") if hit["id"] != id]
+    expect(page.locator("#mix")).to_be_hidden()
+    expect(page.locator("#results .tile").first).to_be_focused()
+    search(page, "in the snow")
+    expect(page.locator("#mix")).to_be_visible()
+    middle = ids(page)
+    page.locator("#balance").fill("0.9")
+    settled(page)
+    assert page.url == f"{url}/?text=in+the+snow&id={id}&balance=0.9"
+    expect(page.locator("#balance")).to_have_attribute("aria-valuetext", "10 % picture, 90 % text")
+    assert ids(page) == [hit["id"] for hit in api(page, page.url.split("?")[1] + "&k=32") if hit["id"] != id]
+    assert ids(page) != middle
+
+
+def test_an_upload_finds_the_picture(page: Page, train: Path, tmp_path: Path) -> None:
+    table = read_table(str(train))
+    file = tmp_path / "mine.jpg"
+    file.write_bytes(bytes(table.image_source(9)))
+    with page.expect_file_chooser() as chooser:
+        page.locator("#choose").click()
+    chooser.value.set_files(file)
+    expect(page.locator("#parts img")).to_have_attribute("alt", "mine.jpg")
+    expect(page.locator(".score").first).to_have_text("1.00")
+    assert ids(page)[0] == table.ids[9]
+    expect(page.locator("#unshared")).to_be_visible()
+    search(page, "a fish")
+    page.go_back()
+    settled(page)
+    expect(page.locator("#parts img")).to_have_count(1)
+    expect(page.locator("#text")).to_have_value("")
+    page.get_by_role("button", name="Remove mine.jpg").click()
+    expect(page.locator("#unshared")).to_be_hidden()
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_dropped_and_pasted_pictures(page: Page, event: str) -> None:
+    page.evaluate(
+        """([event, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "red.png", { type: "image/png" }));
+            const init = { bubbles: true, cancelable: true };
+            document.body.dispatchEvent(event === "drop"
+                ? new DragEvent("drop", { ...init, dataTransfer: data })
+                : new ClipboardEvent("paste", { ...init, clipboardData: data }));
+        }""",
+        [event, list(png("red"))],
+    )
+    expect(page.locator("#parts img")).to_have_attribute("alt", "red.png")
+    expect(page.locator(".score").first).not_to_be_empty()
+    expect(page.locator("#results li")).to_have_count(32)
+
+
+def test_a_wrong_file_is_explained(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("no picture")
+    page.locator("#file").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("The picture cannot be used: not an image")
+    expect(page.locator("#results li")).to_have_count(0)
+    page.get_by_role("button", name="Remove notes.txt").click()
+    expect(page.locator("#results li")).to_have_count(32)
+    expect(page.locator("#problem")).to_be_hidden()
+    file.write_bytes(bytes(20_000_001))
+    page.locator("#file").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("at most 20 MB")
+
+
+def test_negatives_filters_and_empty_results(page: Page) -> None:
+    page.locator("summary").click()
+    page.locator("#where").fill("width > 5000")
+    page.locator("#where").press("Enter")
+    expect(page.locator("#status")).to_have_text("No picture fulfils the filter.")
+    page.locator("#where").fill("widht > 5000")
+    page.locator("#where").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("did you mean 'width'?")
+    page.locator("#where").fill("")
+    page.locator("#negative").fill("striped")
+    page.locator("#negative").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Say what to look for as well")
+    search(page, "a fish")
+    assert ids(page) == [hit["id"] for hit in api(page, "text=a+fish&negative=striped&k=32")]
+    away = ids(page)[0]
+    page.locator('#results [data-act="away"]').first.click()
+    settled(page)
+    assert away not in ids(page)
+    assert f"negative_id={away}" in page.url
+    expect(page.locator("#parts .away")).to_have_count(1)
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    page.locator("body").click(position={"x": 5, "y": 400})
+    page.keyboard.press("/")
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.type("a/b")
+    expect(page.locator("#text")).to_have_value("a/b")
+    page.keyboard.press("Enter")
+    settled(page)
+    shown = ids(page)
+    page.keyboard.press("ArrowDown")
+    tiles = page.locator("#results .tile")
+    expect(tiles.nth(0)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(tiles.nth(1)).to_be_focused()
+    assert tiles.nth(1).evaluate("tile => getComputedStyle(tile).outlineStyle") == "solid"
+    across = page.evaluate("getComputedStyle(document.getElementById('results')).gridTemplateColumns.split(' ').length")
+    page.keyboard.press("ArrowDown")
+    expect(tiles.nth(1 + across)).to_be_focused()
+    page.keyboard.press("End")
+    expect(tiles.nth(31)).to_be_focused()
+    page.keyboard.press("Home")
+    page.keyboard.press("o")
+    expect(page.locator("#viewer")).to_be_visible()
+    expect(page.locator("#viewer dd").first).to_have_text(shown[0])
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(tiles.nth(0)).to_be_focused()
+    page.keyboard.press("+")
+    expect(page.locator("#parts img")).to_have_attribute("alt", shown[0])
+    settled(page)
+    expect(tiles.first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#text")).to_have_value("")
+
+
+def by_pages_of(k: int, page: Page) -> list[str]:
+    """Give the page shorter answers, so that it needs several; returns the offsets it asks for, as they come."""
+    asked: list[str] = []
+
+    def shorter(route: Route) -> None:
+        asked.append(re.findall(r"offset=(\d+)", route.request.url)[0])
+        route.continue_(url=route.request.url.replace("k=48", f"k={k}"))
+
+    page.route("**/search?*", shorter)
+    return asked
+
+
+def test_endless_results(page: Page) -> None:
+    page.set_viewport_size({"width": 420, "height": 500})
+    asked = by_pages_of(7, page)
+    search(page, "a star")
+    deadline = time.monotonic() + 60
+    while page.locator("#results li").count() < 32 and time.monotonic() < deadline:
+        page.mouse.wheel(0, 400)
+        page.wait_for_timeout(20)
+    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
+    assert asked == ["0", "7", "14", "21", "28"]
+    assert len(set(ids(page))) == 32
+
+
+def test_results_go_on_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
+    page.set_viewport_size({"width": 660, "height": 150})
+    page.evaluate(
+        """new MutationObserver(() => scrollTo(0, document.body.scrollHeight))
+            .observe(document.getElementById("results"), { childList: true })"""
+    )
+    asked = by_pages_of(12, page)
+    search(page, "a star")
+    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
+    assert asked == ["0", "12", "24"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(browser: Browser, url: str, scheme: Literal["light", "dark"]) -> None:
+    page = browser.new_page(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page.goto(f"{url}/?text=a+red+mug&negative=striped")
+    settled(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    sizes = page.locator("#results button").evaluate_all("all => all.map(b => b.getBoundingClientRect())")
+    assert min(min(size["width"], size["height"]) for size in sizes) >= 24
+    page.locator("#results .tile").first.tap()
+    settled(page)
+    assert "id=" in page.url
+    colours = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    dark = [sum(map(int, re.findall(r"\d+", colour)[:3])) < 384 for colour in colours]
+    assert dark == [scheme == "light", scheme == "dark"]
+    page.close()
+
+
+def test_the_token_is_asked_for(browser: Browser, served: Path) -> None:
+    with running(served, Settings(token=TOKEN)) as url:
+        page = browser.new_page()
+        page.goto(f"{url}/?text=a+mug")
+        page.locator("#token").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#refused")).to_have_text("This is not the token.")
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#results li")).to_have_count(32, timeout=20_000)
+        expect(page.locator("#text")).to_have_value("a mug")
+        assert page.locator("#results img").first.evaluate("async image => { await image.decode(); return true }")
+        page.close()

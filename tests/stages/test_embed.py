@@ -1,0 +1,142 @@
+"""Embedding images and captions: the model's own vectors, in shards, unreadable images counted and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mcip import models
+from mcip.core.artefacts import read_json
+from mcip.core.errors import ArtefactError, DataError
+from mcip.data import read_table
+from mcip.embeddings.store import Embeddings
+from mcip.stages.embed import embed
+
+Damage = Callable[[dict[int, bytes]], Path]
+
+
+@pytest.fixture
+def damaged(train: Path, tmp_path: Path) -> Damage:
+    """`train` with other bytes for the images of some rows."""
+
+    def make(content: dict[int, bytes]) -> Path:
+        rows = pq.read_table(train).to_pylist()
+        for row, image in content.items():
+            rows[row]["image"] = {"bytes": image, "path": None}
+        path = tmp_path / "damaged.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(train)), path)
+        return path
+
+    return make
+
+
+def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> None:
+    embed(str(train), tmp_path / "a", str(base), shard_rows=10, batch_size=4)
+    found = Embeddings(tmp_path / "a")
+    table, model = read_table(train), models.load(base)
+    transform = model.transform()
+    wanted = model.encode_images(torch.stack([transform(table.image(row)) for row in range(len(table))]))
+    assert found.ids == table.ids
+    assert [len(shard) for shard in found.shards] == [10, 10, 10, 2]
+    np.testing.assert_allclose(found.array(), wanted.numpy(), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found.array(), axis=1), 1, atol=1e-5)
+    manifest = read_json(tmp_path / "a" / "manifest.json")
+    assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
+    assert len(manifest["files"]) == 8
+
+
+def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> None:
+    embed(str(pool), tmp_path / "a", str(base), what="captions", dtype="float16", shard_rows=20, batch_size=7)
+    found = Embeddings(tmp_path / "a")
+    texts = pool.read_text().splitlines()
+    assert found.shards[0].dtype == np.float16
+    assert found.ids == [str(row) for row in range(len(texts))]
+    np.testing.assert_allclose(found.array(), models.load(base).encode_texts(texts).numpy(), atol=1e-3)
+
+
+def test_the_batch_size_and_precision_reach_the_text_tower(
+    pool: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    encode = models.Model.encode_texts
+
+    def spy(self: models.Model, texts: Any, batch_size: int = 256) -> torch.Tensor:
+        seen.append((len(texts), torch.is_autocast_enabled("cpu")))
+        return encode(self, texts, batch_size)
+
+    monkeypatch.setattr(models.Model, "encode_texts", spy)
+    embed(str(pool), tmp_path / "a", str(base), what="captions", batch_size=20, precision="bf16", device="cpu")
+    assert seen == [(20, True), (20, True), (12, True)]
+
+
+def test_a_second_run_does_nothing(train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(str(train), tmp_path / "a", str(base))
+    monkeypatch.setattr(models.Model, "encode_images", None)
+    assert embed(str(train), tmp_path / "a", str(base)) == tmp_path / "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "key"), [({"transform": "paper"}, "transform"), ({"dtype": "float16"}, "dtype"), ({"split": "x"}, None)]
+)
+def test_other_parameters_are_refused_by_name(
+    change: dict[str, str], key: str | None, train: Path, base: Path, tmp_path: Path
+) -> None:
+    embed(str(train), tmp_path / "a", str(base))
+    if key is None:
+        with pytest.raises(DataError, match="has no split 'x'"):
+            embed(str(train), tmp_path / "a", str(base), **change)  # type: ignore[arg-type]
+        return
+    with pytest.raises(ArtefactError, match=rf"\({key}: '\w+' there, '\w+' now\)"):
+        embed(str(train), tmp_path / "a", str(base), **change)  # type: ignore[arg-type]
+
+
+def test_a_model_of_another_dimension_is_refused(
+    train: Path, base: Path, tmp_path: Path, tiny_config: dict[str, Any]
+) -> None:
+    embed(str(train), tmp_path / "a", str(base))
+    other = models.save(models.from_config(tiny_config), tmp_path / "other")
+    with pytest.raises(ArtefactError, match=r"was made with other inputs or parameters \(model: "):
+        embed(str(train), tmp_path / "a", str(other))
+
+
+def test_unreadable_images_are_left_out_and_listed(damaged: Damage, base: Path, tmp_path: Path) -> None:
+    table = damaged({3: b"no image", 31: b""})
+    embed(str(table), tmp_path / "a", str(base), shard_rows=8, batch_size=4, max_unreadable=0.1)
+    found, ids = Embeddings(tmp_path / "a"), read_table(table).ids
+    assert set(found.unreadable) == {ids[3], ids[31]}
+    assert found.ids == [name for row, name in enumerate(ids) if row not in (3, 31)]
+    assert len(found) == len(found.array()) == 30
+
+
+def test_a_batch_and_a_shard_without_a_readable_image(damaged: Damage, base: Path, tmp_path: Path) -> None:
+    table = damaged(dict.fromkeys(range(8, 16), b"no image"))
+    embed(str(table), tmp_path / "a", str(base), shard_rows=8, batch_size=4, max_unreadable=0.5)
+    found = Embeddings(tmp_path / "a")
+    assert [len(shard) for shard in found.shards] == [8, 0, 8, 8]
+    assert len(found.ids) == 24
+
+
+def test_too_many_unreadable_images_stop_it_however_often_it_is_started(
+    damaged: Damage, base: Path, tmp_path: Path
+) -> None:
+    table = damaged(dict.fromkeys(range(12), b"no image"))
+    arguments = (str(table), tmp_path / "a", str(base))
+    for _ in range(3):
+        with pytest.raises(DataError, match=r"12 of the 32 images .* max_unreadable"):
+            embed(*arguments, shard_rows=8, batch_size=4, max_unreadable=0.2)
+    embed(*arguments, shard_rows=8, batch_size=4, max_unreadable=0.5)
+    assert len(Embeddings(tmp_path / "a")) == 20
+
+
+def test_images_go_to_where_the_image_tower_is(base: Path) -> None:
+    model = models.load(base)
+    model.clip.visual.to("meta")
+    assert model.encode_images(torch.zeros(2, 3, 32, 32)).device.type == "meta"
+    assert model.encode_texts(["a mug"]).device.type == "cpu"

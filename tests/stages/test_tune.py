@@ -1,0 +1,271 @@
+"""Tuning: what is trained and what is not, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mcip import models
+from mcip.core.artefacts import read_json
+from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.data import read_table
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.evaluation.validation import Validation
+from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.models.image_tower import drop_patches
+from mcip.stages.tune import tune
+from mcip.training import EpochOrder
+from mcip.training.objectives.image_tuning import ImageTuning
+
+Change = Callable[[Callable[[int, dict[str, Any]], None]], Path]
+QUICK: dict[str, Any] = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu"}
+
+
+@pytest.fixture
+def changed(train: Path, tmp_path: Path) -> Change:
+    """`train` with each of its rows changed by a function of the row's number and content."""
+
+    def make(change: Callable[[int, dict[str, Any]], None]) -> Path:
+        rows = pq.read_table(train).to_pylist()
+        for number, row in enumerate(rows):
+            change(number, row)
+        path = tmp_path / "changed.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(train)), path)
+        return path
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "open_clip_model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["gpr-ft", "mcip"])
+def test_only_the_image_tower_and_the_centres_change(
+    method: Any, train: Path, base: Path, mined: Path, tmp_path: Path
+) -> None:
+    captions = mined if method == "mcip" else None
+    model = tune(str(train), tmp_path / "run", str(base), method=method, captions=captions, **QUICK)
+    before, after = weights(base), weights(model)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        same = torch.equal(tensor, after[name])
+        assert same == (not name.startswith("visual.")), name
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "centers.safetensors", "classes.json", "manifest.json", "metrics.jsonl", "model", "tensorboard",
+    ]  # fmt: skip
+    classes = read_json(tmp_path / "run" / "classes.json")
+    assert classes == sorted({label for label in read_table(train).labels if label})
+    assert load_file(tmp_path / "run" / "centers.safetensors")["weight"].shape == (8, 16)
+    assert models.load(model).fingerprint == read_json(model / "manifest.json")["fingerprint"]
+
+
+def objective(base: Path, train: Path, mined: Path | None, batch_size: int = 6, **changes: Any) -> ImageTuning:
+    model, table = models.load(base), read_table(train)
+    settings: dict[str, Any] = {
+        "margin": 0.2, "scale": 20.0, "smoothing": 0.1, "caption_weight": 0.3, "lr": 1e-4, "center_lr": 1e-2,
+        "weight_decay": 0.01, "transform": model.transform("paper", train=True), "workers": 0, "cache_gb": 1.0,
+        "max_unreadable": 0.1, "seed": 3, "validation": None,
+    }  # fmt: skip
+    order = EpochOrder(len(table), batch_size, 3)
+    captions = MinedCaptions(mined) if mined else None
+    return ImageTuning(model, table, order, captions, torch.device("cpu"), **{**settings, **changes})
+
+
+def test_the_loss_is_the_weighted_sum_of_both(base: Path, train: Path, mined: Path) -> None:
+    tuning = objective(base, train, mined)
+    pixels, rows = next(tuning.batches(range(1)))
+    found = tuning.losses((pixels, rows), torch.Generator().manual_seed(1))
+
+    model, table, captions = models.load(base), read_table(train), MinedCaptions(mined)
+    finished = model.transform("paper", train=True).finish(pixels, torch.Generator().manual_seed(1))
+    images = model.encode_images(finished)
+    classes = sorted({label for label in table.labels if label})
+    labels = torch.tensor([classes.index(table.labels[row] or "") for row in rows])
+    centers = ArcMargin(8, 16, 0.2, 20.0)
+    centers.load_state_dict({"weight": tuning.tensors["centers.weight"]})
+    mined_for = {row["id"]: row["captions"] for row in captions.images.to_pylist()}
+    own = [set(mined_for[table.ids[row]]) for row in rows]
+    known = sorted(set().union(*own))
+    targets = torch.tensor([[caption in mine for caption in known] for mine in own])
+    texts = model.encode_texts([captions.captions[caption] for caption in known])
+    by_class = centers(images, labels)
+    by_caption = MultiCaptionArcMargin(0.2, 20.0, 0.1)(images, texts, targets)
+    torch.testing.assert_close(found["class_loss"], by_class)
+    torch.testing.assert_close(found["caption_loss"], by_caption)
+    torch.testing.assert_close(found["loss"], 0.7 * by_class + 0.3 * by_caption)
+
+
+def test_two_groups_with_their_own_learning_rates(base: Path, train: Path) -> None:
+    tuning = objective(base, train, None)
+    tower, centers = tuning.groups
+    assert (tower.lr, centers.lr, tower.weight_decay, centers.weight_decay) == (1e-4, 1e-2, 0.01, 0.01)
+    assert {id(p) for p in tower.parameters} == {id(p) for p in tuning.modules["image_tower"].parameters()}
+    assert [p.shape for p in centers.parameters] == [(8, 16)]
+    assert set(tuning.losses(next(tuning.batches(range(1))), torch.Generator())) == {"loss", "class_loss"}
+
+
+def test_the_centres_depend_on_the_seed_alone(base: Path, train: Path) -> None:
+    torch.manual_seed(1)
+    first = objective(base, train, None).tensors["centers.weight"]
+    torch.manual_seed(2)
+    assert torch.equal(objective(base, train, None).tensors["centers.weight"], first)
+    assert not torch.equal(objective(base, train, None, seed=4).tensors["centers.weight"], first)
+
+
+def test_a_batch_without_a_readable_image_is_no_step(base: Path, changed: Change) -> None:
+    def broken(number: int, row: dict[str, Any]) -> None:
+        row["image"] = {"bytes": b"" if number == 5 else row["image"]["bytes"], "path": None}
+
+    tuning = objective(base, changed(broken), None, batch_size=1)
+    batches = list(tuning.batches(range(32)))
+    assert sorted(len(rows) for _, rows in batches) == [0] + [1] * 31
+    empty = next(batch for batch in batches if not batch[1])
+    assert tuning.losses(empty, torch.Generator()) == {}
+    tuning.after_step()
+    assert list(tuning.unreadable) == [read_table(changed(broken)).ids[5]]
+
+
+def test_patch_dropout_and_grad_checkpointing(train: Path, base: Path, tmp_path: Path) -> None:
+    plain = tune(str(train), tmp_path / "plain", str(base), method="gpr-ft", **QUICK)
+    saving = tune(str(train), tmp_path / "saving", str(base), method="gpr-ft", grad_checkpointing=True, **QUICK)
+    dropping = tune(str(train), tmp_path / "dropping", str(base), method="gpr-ft", patch_dropout=0.5, **QUICK)
+    key = "visual.conv1.weight"
+    torch.testing.assert_close(weights(plain)[key], weights(saving)[key])
+    assert not torch.allclose(weights(plain)[key], weights(dropping)[key])
+    with pytest.raises(ConfigError, match="patch_dropout needs a vision transformer"):
+        drop_patches(torch.nn.Linear(1, 1), 0.5)
+
+
+def test_bf16_trains_float32_weights(train: Path, base: Path, tmp_path: Path) -> None:
+    model = tune(str(train), tmp_path / "run", str(base), method="gpr-ft", precision="bf16", **QUICK)
+    assert {tensor.dtype for tensor in weights(model).values()} == {torch.float32}
+    assert not torch.equal(weights(model)["visual.proj"], weights(base)["visual.proj"])
+
+
+def test_a_batch_larger_than_the_data(train: Path, base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tune(str(train), run, str(base), method="gpr-ft", epochs=2, batch_size=500, device="cpu")
+    assert read_json(run / "manifest.json")["steps_made"] == 2
+
+
+def test_validation_selects_the_best_weights_and_stops_early(
+    train: Path, val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.2, 0.5, 0.4, 0.3, 0.9, 0.9])
+    seen: list[torch.Tensor] = []
+
+    def pretend(self: Validation) -> dict[str, float]:
+        seen.append(self.model.clip.visual.proj.detach().clone())
+        return {"i2i_map": next(scores), "t2i_r5": 0.5}
+
+    monkeypatch.setattr(Validation, "scores", pretend)
+    model = tune(
+        str(train), tmp_path / "run", str(base), method="gpr-ft", validation=str(val), validate_every=2, patience=2,
+        select="i2i_map", **{**QUICK, "steps": 40},
+    )  # fmt: skip
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    assert (manifest["best_step"], manifest["best_score"], manifest["steps_made"]) == (4, 0.5, 8)
+    assert list(manifest["validation"]) == ["0", "2", "4", "6", "8"]
+    assert torch.equal(weights(model)["visual.proj"], seen[2])
+    assert not torch.equal(seen[2], seen[4])
+
+
+def test_validation_scores_are_those_of_the_metrics(train: Path, val: Path, base: Path, tmp_path: Path) -> None:
+    tune(str(train), tmp_path / "run", str(base), method="gpr-ft", validation=str(val), validate_every=3, **QUICK)
+    found = read_json(tmp_path / "run" / "manifest.json")["validation"]
+    tuned = models.load(base)
+    wanted = Validation(tuned, read_table(val), "both", torch.device("cpu")).scores()
+    assert found["0"] == pytest.approx(wanted)
+    assert set(wanted) == {"i2i_map", "t2i_r5"}
+
+
+def test_rows_without_a_label_are_left_out_and_listed(changed: Change, base: Path, tmp_path: Path) -> None:
+    def unlabel(number: int, row: dict[str, Any]) -> None:
+        row["label"] = None if number in (2, 9) else row["label"]
+
+    table = changed(unlabel)
+    tune(str(table), tmp_path / "run", str(base), method="gpr-ft", **QUICK)
+    ids = read_table(table).ids
+    assert read_json(tmp_path / "run" / "manifest.json")["without_label"] == [ids[2], ids[9]]
+
+
+def test_a_class_with_one_picture_is_trained_on(changed: Change, base: Path, tmp_path: Path) -> None:
+    tune(
+        str(changed(lambda number, row: row.update(label="only") if number == 3 else None)), tmp_path / "run",
+        str(base), method="gpr-ft", **QUICK,
+    )  # fmt: skip
+    assert "only" in read_json(tmp_path / "run" / "classes.json")
+
+
+def test_corrupt_images_are_listed_up_to_a_share(changed: Change, base: Path, tmp_path: Path) -> None:
+    def broken(number: int, row: dict[str, Any]) -> None:
+        row["image"] = {"bytes": b"" if number in (1, 20) else row["image"]["bytes"], "path": None}
+
+    table = changed(broken)
+    arguments: dict[str, Any] = {**QUICK, "method": "gpr-ft", "steps": 4}
+    tune(str(table), tmp_path / "run", str(base), max_unreadable=0.1, **arguments)
+    ids = read_table(table).ids
+    assert set(read_json(tmp_path / "run" / "manifest.json")["unreadable"]) == {ids[1], ids[20]}
+    with pytest.raises(DataError, match=r"2 of the 32 images [\s\S]* or raise max_unreadable"):
+        tune(str(table), tmp_path / "strict", str(base), max_unreadable=0.01, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(lambda row: None, "No row of .* has a label"), (lambda row: "one", "have the label 'one': .* two classes")],
+)
+def test_too_few_classes(label: Any, message: str, changed: Change, base: Path, tmp_path: Path) -> None:
+    table = changed(lambda number, row: row.update(label=label(row)))
+    with pytest.raises(DataError, match=message):
+        tune(str(table), tmp_path / "run", str(base), method="gpr-ft", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "mcip"}, "needs mined captions"),
+        ({"method": "gpr-ft", "captions": Path("x")}, "GPR-FT uses no captions"),
+        ({"method": "gpr-ft", "caption_weight": 1.5}, "caption_weight is 1.5"),
+        ({"method": "gpr-ft", "batch_size": 0}, "batch_size is 0"),
+        ({"method": "gpr-ft", "steps": 0}, "0 steps to train"),
+        ({"method": "gpr-ft", "checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"method": "gpr-ft", "validate_every": 2}, "nothing to validate on"),
+        ({"method": "gpr-ft", "validate_every": 2, "validation_split": "train"}, "would be trained on as well"),
+        ({"method": "gpr-ft", "margin": 4.0}, "margin is 4.0"),
+    ],
+)
+def test_wrong_parameters(wrong: dict[str, Any], message: str, train: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tune(str(train), tmp_path / "run", str(base), **{**QUICK, **wrong})
+    # What was wrong does not stand in the way of what is right.
+    tune(str(train), tmp_path / "run", str(base), **{**QUICK, "method": "gpr-ft", "steps": 1})
+
+
+def test_captions_of_other_images_are_refused(val: Path, base: Path, mined: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no captions for 15 of 15 images"):
+        tune(str(val), tmp_path / "run", str(base), captions=mined, **QUICK)
+
+
+def test_another_run_in_the_same_folder_is_refused(train: Path, base: Path, mined: Path, tmp_path: Path) -> None:
+    tune(str(train), tmp_path / "run", str(base), method="gpr-ft", **QUICK)
+    with pytest.raises(ArtefactError, match=r"\(lr: 0\.001 there, 0\.1 now; seed: 37 there, 1 now\)"):
+        tune(str(train), tmp_path / "run", str(base), method="gpr-ft", **{**QUICK, "lr": 0.1, "seed": 1})
+    with pytest.raises(ArtefactError, match="method: 'gpr-ft' there, 'mcip' now"):
+        tune(str(train), tmp_path / "run", str(base), captions=mined, **QUICK)
+
+
+def test_validation_needs_captions_or_repeated_labels(changed: Change, base: Path) -> None:
+    table = read_table(changed(lambda number, row: row.update(label=None, captions=[])))
+    with pytest.raises(DataError, match="nothing to validate on: it needs captions, or classes with two images"):
+        Validation(models.load(base), table, "image", torch.device("cpu"))
+    with pytest.raises(DataError, match="nothing to validate on: it needs captions"):
+        Validation(models.load(base), table, "text", torch.device("cpu"))
