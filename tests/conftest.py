@@ -24,9 +24,10 @@ settings.load_profile("without deadlines")
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The tables' cache lies in the tests' own folder, for the processes they start too."""
+    """The caches lie in the tests' own folder, for the processes they start too."""
     cache = tmp_path_factory.mktemp("datasets")
     os.environ["HF_DATASETS_CACHE"] = str(cache)
+    os.environ["MCIP_CACHE"] = str(tmp_path_factory.mktemp("mcip"))
     datasets.config.HF_DATASETS_CACHE = cache
 
 
@@ -102,4 +103,4 @@ def pool(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def mined(shared: Path, base: Path, train: Path, pool: Path) -> Path:
     """A captions artefact for `train`: the top 5, without the least similar 30 %."""
-    return mine(str(train), str(pool), shared / "mined", str(base), k=5, quantile=0.3)
+    return Path(mine(str(train), str(pool), shared / "mined", str(base), k=5, quantile=0.3))

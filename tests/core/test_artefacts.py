@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from safetensors.torch import save_file
 from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
 from mcip.core.errors import ArtefactError
 from mcip.embeddings.store import write_shard
-from mcip.training.checkpoint import save_checkpoint
+from mcip.training.checkpoint import Checkpoints
 from mcip.training.log import MetricsLog
 from tests.limits import with_small_files
 
@@ -88,7 +91,7 @@ def _write_metrics(folder: Path) -> None:
 
 
 WRITERS = {
-    "checkpoint": lambda folder: save_checkpoint(folder / "latest.pt", {"a": torch.from_numpy(BIG)}),
+    "checkpoint": lambda folder: Checkpoints(folder).write("latest", 1, {"a": torch.from_numpy(BIG)}),
     "vectors": lambda folder: write_shard(folder, 0, BIG.reshape(-1, 100), [str(i) for i in range(1000)]),
     "weights": _write_safetensors,
     "parquet": _write_parquet,
@@ -138,18 +141,19 @@ def test_begin_open_finish(tmp_path: Path) -> None:
 
 
 def test_other_inputs_are_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
-    artefact = Artefact.begin(tmp_path / "a", "things", {"lr": 0.1, "seed": 1, "k": 2})
-    (tmp_path / "a" / "data").write_text("")
+    with Artefact.begin(tmp_path / "a", "things", {"lr": 0.1, "seed": 1, "k": 2}):
+        (tmp_path / "a" / "data").write_text("")
     for complete in (False, True):
         if complete:
-            artefact.finish()
+            Artefact.begin(tmp_path / "a", "things", {"lr": 0.1, "seed": 1, "k": 2}).finish()
         with pytest.raises(ArtefactError, match=r"\(lr: 0\.1 there, 0\.2 now; seed: 1 there, None now\)"):
             Artefact.begin(tmp_path / "a", "things", {"lr": 0.2, "k": 2})
 
 
 def test_an_artefact_that_holds_nothing_yet_is_started_anew(tmp_path: Path) -> None:
-    Artefact.begin(tmp_path / "a", "things", {"lr": 0.1})
-    Artefact.begin(tmp_path / "a", "things", {"lr": 0.2})
+    for lr in (0.1, 0.2):
+        with Artefact.begin(tmp_path / "a", "things", {"lr": lr}):
+            pass
     assert read_json(tmp_path / "a" / MANIFEST)["made_from"] == {"lr": 0.2}
 
 
@@ -162,6 +166,52 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     Artefact.begin(tmp_path / "b", "others", {})
     with pytest.raises(ArtefactError, match="holds 'others', but 'things' is needed"):
         Artefact.begin(tmp_path / "b", "things", {})
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    """Whatever path leads to it; afterwards nothing of the lock is left."""
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with Artefact.begin(tmp_path / "a", "things", {}) as artefact:
+        for path in (tmp_path / "a", tmp_path / "link"):
+            with pytest.raises(ArtefactError, match=rf"is being written by process {os.getpid()} on .* since"):
+                Artefact.begin(path, "things", {})
+    with pytest.raises(KeyError), Artefact.begin(tmp_path / "a", "things", {}):
+        raise KeyError
+    with Artefact.begin(tmp_path / "a", "things", {}) as artefact:
+        artefact.finish()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [MANIFEST]
+
+
+def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
+    code = (
+        "import os; from mcip.core.artefacts import Artefact\n"
+        f"artefact = Artefact.begin({str(tmp_path / 'a')!r}, 'things', {{}})\nos._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert (tmp_path / "a" / ".lock").exists()
+    with Artefact.begin(tmp_path / "a", "things", {}) as artefact:
+        artefact.finish()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [MANIFEST]
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"abd"), lambda path: path.unlink()])
+def test_files_are_what_was_written(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    with Artefact.begin(tmp_path / "a", "things", {}) as artefact:
+        (tmp_path / "a" / "data").write_bytes(b"abc")
+        artefact.finish()
+    Artefact.open(tmp_path / "a", "things")
+    damage(tmp_path / "a" / "data")
+    for take in (Artefact.open, Artefact.begin):
+        with pytest.raises(ArtefactError, match=r"data is (damaged|missing).*run what makes it again"):
+            take(tmp_path / "a", "things", {})
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "", "3", '{"kind": "things"}', '{"kind": "things", "complete": true'])
+def test_a_damaged_manifest_is_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    for take in (Artefact.open, Artefact.begin):
+        with pytest.raises(ArtefactError, match=r"manifest\.json is (damaged|not valid JSON)"):
+            take(tmp_path, "things", {})
 
 
 def test_damaged_and_missing_json(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mcip.core.errors import ConfigError, DataError
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_images
 from mcip.embeddings.store import Embeddings
+from mcip.models.saved import SavedModel
 from mcip.stages.align import align
 from mcip.training import EpochOrder
 from mcip.training.objectives.text_alignment import TextAlignment
@@ -27,7 +28,7 @@ from tests.tiny import CONFIG
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 8, "lr": 1e-3, "device": "cpu"}
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path | SavedModel) -> dict[str, torch.Tensor]:
     return load_file(folder / "open_clip_model.safetensors")
 
 
@@ -48,11 +49,10 @@ def objective(model: models.Model, train: Path, folder: Path, **changes: Any) ->
     table = read_table(train)
     images = embed_images(table, model, folder)
     settings: dict[str, Any] = {
-        "seed": 3, "lr": 1e-3, "weight_decay": 0.2, "unlocked_layers": None, "grad_checkpointing": False,
-        "validation": None,
+        "seed": 3, "lr": 1e-3, "weight_decay": 0.2,
     }  # fmt: skip
     order = EpochOrder(len(table), 8, 3)
-    return TextAlignment(model, images, table.captions, order, torch.device("cpu"), **{**settings, **changes})
+    return TextAlignment(model, images, table.captions, order, **{**settings, **changes})
 
 
 def test_matrices_decay_and_vectors_do_not(base: Path, train: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_batch_size_and_precision_reach_the_text_tower(
 def test_a_second_run_does_nothing(train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(str(train), tmp_path / "a", str(base))
     monkeypatch.setattr(models.Model, "encode_images", None)
-    assert embed(str(train), tmp_path / "a", str(base)) == tmp_path / "a"
+    assert embed(str(train), tmp_path / "a", str(base)).folder == tmp_path / "a"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from mcip.core.artefacts import Artefact, read_json
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.data import read_table
 from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.embeddings.mining import first_occurrences, search_captions
 from mcip.embeddings.store import KIND, Embeddings
-from mcip.stages.mine import _search, first_occurrences, mine
+from mcip.stages.mine import mine
 
 
 def naive(train: Path, pool: Path, base: Path, k: int) -> list[list[tuple[str, float]]]:
@@ -187,7 +188,7 @@ def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
         pool.shards = [shard.view(Recorded) for shard in pool.shards]
         Recorded.longest = 0
         tracemalloc.start()
-        _search(images, pool, 5, 4, tmp_path / f"found-{rows}", torch.device("cpu"))
+        search_captions(images, pool, 5, 4, tmp_path / f"found-{rows}", torch.device("cpu"))
         peaks[rows] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert 0 < Recorded.longest <= 16_384

@@ -15,14 +15,16 @@ from mcip import models
 from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, DataError
 from mcip.data import read_table
-from mcip.stages.pretrain import forget_unused_tokens, pretrain
+from mcip.models.saved import SavedModel
+from mcip.models.text_training import forget_unused_tokens
+from mcip.stages.pretrain import pretrain
 from mcip.toyshop.captions import every_phrase
 from tests.tiny import contents, run, run_killed_when
 
 QUICK: dict[str, Any] = {"steps": 6, "batch_size": 8, "warmup": 2, "device": "cpu", "validate_every": 3}
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path | SavedModel) -> dict[str, torch.Tensor]:
     return load_file(folder / "open_clip_model.safetensors")
 
 
@@ -57,7 +59,7 @@ def test_killed_and_started_again(train: Path, base: Path, tmp_path: Path) -> No
     }  # fmt: skip
     assert run("pretrain", {**arguments, "out": tmp_path / "a"}) == 0
     again = {**arguments, "out": tmp_path / "b"}
-    run_killed_when("pretrain", again, lambda: (tmp_path / "b" / "checkpoints" / "latest.pt").exists())
+    run_killed_when("pretrain", again, lambda: (tmp_path / "b" / "checkpoints" / "checkpoint.json").exists())
     assert run("pretrain", again) == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, Group, fit
-from mcip.training.checkpoint import copy_into, load_checkpoint, save_checkpoint
-from mcip.training.loop import BEST, LATEST, learning_rate_factor
+from mcip.training.checkpoint import Checkpoints, copy_into
+from mcip.training.loop import learning_rate_factor
 
 
 class Toy:
@@ -122,17 +123,17 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypat
     scaled = Toy()
     parameters = [p for group in scaled.groups for p in group.parameters]
 
-    def backward(self: Accelerator, loss: Tensor) -> None:
-        (loss * 1024).backward()
+    def scale(self: GradScaler, loss: Tensor) -> Tensor:
+        return loss * 1024
 
-    def unscale(self: Accelerator) -> None:
+    def unscale(self: GradScaler, optimizer: torch.optim.Optimizer) -> None:
         for parameter in parameters:
             assert parameter.grad is not None
             parameter.grad /= 1024
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record(found))
-    monkeypatch.setattr(Accelerator, "backward", backward)
-    monkeypatch.setattr(Accelerator, "unscale_gradients", unscale)
+    monkeypatch.setattr(GradScaler, "scale", scale)
+    monkeypatch.setattr(GradScaler, "unscale_", unscale)
     fit(scaled, tmp_path / "b" / CHECKPOINTS, settings(max_grad_norm=0.5))
     assert len(found) == 20
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
@@ -224,7 +225,9 @@ def test_a_batch_of_nothing_is_no_step(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"The loss is (nan|inf) at step 2\. Lower the learning rate"):
+    with pytest.raises(
+        ConfigError, match=r"The loss is (nan|inf) at step 2; there is no checkpoint yet\. Lower the learning"
+    ):
         fit(Toy(factor=math.inf), tmp_path / CHECKPOINTS, settings())
 
 
@@ -243,13 +246,63 @@ def test_wrong_settings(wrong: dict[str, Any], message: str, tmp_path: Path) -> 
         fit(Toy([0.1] * 9), tmp_path / CHECKPOINTS, settings(**wrong))
 
 
-@pytest.mark.parametrize("keep", [0, 100, -100])
-def test_a_cut_off_checkpoint_is_named(keep: int, tmp_path: Path) -> None:
-    path = tmp_path / CHECKPOINTS / LATEST
-    save_checkpoint(path, {"a": torch.arange(1000)})
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ArtefactError, match=r"latest\.pt is cut off or damaged .* Remove it to train from the start"):
-        fit(Toy(), path.parent, settings())
+def interrupted(folder: Path, **changes: Any) -> None:
+    """Train with validation and checkpoints, and stop it at step 8 of 10."""
+    toy = Toy([0.1, 0.3, 0.2, 0.2, 0.2, 0.2])
+    losses = toy.losses
+
+    def stopping(batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        if batch == 8:
+            raise KilledError
+        return losses(batch, generator)
+
+    toy.losses = stopping  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        fit(toy, folder, settings(checkpoint_every=3, validate_every=2, **changes))
+
+
+@pytest.mark.parametrize("name", ["latest-000000006.pt", "best-000000002.pt"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_refused(name: str, damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / CHECKPOINTS
+    interrupted(folder)
+    content = bytearray((folder / name).read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content[: len(content) - 100 * (damage == "cut")])
+    if damage == "remove":
+        (folder / name).unlink()
+    with pytest.raises(ArtefactError, match=rf"{name} is damaged: .* Remove the folder .* to train from the start"):
+        fit(Toy([0.2] * 6), folder, settings(checkpoint_every=3, validate_every=2))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"latest": 3}', '{"latest": {"step": 6}}'])
+def test_a_damaged_list_of_checkpoints_is_refused(content: str, tmp_path: Path) -> None:
+    folder = tmp_path / CHECKPOINTS
+    interrupted(folder)
+    (folder / "checkpoint.json").write_text(content)
+    with pytest.raises(ArtefactError, match=r"checkpoint\.json"):
+        fit(Toy(), folder, settings())
+
+
+def test_weights_of_another_step_are_not_taken_for_the_best(tmp_path: Path) -> None:
+    folder = tmp_path / CHECKPOINTS
+    interrupted(folder)
+    checkpoints = Checkpoints(folder)
+    checkpoints.write("best", 4, {"tensors": Toy().tensors})
+    checkpoints.commit()
+    with pytest.raises(ArtefactError, match="holds the best weights of step 4, but step 2 was the best"):
+        fit(Toy([0.2] * 6), folder, settings(checkpoint_every=3, validate_every=2))
+
+
+def test_best_weights_that_were_not_committed_do_not_count(tmp_path: Path) -> None:
+    """Killed between a validation and the next checkpoint, it resumes with the best weights of that checkpoint."""
+    folder = tmp_path / CHECKPOINTS
+    interrupted(folder)
+    Checkpoints(folder).write("best", 8, {"tensors": {}})
+    toy = Toy([0.2, 0.2])
+    done = fit(toy, folder, settings(checkpoint_every=3, validate_every=2))
+    assert (done.best_step, done.best_score) == (2, 0.4)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -264,9 +317,10 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return print, ("run",)
 
-    torch.save({"a": Payload()}, tmp_path / "x.pt")
-    with pytest.raises(ArtefactError, match="damaged"):
-        load_checkpoint(tmp_path / "x.pt")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write("latest", 1, {"a": Payload()})
+    with pytest.raises(pickle.UnpicklingError, match="Weights only"):
+        checkpoints.load("latest")
 
 
 def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
@@ -276,7 +330,7 @@ def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     fit(toy, tmp_path / CHECKPOINTS, settings())
     assert torch.equal(torch.rand(1), wanted)
-    assert not (tmp_path / CHECKPOINTS / BEST).exists()
+    assert not list((tmp_path / CHECKPOINTS).glob("best*"))
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))

@@ -1,24 +1,29 @@
-"""Artefacts: folders with a manifest that says what made them, whose files appear whole or not at all."""
+"""Artefacts: folders with a manifest that says what made them, whose files appear atomically."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import glob
-import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from mcip.core.errors import ArtefactError
+from mcip.core.hashes import content_hash
+from mcip.core.locks import LOCK_FILES, lock_folder, release_folder, remove_stale_lock
+from mcip.core.progress import console
 
 MANIFEST = "manifest.json"
 _RECORDED = ("mcip", "torch", "open_clip_torch", "numpy", "datasets", "pillow")
@@ -35,7 +40,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ArtefactError: The disk is full. What was at `path` before is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -79,12 +84,14 @@ def _is_for_lack_of_space(error: BaseException | None) -> bool:
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files for `path` of processes that were killed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        process = leftover.name.split(".")[-2]
+        process = leftover.name.split(".")[-2].partition("-")[0]
         if process.isdecimal() and not _is_running(int(process)):
             leftover.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end it
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -95,6 +102,8 @@ def _is_running(process: int) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # which cannot open a folder
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -103,7 +112,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -136,15 +145,16 @@ def read_parquet(path: str | Path) -> pa.Table:
         ) from error
 
 
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass
 class Artefact:
     """A folder with a manifest: what kind it is, what it was made from, whether it is complete, and what it holds.
+
+    `begin` is how every stage starts and resumes. As a context manager it keeps the folder locked for this process:
+
+        with Artefact.begin(out, "things", {"data": table.fingerprint}) as artefact:
+            if not artefact.complete:
+                ...
+                artefact.finish(rows=3)
 
     Attributes:
         folder: Where it lies.
@@ -154,6 +164,13 @@ class Artefact:
 
     folder: Path
     manifest: dict[str, Any] = field(repr=False)
+    _lock: FileLock | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Artefact:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._release()
 
     @property
     def complete(self) -> bool:
@@ -161,62 +178,89 @@ class Artefact:
         return bool(self.manifest["complete"])
 
     @classmethod
-    def begin(cls, folder: str | Path, kind: str, made_from: Mapping[str, Any]) -> Artefact:
-        """Start the artefact in `folder`, or take up one that was started from the same inputs and parameters.
+    def begin(
+        cls, folder: str | os.PathLike[str], kind: str, made_from: Mapping[str, Any], announce: bool = True
+    ) -> Artefact:
+        """Start the artefact in `folder`, or resume one that was started from the same inputs and parameters.
 
-        One that was started from others, but holds nothing yet, is started anew.
+        One that was started from others, but holds nothing yet, is started anew. One that is complete needs no lock.
+
+        Args:
+            folder: Where it lies.
+            kind: What it holds, one word.
+            made_from: The inputs and parameters that its content follows from, as JSON has them.
+            announce: Whether to say of a complete one that there is nothing to do.
 
         Raises:
-            ArtefactError: The folder holds something else, or an artefact made from other inputs or parameters.
+            ArtefactError: The folder holds something else, or an artefact made from other inputs or parameters, or
+                another process is writing it.
         """
         folder = Path(folder)
-        wanted = json.loads(json.dumps(made_from))
-        if not (folder / MANIFEST).exists():
-            if _holds_anything(folder):
-                raise ArtefactError(f"{folder} is not empty and is not an artefact of mcip. Choose another folder.")
-            artefact = cls(folder, {"kind": kind, "complete": False, "made_from": wanted, "versions": _versions()})
-            artefact._save()
-            return artefact
-        artefact = cls.open(folder, kind, complete=False)
-        found = artefact.manifest["made_from"]
-        different = [
-            f"{key}: {found.get(key)!r} there, {wanted.get(key)!r} now"
-            for key in sorted(found.keys() | wanted.keys())
-            if found.get(key) != wanted.get(key)
-        ]
-        if different and not artefact.complete and not _holds_anything(folder):
-            artefact.manifest |= {"made_from": wanted, "versions": _versions()}
-            artefact._save()
-        elif different:
-            raise ArtefactError(
-                f"{folder} was made with other inputs or parameters ({'; '.join(different)}). "
-                "Choose another folder, remove this one, or use the same inputs and parameters."
-            )
+        expected = json.loads(json.dumps(made_from, default=os.fspath))
+        if (folder / MANIFEST).exists():
+            artefact = cls.open(folder, kind, complete=False)
+            if artefact.complete:
+                artefact._check_made_from(expected)
+                remove_stale_lock(folder)
+                if announce:
+                    console.print(f"{folder} is complete: nothing to do.", markup=False, soft_wrap=True)
+                return artefact
+        elif _holds_anything(folder):
+            raise ArtefactError(f"{folder} is not empty and is not an artefact of mcip. Choose another folder.")
+        with explain_full_disk(folder / MANIFEST):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(folder)
+        try:
+            return cls._resume(folder, kind, expected, lock)
+        except BaseException:
+            release_folder(lock)
+            raise
+
+    @classmethod
+    def _resume(cls, folder: Path, kind: str, expected: dict[str, Any], lock: FileLock) -> Artefact:
+        # Another process may have begun or even finished it before this one had the lock.
+        if (folder / MANIFEST).exists():
+            artefact = cls.open(folder, kind, complete=False)
+            artefact._lock = lock
+            if artefact.complete or _holds_anything(folder):
+                artefact._check_made_from(expected)
+                return artefact
+        artefact = cls(folder, {"kind": kind, "complete": False, "made_from": expected, "versions": _versions()}, lock)
+        artefact._save()
         return artefact
 
     @classmethod
-    def open(cls, folder: str | Path, kind: str, complete: bool = True) -> Artefact:
-        """Open the artefact in `folder`.
+    def open(cls, folder: str | os.PathLike[str], kind: str, complete: bool = True) -> Artefact:
+        """Open the artefact in `folder`; the files of a complete one are checked against their recorded hashes.
 
         Raises:
-            ArtefactError: There is none, it is of another kind, or it is not complete although `complete` asks for it.
+            ArtefactError: There is none, it is of another kind, it is damaged, or it is not complete although
+                `complete` asks for it.
         """
         folder = Path(folder)
         if not (folder / MANIFEST).exists():
             raise ArtefactError(f"{folder} is not an artefact of mcip: it has no {MANIFEST}.")
         manifest = read_json(folder / MANIFEST)
-        found = manifest.get("kind")
+        if not isinstance(manifest, dict) or not {"kind", "complete", "made_from"} <= manifest.keys():
+            raise ArtefactError(f"{folder / MANIFEST} is damaged. Remove {folder} and run what makes it again.")
+        found = manifest["kind"]
         if found != kind:
             raise ArtefactError(f"{folder} holds {found!r}, but {kind!r} is needed here.")
         if complete and not manifest["complete"]:
-            raise ArtefactError(f"{folder} is not complete: run the command that makes it again, and it goes on.")
-        return cls(folder, manifest)
+            raise ArtefactError(f"{folder} is not complete: run the command that makes it again to resume it.")
+        artefact = cls(folder, manifest)
+        if manifest["complete"]:
+            artefact._check_files()
+        return artefact
 
     @staticmethod
-    def is_one(folder: str | Path, kind: str) -> bool:
+    def is_one(folder: str | os.PathLike[str], kind: str) -> bool:
         """Whether `folder` holds an artefact of this kind."""
         path = Path(folder) / MANIFEST
-        return path.is_file() and read_json(path).get("kind") == kind
+        if not path.is_file():
+            return False
+        manifest = read_json(path)
+        return isinstance(manifest, dict) and manifest.get("kind") == kind
 
     def finish(self, leave_out: Sequence[str] = (), **facts: Any) -> None:
         """Record the facts and the hash of every file, and mark the artefact complete.
@@ -226,24 +270,54 @@ class Artefact:
             facts: What the stage has to say of it.
         """
         files = {
-            str(path.relative_to(self.folder)): file_hash(path)
+            path.relative_to(self.folder).as_posix(): content_hash(path)
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
-            and path.name != MANIFEST
+            and path.name not in (MANIFEST, *LOCK_FILES)
             and not path.name.endswith(".part")
             and path.relative_to(self.folder).parts[0] not in leave_out
         }
         self.manifest |= {**facts, "files": files, "complete": True}
         self._save()
+        self._release()
+
+    def _check_made_from(self, expected: Mapping[str, Any]) -> None:
+        found = self.manifest["made_from"]
+        different = [
+            f"{key}: {found.get(key)!r} there, {expected.get(key)!r} now"
+            for key in sorted(found.keys() | expected.keys())
+            if found.get(key) != expected.get(key)
+        ]
+        if different:
+            raise ArtefactError(
+                f"{self.folder} was made with other inputs or parameters ({'; '.join(different)}). "
+                "Choose another folder, remove this one, or use the same inputs and parameters."
+            )
+
+    def _check_files(self) -> None:
+        for name, expected in self.manifest.get("files", {}).items():
+            path = self.folder / name
+            if not path.is_file():
+                raise ArtefactError(f"{path} is missing. Remove {self.folder} and run what makes it again.")
+            if content_hash(path) != expected:
+                raise ArtefactError(
+                    f"{path} is damaged: its content is not what was written (SHA-256 differs). Remove {self.folder} "
+                    "and run what makes it again."
+                )
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            release_folder(self._lock)
+            self._lock = None
 
     def _save(self) -> None:
         write_json(self.folder / MANIFEST, self.manifest)
 
 
 def _holds_anything(folder: Path) -> bool:
-    """Whether there is more in `folder` than a manifest and what a killed process left half written."""
+    """Whether there is more in `folder` than a manifest, a lock, and what a killed process left half written."""
     return folder.exists() and any(
-        entry.name != MANIFEST and not entry.name.endswith(".part") for entry in folder.iterdir()
+        entry.name not in (MANIFEST, *LOCK_FILES) and not entry.name.endswith(".part") for entry in folder.iterdir()
     )
 
 

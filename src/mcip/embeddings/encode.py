@@ -37,6 +37,7 @@ def embed_images(
     workers: int = 0,
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
+    announce: bool = False,
 ) -> Embeddings:
     """Embed the images of `table` with `model`; see `embed`. Unreadable images are listed in the artefact."""
     prepared = model.transform(transform)
@@ -60,9 +61,9 @@ def embed_images(
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
-        "shard_rows": shard_rows, "dtype": dtype,
+        "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
     }  # fmt: skip
-    return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable)
+    return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 
 
 def embed_captions(
@@ -76,6 +77,7 @@ def embed_captions(
     dtype: Dtype = "float32",
     precision: Precision = "auto",
     source: str = "captions",
+    announce: bool = False,
 ) -> Embeddings:
     """Embed `captions` with `model`; see `embed`. The ids are the row numbers where none are given.
 
@@ -97,9 +99,9 @@ def embed_captions(
 
     made_from = {
         "what": "captions", "data": fingerprint_texts(captions), "model": model.fingerprint,
-        "shard_rows": shard_rows, "dtype": dtype,
+        "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
     }  # fmt: skip
-    return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source)
+    return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source, announce=announce)
 
 
 def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precision = "auto") -> NDArray[np.float32]:
@@ -129,26 +131,35 @@ def _write_shards(
     model: models.Model,
     source: str,
     max_unreadable: float = 1.0,
+    announce: bool = False,
 ) -> Embeddings:
-    artefact = Artefact.begin(out, KIND, made_from)
-    if artefact.complete:
-        return Embeddings(out)
-    # Where there is nothing to embed there is still a shard, with no row.
-    shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
-    left = [number for number in range(len(shards)) if not shard_is_whole(artefact.folder, number)]
-    with progress(f"embed {source}", count, made_from["what"], count - sum(len(shards[n]) for n in left)) as advance:
-        for number, shard in zip(left, encode([shards[n] for n in left], advance), strict=True):
-            write_shard(artefact.folder, number, *shard)
-    # While embedding only the rows of this run are counted; shards of earlier runs have unreadable ones as well.
-    lost = [row for row in read_rows(artefact.folder).to_pylist() if row["unreadable"] is not None]
+    with Artefact.begin(out, KIND, made_from, announce) as artefact:
+        if not artefact.complete:
+            folder = artefact.folder
+            # Where there is nothing to embed there is still a shard, with no row.
+            shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
+            left = [number for number in range(len(shards)) if not shard_is_whole(folder, number)]
+            done = count - sum(len(shards[number]) for number in left)
+            with progress(f"embed {source}", count, made_from["what"], done) as advance:
+                encoded = encode([shards[number] for number in left], advance)
+                for number, shard in zip(left, encoded, strict=True):
+                    write_shard(folder, number, *shard)
+            _check_share(folder, count, source, max_unreadable)
+            artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
+    embeddings = Embeddings(out)
+    if embeddings.unreadable:
+        console.print(
+            f"{len(embeddings.unreadable)} of {count} images could not be read; they are listed in {out}.", markup=False
+        )
+    return embeddings
+
+
+def _check_share(folder: Path, count: int, source: str, max_unreadable: float) -> None:
+    """Stop if too many images are unreadable, those of shards that an earlier run wrote counted too."""
+    lost = [row for row in read_rows(folder).to_pylist() if row["unreadable"] is not None]
     if len(lost) > max_unreadable * count:
         raise DataError(
             f"{len(lost)} of the {count} images of {source} are unreadable, more than max_unreadable = "
             f"{max_unreadable:g} allows; the first is {lost[0]['id']}: {lost[0]['unreadable']}. "
             "Repair or remove them, or raise max_unreadable."
         )
-    artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
-    embeddings = Embeddings(out)
-    if embeddings.unreadable:
-        console.print(f"{len(embeddings.unreadable)} of {count} images could not be read; they are listed in {out}.")
-    return embeddings

@@ -8,10 +8,10 @@ by a model's text tower.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,10 @@ CAPTIONS = "captions.parquet"
 IMAGES = "images.parquet"
 
 
-class MinedCaptions:
-    """A complete captions artefact."""
+class MinedCaptions(os.PathLike[str]):
+    """A complete captions artefact; it can stand wherever its path can."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Open the artefact.
 
         Raises:
@@ -40,6 +40,12 @@ class MinedCaptions:
         """
         self.artefact = Artefact.open(folder, KIND)
         self.folder = self.artefact.folder
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.folder)
+
+    def __str__(self) -> str:
+        return os.fspath(self.folder)
 
     @property
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@ vector, or null). The second is written last: a shard whose rows are there is wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -59,8 +60,8 @@ def read_rows(folder: Path) -> pa.Table:
     return pa.concat_tables([read_parquet(path) for path in sorted(folder.glob("rows-*.parquet"))])
 
 
-class Embeddings:
-    """A complete embeddings artefact, its vectors memory-mapped."""
+class Embeddings(os.PathLike[str]):
+    """A complete embeddings artefact, its vectors memory-mapped; it can stand wherever its path can."""
 
     def __init__(self, folder: str | Path) -> None:
         """Open the artefact.
@@ -74,6 +75,12 @@ class Embeddings:
         self.shards: list[NDArray[Any]] = [_map(path) for path in paths]
         self.offsets = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self.dim = int(self.artefact.manifest["dim"])
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.folder)
+
+    def __str__(self) -> str:
+        return os.fspath(self.folder)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])

@@ -108,7 +108,7 @@ class Validation:
             self._embed_locked(task, data)
         model.clip.to("cpu")
 
-    def scores(self) -> dict[str, float]:
+    def __call__(self) -> dict[str, float]:
         """The scores of the model as it is now, in [0, 1].
 
         Returns:

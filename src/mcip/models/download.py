@@ -18,8 +18,9 @@ from typing import IO, Any, Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mcip.core.artefacts import explain_full_disk, file_hash, read_json, write_json
+from mcip.core.artefacts import explain_full_disk, read_json, write_json
 from mcip.core.errors import ModelError
+from mcip.core.hashes import file_hash
 from mcip.core.progress import console
 
 BASE_URL: Final = "https://visual-computing.com/files/MCIP/"

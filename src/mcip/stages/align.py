@@ -7,28 +7,22 @@ tower.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mcip import models
-from mcip.core.artefacts import Artefact
 from mcip.core.choices import Precision, TransformName
-from mcip.core.device import pick_device
-from mcip.core.errors import DataError
-from mcip.core.progress import console
-from mcip.data import read_table
-from mcip.embeddings.encode import embed_images
-from mcip.evaluation.validation import Validation, validation_table
-from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, fit
-from mcip.training.objectives.text_alignment import TextAlignment
+from mcip.stages.inputs import DataInput, ModelInput, open_model
+
+if TYPE_CHECKING:
+    from mcip.models.saved import SavedModel
 
 KIND = "aligned"
 
 
 def align(
-    data: str,
+    data: DataInput,
     out: Path,
-    model: str,
+    model: ModelInput,
     *,
     split: str | None = None,
     validation: str | None = None,
@@ -53,11 +47,11 @@ def align(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
-) -> Path:
+) -> SavedModel:
     """Realign a model's text tower to its frozen image tower, with InfoNCE on captioned images (Re-A).
 
     The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started
-    again with the same command, it goes on from its last checkpoint and ends with the same weights.
+    again with the same command, it resumes from its last checkpoint and ends with the same weights.
 
     Args:
         data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is
@@ -89,64 +83,58 @@ def align(
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:
-        The folder of the realigned model, `out`/model.
+        The realigned model, a folder: `out`/model.
 
     Raises:
         ConfigError: The parameters do not fit together.
         DataError: There are no captions.
         ArtefactError: `out` holds another run.
+
+    Example:
+        >>> realigned = mcip.align("captioned.parquet", "runs/2sft", "runs/gpr-ft/model")  # doctest: +SKIP
     """
+    from mcip.core.artefacts import Artefact
+    from mcip.core.device import pick_device
+    from mcip.core.parameters import recorded, settings_of
+    from mcip.data import read_table
+    from mcip.embeddings.encode import embed_images
+    from mcip.evaluation.validation import Validation, validation_table
+    from mcip.models.text_training import unlock_text_tower
+    from mcip.stages.training import captioned, count_steps, finish_training, note_small_changes, trained_model
+    from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
+    from mcip.training.objectives import TextAlignment
+
     out = Path(out)
-    where = pick_device(device)
-    loaded = models.load(model, device=str(where))
-    table = read_table(data, split=split)
-    captions = table.captions
-    captioned = [row for row, own in enumerate(captions) if own]
-    if not captioned:
-        raise DataError(f"No row of {table.name} has a caption: Re-A needs captioned images.")
-    table = table.subset(captioned) if len(captioned) < len(table) else table
-    judged = validation_table(data, split, validation, validation_split) if validate_every else None
-    artefact = Artefact.begin(
-        out,
-        KIND,
-        {
-            "data": table.fingerprint, "model": loaded.fingerprint,
-            "validation": judged.fingerprint if judged else None,
-            "unlocked_layers": unlocked_layers, "steps": steps, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-            "min_lr_ratio": min_lr_ratio, "warmup": warmup, "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-            "transform": transform, "validate_every": validate_every, "patience": patience, "seed": seed,
-            "precision": precision,
-        },
+    target = pick_device(device)
+    loaded = open_model(model, device=str(target))
+    table = captioned(read_table(data, split=split), "Re-A")
+    held_out = validation_table(data, split, validation, validation_split) if validate_every else None
+    made_from = recorded(
+        align, locals(), data=table.fingerprint, model=loaded.fingerprint,
+        validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
-    if artefact.complete:
-        console.print(f"{out} is complete: nothing to align.")
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        return out / "model"
-    images = embed_images(
-        table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
-        precision=precision, max_unreadable=max_unreadable,
-    )  # fmt: skip
-    own = dict(zip(table.ids, table.captions, strict=True))
-    order = EpochOrder(len(images), batch_size, seed)
-    steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
-    judge = Validation(loaded, judged, "text", where, workers, precision) if judged else None
-    objective = TextAlignment(
-        loaded, images, [own[image] for image in images.ids], order, where, seed=seed, lr=lr, weight_decay=weight_decay,
-        unlocked_layers=unlocked_layers, grad_checkpointing=grad_checkpointing, validation=judge,
-    )  # fmt: skip
-    settings = FitSettings(
-        steps=steps, warmup=warmup, min_lr_ratio=min_lr_ratio, betas=(0.9, 0.98), eps=1e-6, max_grad_norm=max_grad_norm,
-        seed=seed,
-        precision=precision, device=device, checkpoint_every=checkpoint_every, validate_every=validate_every,
-        patience=patience, unit="pairs", per_step=order.batch_size, title="re-a",
-    )  # fmt: skip
-    done = fit(objective, out / CHECKPOINTS, settings)
-    objective.give_back()
-    models.save(loaded, out / "model", made_by={"method": "re-a", **artefact.manifest["made_from"]})
-    artefact.finish(
-        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
-        validation=done.validation, pairs=len(images), unreadable=images.unreadable,
-    )  # fmt: skip
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return out / "model"
+    with Artefact.begin(out, KIND, made_from) as artefact:
+        if not artefact.complete:
+            images = embed_images(
+                table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
+                precision=precision, max_unreadable=max_unreadable,
+            )  # fmt: skip
+            captions_of = dict(zip(table.ids, table.captions, strict=True))
+            order = EpochOrder(len(images), batch_size, seed)
+            steps = count_steps(steps, epochs, order)
+            settings: FitSettings = settings_of(
+                FitSettings, locals(), betas=(0.9, 0.98), eps=1e-6, unit="pairs", per_step=order.batch_size,
+                title="re-a",
+            )  # fmt: skip
+            check = Validation(loaded, held_out, "text", target, workers, precision) if held_out else None
+            unlock_text_tower(loaded.clip, unlocked_layers, grad_checkpointing)
+            objective = TextAlignment(
+                loaded, images, [captions_of[image] for image in images.ids], order, lr=lr, weight_decay=weight_decay,
+                seed=seed, device=target, validation=check,
+            )  # fmt: skip
+            objective.unreadable |= images.unreadable
+            with note_small_changes(objective.modules["text_tower"], steps):
+                done = fit(objective, out / CHECKPOINTS, settings)
+            objective.give_back()
+            finish_training(artefact, objective, loaded, done, "re-a", pairs=len(images))
+    return trained_model(out)

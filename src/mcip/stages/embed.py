@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mcip import models
-from mcip.core.artefacts import Artefact
 from mcip.core.choices import Dtype, Precision, TransformName
-from mcip.core.device import pick_device
-from mcip.core.progress import console
-from mcip.data import read_captions, read_table
-from mcip.embeddings.encode import embed_captions, embed_images
-from mcip.embeddings.store import KIND
+from mcip.stages.inputs import DataInput, ModelInput, open_model
+
+if TYPE_CHECKING:
+    from mcip.embeddings import Embeddings
 
 What: TypeAlias = Literal["images", "captions"]
 
 
 def embed(
-    data: str,
+    data: DataInput,
     out: Path,
-    model: str,
+    model: ModelInput,
     *,
     what: What = "images",
     split: str | None = None,
@@ -32,10 +29,10 @@ def embed(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
-) -> Path:
+) -> Embeddings:
     """Embed the images of a table, or the captions of a source, into shards of L2-normalised vectors.
 
-    Started again after an interruption, it goes on with the first shard that is not there.
+    It resumes after an interruption with the first shard that is not there.
 
     Args:
         data: A folder of class folders, CSV, parquet, webdataset tars or a hub name; for captions also a text file.
@@ -53,22 +50,24 @@ def embed(
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:
-        The artefact's folder.
+        The embeddings, open; they are a path too.
+
+    Example:
+        >>> embeddings = mcip.embed("photos", "runs/photos", "ViT-B-16/openai")  # doctest: +SKIP
+        >>> embeddings.array().shape  # doctest: +SKIP
+        (12000, 512)
     """
-    complete = Artefact.is_one(out, KIND) and Artefact.open(out, KIND, complete=False).complete
-    loaded = models.load(model, device=str(pick_device(device)))
+    from mcip.core.device import pick_device
+    from mcip.data import read_captions, read_table
+    from mcip.embeddings.encode import embed_captions, embed_images
+
+    loaded = open_model(model, device=str(pick_device(device)))
     if what == "captions":
-        captions = read_captions(data)
-        embed_captions(
-            captions["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
-            precision=precision, source=str(data),
+        return embed_captions(
+            read_captions(data)["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
+            precision=precision, source=str(data), announce=True,
         )  # fmt: skip
-    else:
-        table = read_table(data, split=split)
-        embed_images(
-            table, loaded, out, transform=transform, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
-            workers=workers, precision=precision, max_unreadable=max_unreadable,
-        )  # fmt: skip
-    if complete:
-        console.print(f"{out} is complete: nothing to embed.")
-    return Path(out)
+    return embed_images(
+        read_table(data, split=split), loaded, out, transform=transform, batch_size=batch_size, shard_rows=shard_rows,
+        dtype=dtype, workers=workers, precision=precision, max_unreadable=max_unreadable, announce=True,
+    )  # fmt: skip

@@ -20,3 +20,23 @@ if TYPE_CHECKING:
     IndexInput: TypeAlias = str | os.PathLike[str] | Index
 else:
     DataInput = ModelInput = CaptionsInput = IndexInput = str
+
+
+def open_model(model: ModelInput, device: str = "cpu") -> Model:
+    """Load a model by its name or folder, or copy one that is loaded, so that a stage may change it."""
+    from copy import deepcopy
+
+    from mcip.models import Model, load
+
+    if not isinstance(model, Model):
+        return load(os.fspath(model), device=device)
+    copy = deepcopy(model)
+    copy.clip.to(device)
+    return copy
+
+
+def open_captions(captions: CaptionsInput) -> MinedCaptions:
+    """Open a captions artefact that is not open yet."""
+    from mcip.embeddings.mined_captions import MinedCaptions
+
+    return captions if isinstance(captions, MinedCaptions) else MinedCaptions(captions)

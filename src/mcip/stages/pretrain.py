@@ -6,28 +6,20 @@ base models of the demo and of the examples are made; large models are better pr
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from mcip import models
-from mcip.core.artefacts import Artefact, read_json
 from mcip.core.choices import Precision, TransformName
-from mcip.core.device import pick_device
-from mcip.core.errors import DataError
-from mcip.core.progress import console
-from mcip.data import read_table
-from mcip.evaluation.validation import Validation
-from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, fit
-from mcip.training.objectives.contrastive import ContrastivePretraining
+from mcip.stages.inputs import DataInput
+
+if TYPE_CHECKING:
+    from mcip.models.saved import SavedModel
 
 KIND = "pretrained"
 
 
 def pretrain(
-    data: str,
+    data: DataInput,
     out: Path,
     config: Path,
     *,
@@ -49,7 +41,7 @@ def pretrain(
     cache_gb: float = 4.0,
     device: str = "auto",
     precision: Precision = "auto",
-) -> Path:
+) -> SavedModel:
     """Train both towers from scratch with InfoNCE on images and their captions; resumable like the stages.
 
     Args:
@@ -77,59 +69,41 @@ def pretrain(
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
 
     Returns:
-        The folder of the model, `out`/model.
+        The model, a folder: `out`/model.
     """
+    from mcip import models
+    from mcip.core.artefacts import Artefact, read_json
+    from mcip.core.device import pick_device
+    from mcip.core.parameters import recorded, settings_of
+    from mcip.data import Pixels, read_table
+    from mcip.evaluation.validation import Validation
+    from mcip.models.text_training import forget_unused_tokens
+    from mcip.stages.training import captioned, finish_training, trained_model
+    from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
+    from mcip.training.objectives import ContrastivePretraining
+
     out = Path(out)
-    where = pick_device(device)
-    table = read_table(data, split=split)
-    captioned = [row for row, own in enumerate(table.captions) if own]
-    if not captioned:
-        raise DataError(f"No row of {table.name} has a caption: pretraining needs captioned images.")
-    table = table.subset(captioned) if len(captioned) < len(table) else table
-    judged = read_table(validation or data, split=validation_split) if validation or validation_split else None
-    artefact = Artefact.begin(
-        out,
-        KIND,
-        {
-            "config": read_json(Path(config) / "open_clip_config.json"), "data": table.fingerprint,
-            "validation": judged.fingerprint if judged else None,
-            "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm, "transform": transform, "seed": seed, "precision": precision,
-        },
-    )  # fmt: skip
-    if artefact.complete:
-        console.print(f"{out} is complete: nothing to pretrain.")
-        return out / "model"
-    model = models.create(str(config), seed)
-    forget_unused_tokens(model, vocabulary or [caption for own in table.captions for caption in own])
+    table = captioned(read_table(data, split=split), "pretraining")
+    held_out = read_table(validation or data, split=validation_split) if validation or validation_split else None
     order = EpochOrder(len(table), batch_size, seed)
-    objective = ContrastivePretraining(
-        model, table, order, where, transform, lr=lr, weight_decay=weight_decay, seed=seed, workers=workers,
-        cache_gb=cache_gb, validation=Validation(model, judged, "both", where, workers, precision) if judged else None,
+    settings: FitSettings = settings_of(
+        FitSettings, {**locals(), "validate_every": validate_every if held_out else 0}, betas=(0.9, 0.98), eps=1e-6,
+        select="t2i_r5", unit="pairs", per_step=order.batch_size, title="pretrain",
     )  # fmt: skip
-    settings = FitSettings(
-        steps=steps, warmup=warmup, min_lr_ratio=0.0, betas=(0.9, 0.98), eps=1e-6, max_grad_norm=max_grad_norm,
-        seed=seed,
-        precision=precision, device=device, checkpoint_every=checkpoint_every,
-        validate_every=validate_every if judged else 0, select="t2i_r5", unit="pairs", per_step=order.batch_size,
-        title="pretrain",
+    made_from = recorded(
+        pretrain, locals(), data=table.fingerprint, config=read_json(Path(config) / "open_clip_config.json"),
+        validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
-    done = fit(objective, out / CHECKPOINTS, settings)
-    models.save(model, out / "model", made_by={"method": "pretraining", **artefact.manifest["made_from"]})
-    artefact.finish(
-        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, validation=done.validation,
-        unreadable=dict(sorted(objective.unreadable.items())),
-    )  # fmt: skip
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return out / "model"
-
-
-def forget_unused_tokens(model: models.Model, texts: list[str]) -> None:
-    """Zero the embeddings of the tokens that `texts` do not use: they are never trained, and zeros pack to nothing."""
-    embedding = model.clip.get_submodule("token_embedding")
-    assert isinstance(embedding, nn.Embedding)
-    used = torch.zeros(embedding.num_embeddings, dtype=torch.bool)
-    for start in range(0, len(texts), 4096):
-        used[model.tokenizer(texts[start : start + 4096]).unique()] = True
-    with torch.no_grad():
-        embedding.weight[~used] = 0.0
+    with Artefact.begin(out, KIND, made_from) as artefact:
+        if not artefact.complete:
+            target = pick_device(device)
+            model = models.create(str(config), seed)
+            forget_unused_tokens(model, vocabulary or [caption for captions in table.captions for caption in captions])
+            images = Pixels(table, model.transform(transform, train=True), workers=workers, cache_gb=cache_gb)
+            objective = ContrastivePretraining(
+                model, images, order, lr=lr, weight_decay=weight_decay, seed=seed, device=target,
+                validation=Validation(model, held_out, "both", target, workers, precision) if held_out else None,
+            )  # fmt: skip
+            done = fit(objective, out / CHECKPOINTS, settings)
+            finish_training(artefact, objective, model, done, "pretraining")
+    return trained_model(out)

@@ -7,26 +7,20 @@ computed once.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from safetensors.torch import save_file
-
-from mcip import models
-from mcip.core.artefacts import Artefact, atomic_write, write_json
 from mcip.core.choices import Precision, TransformName
-from mcip.core.device import pick_device
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.progress import console
-from mcip.data import Table, read_table
-from mcip.embeddings.class_means import class_means
-from mcip.embeddings.encode import embed_images
-from mcip.embeddings.mined_captions import MinedCaptions
-from mcip.evaluation.validation import Validation, validation_table
-from mcip.models.image_tower import drop_patches
-from mcip.training import CHECKPOINTS, LOGS, EpochOrder, FitSettings, fit
-from mcip.training.objectives.image_tuning import ImageTuning
+from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mcip.data import Table
+    from mcip.losses import ArcMargin
+    from mcip.models.saved import SavedModel
+    from mcip.training.objectives import ImageTuning
 
 Method: TypeAlias = Literal["gpr-ft", "mcip"]
 CenterInit: TypeAlias = Literal["random", "class-means"]
@@ -34,12 +28,12 @@ KIND = "tuned"
 
 
 def tune(
-    data: str,
+    data: DataInput,
     out: Path,
-    model: str,
+    model: ModelInput,
     *,
     method: Method = "mcip",
-    captions: Path | None = None,
+    captions: CaptionsInput | None = None,
     split: str | None = None,
     validation: str | None = None,
     validation_split: str | None = None,
@@ -70,12 +64,12 @@ def tune(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
-) -> Path:
+) -> SavedModel:
     """Tune a model's image tower for image-to-image retrieval, its text tower locked.
 
     GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the
     captions that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same
-    command, it goes on from its last checkpoint and ends with the same weights.
+    command, it resumes from its last checkpoint and ends with the same weights.
 
     Args:
         data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
@@ -117,13 +111,85 @@ def tune(
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:
-        The folder of the tuned model, `out`/model.
+        The tuned model, a folder: `out`/model.
 
     Raises:
         ConfigError: The parameters do not fit together.
         DataError: There are no labels, or only one class.
         ArtefactError: The captions do not fit the images or the model, or `out` holds another run.
+
+    Example:
+        >>> tuned = mcip.tune("products.csv", "runs/gpr-ft", "ViT-B-16/openai", method="gpr-ft")  # doctest: +SKIP
+        >>> model = tuned.load()  # doctest: +SKIP
     """
+    _check(method, captions, caption_weight)
+    from mcip.core.artefacts import Artefact
+    from mcip.core.device import pick_device
+    from mcip.core.parameters import recorded, settings_of
+    from mcip.core.progress import console
+    from mcip.data import Pixels, read_table
+    from mcip.embeddings.class_means import class_means
+    from mcip.embeddings.encode import embed_images
+    from mcip.evaluation.validation import Validation, validation_table
+    from mcip.losses import MultiCaptionArcMargin
+    from mcip.models.image_tower import drop_patches
+    from mcip.stages.training import count_steps, finish_training, note_small_changes, trained_model
+    from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
+    from mcip.training.objectives import CaptionTerm, ImageTuning
+
+    out = Path(out)
+    loaded = open_model(model)
+    table, without_label = _labelled(read_table(data, split=split))
+    order = EpochOrder(len(table), batch_size, seed)
+    steps = count_steps(steps, epochs, order)
+    mined = None if captions is None else open_captions(captions)
+    held_out = validation_table(data, split, validation, validation_split) if validate_every else None
+    settings: FitSettings = settings_of(FitSettings, locals(), per_step=order.batch_size, title=method)
+    made_from = recorded(
+        tune, locals(), data=table.fingerprint, model=loaded.fingerprint,
+        captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
+    )  # fmt: skip
+    with Artefact.begin(out, KIND, made_from) as artefact:
+        if not artefact.complete:
+            if without_label:
+                console.print(f"{len(without_label)} images without a label are left out; the manifest lists them.")
+            target = pick_device(device)
+            means = None
+            if center_init == "class-means":
+                loaded.clip.to(target)
+                embeddings = embed_images(
+                    table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
+                )
+                means = class_means(table, embeddings)
+                loaded.clip.to("cpu")
+            class_loss = _class_loss(table, loaded.embed_dim, margin, scale, seed, means)
+            term = None
+            if mined is not None:
+                loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
+                term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
+            images = Pixels(
+                table, loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
+                max_unreadable=max_unreadable,
+            )  # fmt: skip
+            objective = ImageTuning(
+                loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor, weight_decay=weight_decay,
+                captions=term, device=target,
+                validation=Validation(loaded, held_out, "image", target, workers, precision) if held_out else None,
+            )  # fmt: skip
+            if patch_dropout:
+                drop_patches(loaded.clip.visual, patch_dropout)
+            if grad_checkpointing:
+                loaded.clip.visual.set_grad_checkpointing(True)
+            with note_small_changes(loaded.clip.visual, steps):
+                done = fit(objective, out / CHECKPOINTS, settings)
+            _save_classes(out, objective)
+            finish_training(
+                artefact, objective, loaded, done, method, classes=len(objective.classes), without_label=without_label
+            )
+    return trained_model(out)
+
+
+def _check(method: Method, captions: CaptionsInput | None, caption_weight: float) -> None:
     if method not in get_args(Method):
         raise ConfigError(f"method is {method!r}: it is one of {', '.join(get_args(Method))}.")
     if method == "mcip" and captions is None:
@@ -132,73 +198,6 @@ def tune(
         raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
     if not 0 < caption_weight < 1:
         raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
-    out = Path(out)
-    loaded = models.load(model)
-    table, without_label = _labelled(read_table(data, split=split))
-    order = EpochOrder(len(table), batch_size, seed)
-    steps = steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
-    mined = MinedCaptions(captions) if captions is not None else None
-    judged = validation_table(data, split, validation, validation_split) if validate_every else None
-    artefact = Artefact.begin(
-        out,
-        KIND,
-        {
-            "method": method, "data": table.fingerprint, "model": loaded.fingerprint,
-            "captions": mined.fingerprint if mined else None,
-            "validation": judged.fingerprint if judged else None, "caption_weight": caption_weight if mined else None,
-            "margin": margin, "scale": scale, "smoothing": smoothing, "steps": steps, "batch_size": batch_size,
-            "lr": lr, "center_init": center_init, "center_lr_factor": center_lr_factor,
-            "min_lr_ratio": min_lr_ratio, "warmup": warmup,
-            "weight_decay": weight_decay, "max_grad_norm": max_grad_norm,
-            "transform": transform, "patch_dropout": patch_dropout,
-            "validate_every": validate_every, "patience": patience, "select": select, "seed": seed,
-            "precision": precision,
-        },
-    )  # fmt: skip
-    if artefact.complete:
-        console.print(f"{out} is complete: nothing to tune.")
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        return out / "model"
-    if without_label:
-        console.print(
-            f"{len(without_label)} images without a label are left out; they are listed in {out}/manifest.json."
-        )
-    where = pick_device(device)
-    means = None
-    if center_init == "class-means":
-        loaded.clip.to(where)
-        means = class_means(table, embed_images(
-            table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
-        ))  # fmt: skip
-        loaded.clip.to("cpu")
-    objective = ImageTuning(
-        loaded, table, order, mined, where, margin=margin, scale=scale, smoothing=smoothing,
-        caption_weight=caption_weight, lr=lr, center_lr=lr * center_lr_factor, weight_decay=weight_decay,
-        transform=loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
-        max_unreadable=max_unreadable, seed=seed, centers=means,
-        validation=Validation(loaded, judged, "image", where, workers, precision) if judged else None,
-    )  # fmt: skip
-    if patch_dropout:
-        drop_patches(loaded.clip.visual, patch_dropout)
-    if grad_checkpointing:
-        loaded.clip.visual.set_grad_checkpointing(True)
-    settings = FitSettings(
-        steps=steps, warmup=warmup, min_lr_ratio=min_lr_ratio, max_grad_norm=max_grad_norm, seed=seed,
-        precision=precision, device=device, checkpoint_every=checkpoint_every, validate_every=validate_every,
-        patience=patience, select=select, per_step=order.batch_size, title=method,
-    )  # fmt: skip
-    done = fit(objective, out / CHECKPOINTS, settings)
-    models.save(loaded, out / "model", made_by={"method": method, **artefact.manifest["made_from"]})
-    with atomic_write(out / "centers.safetensors") as temporary:
-        save_file({"weight": objective.tensors["centers.weight"].cpu().contiguous()}, temporary)
-    write_json(out / "classes.json", objective.classes)
-    artefact.finish(
-        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
-        validation=done.validation, classes=len(objective.classes), without_label=without_label,
-        unreadable=dict(sorted(objective.unreadable.items())),
-    )  # fmt: skip
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return out / "model"
 
 
 def _labelled(table: Table) -> tuple[Table, list[str]]:
@@ -214,3 +213,27 @@ def _labelled(table: Table) -> tuple[Table, list[str]]:
             f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
         )
     return table, without
+
+
+def _class_loss(table: Table, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:
+    """ArcMargin for the classes of a table, its centers drawn from the seed where none are given."""
+    import torch
+
+    from mcip.losses import ArcMargin
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        loss = ArcMargin(len(set(table.labels)), dim, margin=margin, scale=scale)
+    if centers is not None:
+        loss.weight.data.copy_(centers)
+    return loss
+
+
+def _save_classes(out: Path, objective: ImageTuning) -> None:
+    from safetensors.torch import save_file
+
+    from mcip.core.artefacts import atomic_write, write_json
+
+    with atomic_write(out / "class_centers.safetensors") as temporary:
+        save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)
+    write_json(out / "classes.json", objective.classes)

@@ -1,8 +1,8 @@
 """The training loop: precision, clipping, schedule, validation, early stopping, checkpoints, resuming.
 
 All randomness of a step is drawn from (seed, step): together with the order of the rows (`EpochOrder`) this makes the
-random state and the data position a function of the step number, so a run that goes on from a checkpoint ends bit for
-bit like one that was never interrupted, on the same machine with the same settings.
+random state and the data position a function of the step number, so a resumed run ends bit for bit like one that was
+never interrupted, on the same machine with the same settings.
 """
 
 from __future__ import annotations
@@ -15,25 +15,22 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from mcip.core.choices import Precision
-from mcip.core.device import pick_device, pick_precision
-from mcip.core.errors import ConfigError
-from mcip.core.progress import console, progress
-from mcip.training.checkpoint import copy_into, load_checkpoint, save_checkpoint
+from mcip.core.device import autocast, pick_device, pick_precision
+from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.progress import Advance, console, progress
+from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
 
 Batch: TypeAlias = Any
 CHECKPOINTS = "checkpoints"
-LATEST, BEST = "latest.pt", "best.pt"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share a learning rate and a weight decay and are clipped together."""
+    """Parameters that share a learning rate and a weight decay and whose gradients are clipped together."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -42,12 +39,18 @@ class Group:
 
 
 class Objective(Protocol):
-    """What is trained, on what, and how it is judged."""
+    """What is trained, on what, and how it is validated.
+
+    Attributes:
+        modules: The modules in training, by name.
+        groups: Their parameters.
+        tensors: Everything that training changes, by name: it is kept in checkpoints.
+        unreadable: Images that could not be read so far: id to reason. It is kept in checkpoints.
+    """
 
     modules: dict[str, nn.Module]
     groups: list[Group]
     tensors: dict[str, torch.Tensor]
-    # Images that could not be read so far: id to reason. It is kept in checkpoints.
     unreadable: dict[str, str]
 
     def batches(self, steps: range) -> Iterator[Batch]:
@@ -63,17 +66,17 @@ class Objective(Protocol):
         """Scores by name, higher is better; empty where there is nothing to validate on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How to train; see `mcip.tune` for the meaning of each."""
+    """How to train; the fields that are named like parameters of `mcip.tune` mean what they mean there."""
 
     steps: int
     warmup: int = 0
-    min_lr_ratio: float = 0.1
+    min_lr_ratio: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     max_grad_norm: float = 1.0
-    seed: int = 37
+    seed: int = 0
     precision: Precision = "auto"
     device: str = "auto"
     checkpoint_every: int = 200
@@ -84,6 +87,17 @@ class FitSettings:
     unit: str = "images"
     per_step: int = 1
     title: str = "train"
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: One makes no sense.
+        """
+        if self.steps < 1:
+            raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
+        if self.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
 
 
 @dataclass
@@ -112,12 +126,17 @@ def learning_rate_factor(step: int, steps: int, warmup: int, min_ratio: float) -
 
 
 def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
-    """Train `objective`, going on from the checkpoint in `folder` if there is one.
+    """Train `objective`, resuming from the checkpoint in `folder` if there is one.
 
     Afterwards the objective's tensors hold the best validated weights, or the last ones where nothing is validated.
 
+    Args:
+        objective: What to train.
+        folder: Where checkpoints are kept; the log lies in its parent.
+        settings: How to train.
+
     Raises:
-        ConfigError: The loss is not finite, or the settings make no sense.
+        ConfigError: The loss is not finite, or the settings do not fit the objective or the machine.
         ArtefactError: A checkpoint is damaged or does not fit.
     """
     with torch.random.fork_rng():
@@ -126,84 +145,77 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
 
 class _Loop:
     def __init__(self, objective: Objective, folder: Path, settings: FitSettings) -> None:
-        if settings.steps < 1:
-            raise ConfigError(f"There are {settings.steps} steps to train: ask for at least 1.")
-        if settings.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every is {settings.checkpoint_every}: it is a number of steps, 1 or more.")
         self.objective, self.folder, self.settings = objective, folder, settings
-        device = pick_device(settings.device)
-        precision = pick_precision(settings.precision, device)
-        # A process may train several times, each time in another precision.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu"
-        )
+        self.device = pick_device(settings.device)
+        precision = pick_precision(settings.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         groups = [
             {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
             for group in objective.groups
         ]
-        optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
-        for name, module in objective.modules.items():
-            objective.modules[name] = self.accelerator.prepare_model(module)
+        self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+        self.checkpoints = Checkpoints(folder)
         self.done = Fit()
         self.recent: list[dict[str, torch.Tensor]] = []
 
     def run(self) -> Fit:
-        latest = self.folder / LATEST
-        if latest.exists():
-            self._restore(latest)
+        if "latest" in self.checkpoints:
+            self._restore()
         log = MetricsLog(self.folder.parent, self.done.steps)
         settings, start = self.settings, self.done.steps
-        self._train_mode(True)
-        if start == 0 and settings.validate_every:
-            self._validate(log)
         try:
-            with progress(
-                settings.title, settings.steps * settings.per_step, settings.unit, start * settings.per_step
-            ) as bar:
-                since = time.perf_counter()
-                for step, batch in enumerate(self.objective.batches(range(start, settings.steps)), start):
-                    if self._stopped_early():
-                        break
-                    self._step(step, batch)
-                    self.done.steps = step + 1
-                    bar(settings.per_step)
-                    logged = self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps
-                    if logged and self.recent:
-                        rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
-                        values, since = self._mean_losses(), time.perf_counter()
-                        log.write(self.done.steps, {**values, "lr": self._lr(), f"{settings.unit}_per_second": rate})
-                        bar(0, f"loss {values['loss']:.3f}")
-                    if settings.validate_every and self.done.steps % settings.validate_every == 0:
-                        began = time.perf_counter()
-                        self._validate(log)
-                        since += time.perf_counter() - began
-                    if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
-                        self._checkpoint()
+            self._train_mode(True)
+            if start == 0 and settings.validate_every:
+                self._validate(log)
+            total, before = settings.steps * settings.per_step, start * settings.per_step
+            with progress(settings.title, total, settings.unit, before) as advance:
+                self._train(log, advance)
         finally:
             log.close()
         self._train_mode(False)
         self._keep_best()
         return self.done
 
+    def _train(self, log: MetricsLog, advance: Advance) -> None:
+        settings, since = self.settings, time.perf_counter()
+        steps = range(self.done.steps, settings.steps)
+        for step, batch in zip(steps, self.objective.batches(steps), strict=False):
+            if self._stopped_early():
+                break
+            self._step(step, batch)
+            self.done.steps = step + 1
+            advance(settings.per_step)
+            if self.recent and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
+                rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
+                values, since = self._mean_losses(), time.perf_counter()
+                lr = float(self.optimizer.param_groups[0]["lr"])
+                log.write(self.done.steps, {**values, "lr": lr, f"{settings.unit}_per_second": rate})
+                advance(0, f"loss {values['loss']:.3f}")
+            if settings.validate_every and self.done.steps % settings.validate_every == 0:
+                began = time.perf_counter()
+                self._validate(log)
+                since += time.perf_counter() - began
+            if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
+                self._checkpoint()
+
     def _step(self, step: int, batch: Batch) -> None:
         settings = self.settings
         factor = learning_rate_factor(step, settings.steps, settings.warmup, settings.min_lr_ratio)
-        for group, own in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
-            group["lr"] = own.lr * factor
+        for parameters, group in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
+            parameters["lr"] = group.lr * factor
         torch.manual_seed(settings.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        with self.accelerator.autocast():
+        with autocast(self.device, settings.precision):
             losses = self.objective.losses(batch, generator)
         if not losses:
             return
-        self.accelerator.backward(losses["loss"])
+        self.scaler.scale(losses["loss"]).backward()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
-        self.accelerator.unscale_gradients()
-        for own in self.objective.groups:
-            torch.nn.utils.clip_grad_norm_(own.parameters, settings.max_grad_norm)
-        self.optimizer.step()
+        self.scaler.unscale_(self.optimizer)
+        for group in self.objective.groups:
+            torch.nn.utils.clip_grad_norm_(group.parameters, settings.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
         self.objective.after_step()
         self.recent.append({name: loss.detach() for name, loss in losses.items()})
@@ -212,15 +224,14 @@ class _Loop:
         for module in self.objective.modules.values():
             module.train(on)
 
-    def _lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
     def _mean_losses(self) -> dict[str, float]:
         means = {name: torch.stack([losses[name] for losses in self.recent]).mean().item() for name in self.recent[0]}
         self.recent.clear()
         if not math.isfinite(means["loss"]):
+            last = self.checkpoints.step("latest")
+            kept = f"the last checkpoint, of step {last}, is kept" if last else "there is no checkpoint yet"
             raise ConfigError(
-                f"The loss is {means['loss']} at step {self.done.steps}. "
+                f"The loss is {means['loss']} at step {self.done.steps}; {kept}. "
                 "Lower the learning rate, or use --precision fp32."
             )
         return means
@@ -231,19 +242,17 @@ class _Loop:
         self._train_mode(True)
         if not scores:
             return
-        step = self.done.steps
-        if self.settings.select != "mean" and self.settings.select not in scores:
-            raise ConfigError(
-                f"select is {self.settings.select!r}; the validation gives {sorted(scores)}, or use 'mean'."
-            )
-        score = sum(scores.values()) / len(scores) if self.settings.select == "mean" else scores[self.settings.select]
+        step, select = self.done.steps, self.settings.select
+        if select != "mean" and select not in scores:
+            raise ConfigError(f"select is {select!r}; the validation gives {sorted(scores)}, or use 'mean'.")
+        score = sum(scores.values()) / len(scores) if select == "mean" else scores[select]
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
         self.done.validation[str(step)] = scores
         shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
-        console.print(f"  step {step}: {shown}")
+        console.print(f"  step {step}: {shown}", markup=False)
         if self.done.best_score is None or score > self.done.best_score:
             self.done.best_step, self.done.best_score = step, score
-            save_checkpoint(self.folder / BEST, {"step": step, "tensors": self.objective.tensors})
+            self.checkpoints.write("best", step, {"tensors": self.objective.tensors})
 
     def _stopped_early(self) -> bool:
         settings = self.settings
@@ -253,32 +262,35 @@ class _Loop:
         return waited >= settings.patience
 
     def _checkpoint(self) -> None:
-        scaler = self.accelerator.scaler
         state = {
-            "step": self.done.steps,
             "tensors": self.objective.tensors,
-            "optimizer": self.optimizer.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "best_step": self.done.best_step,
             "best_score": self.done.best_score,
             "validation": self.done.validation,
             "unreadable": self.objective.unreadable,
         }
-        save_checkpoint(self.folder / LATEST, state)
+        self.checkpoints.write("latest", self.done.steps, state)
+        self.checkpoints.commit()
 
-    def _restore(self, path: Path) -> None:
-        state = load_checkpoint(path)
-        copy_into(self.objective.tensors, state["tensors"], path)
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+    def _restore(self) -> None:
+        state = self.checkpoints.load("latest")
+        copy_into(self.objective.tensors, state["tensors"], self.folder)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.objective.unreadable.update(state["unreadable"])
         self.done = Fit(state["step"], state["best_step"], state["best_score"], state["validation"])
-        console.print(f"Going on from step {self.done.steps} of {self.settings.steps}.")
+        if self.done.best_score is not None and self.checkpoints.step("best") != self.done.best_step:
+            raise ArtefactError(
+                f"{self.folder} holds the best weights of step {self.checkpoints.step('best')}, but step "
+                f"{self.done.best_step} was the best: remove it to train from the start again."
+            )
+        console.print(f"Resuming from step {self.done.steps} of {self.settings.steps}.")
 
     def _keep_best(self) -> None:
         if self.done.best_score is None:
             self.done.best_step = self.done.steps
         elif self.done.best_step != self.done.steps:
-            best = self.folder / BEST
-            copy_into(self.objective.tensors, load_checkpoint(best)["tensors"], best)
+            copy_into(self.objective.tensors, self.checkpoints.load("best")["tensors"], self.folder)

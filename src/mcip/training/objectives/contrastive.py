@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mcip import models
-from mcip.core.choices import TransformName
-from mcip.data import Pixels, Table
-from mcip.evaluation.validation import Validation
+from mcip.data import Pixels
 from mcip.losses import bound_logit_scale, info_nce
+from mcip.models import Model
 from mcip.models.text_tower import TextTower
-from mcip.training.loop import Group
+from mcip.training.captions import decayed_groups, draw_captions
 from mcip.training.order import EpochOrder
 
 
 class ContrastivePretraining:
-    """The objective of `pretrain`: both towers, one caption drawn per image and step."""
+    """InfoNCE between both towers, one caption drawn per image and step."""
 
     def __init__(
         self,
-        model: models.Model,
-        table: Table,
+        model: Model,
+        images: Pixels,
         order: EpochOrder,
-        device: torch.device,
-        transform: TransformName,
         *,
         lr: float,
-        weight_decay: float,
-        seed: int,
-        workers: int,
-        cache_gb: float,
-        validation: Validation | None,
+        weight_decay: float = 0.1,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        validation: Callable[[], dict[str, float]] | None = None,
     ) -> None:
-        self.model, self.order, self.device, self.seed, self.validation = model, order, device, seed, validation
-        self.captions, self.ids, self.unreadable = table.captions, table.ids, dict[str, str]()
-        self.transform = model.transform(transform, train=True)
-        self.pixels = Pixels(table, self.transform, workers=workers, cache_gb=cache_gb)
-        clip = model.clip.to(device, memory_format=torch.channels_last)
+        """Put the model on the device.
+
+        Args:
+            model: The model that is trained, in place.
+            images: The images of a table of which every row has captions.
+            order: Which rows each step sees.
+            lr: Learning rate.
+            weight_decay: AdamW's weight decay, of matrices only.
+            seed: Seeds the choice of captions.
+            device: Where to train.
+            validation: Gives scores by name.
+        """
+        self.model, self.images, self.order, self.validation = model, images, order, validation
+        self.device, self.seed, self.transform = torch.device(device), seed, images.transform
+        self.captions, self.ids, self.unreadable = images.table.captions, images.table.ids, dict[str, str]()
+        clip = model.clip.to(self.device, memory_format=torch.channels_last)
         self.modules: dict[str, nn.Module] = {"clip": _Pairs(clip)}
         self.tensors = dict(clip.state_dict())
-        parameters = list(clip.parameters())
-        self.groups = [
-            Group("matrices", [p for p in parameters if p.ndim >= 2], lr, weight_decay),
-            Group("vectors", [p for p in parameters if p.ndim < 2], lr, 0.0),
-        ]
+        self.groups = decayed_groups(clip.parameters(), lr, weight_decay)
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
         """The prepared pixels of each step, and the tokens of one caption of each."""
-        for step, (pixels, rows) in zip(steps, self.pixels.batches(self.order.batch(s) for s in steps), strict=True):
-            pick = np.random.default_rng([self.seed, step]).random(len(rows))
-            texts = [
-                self.captions[row][int(share * len(self.captions[row]))] for row, share in zip(rows, pick, strict=True)
-            ]
-            yield pixels, self.model.tokenizer(texts)
+        for step, (pixels, rows) in zip(steps, self.images.batches(self.order.batch(s) for s in steps), strict=True):
+            yield pixels, self.model.tokenizer(draw_captions(self.captions, rows, self.seed, step))
 
     def losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE."""
@@ -71,12 +68,12 @@ class ContrastivePretraining:
 
     def after_step(self) -> None:
         """Keep the logit scale within CLIP's bound, and note what could not be read."""
-        self.unreadable |= {self.ids[row]: why for row, why in self.pixels.unreadable.items()}
+        self.unreadable |= {self.ids[row]: why for row, why in self.images.unreadable.items()}
         bound_logit_scale(self.model.clip.logit_scale)
 
     def validate(self) -> dict[str, float]:
-        """Text-to-image recall at 5, and image-to-image mAP where there are labels."""
-        return self.validation.scores() if self.validation else {}
+        """The validation's scores, if there is one."""
+        return self.validation() if self.validation else {}
 
 
 class _Pairs(nn.Module):

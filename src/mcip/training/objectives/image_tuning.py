@@ -2,77 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mcip import models
-from mcip.data import Pixels, Table
-from mcip.data.transforms import ImageTransform
+from mcip.data import Pixels
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
-from mcip.evaluation.validation import Validation
-from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.losses import MultiCaptionArcMargin
+from mcip.models import Model
 from mcip.training.loop import Group
 from mcip.training.order import EpochOrder
 
 
+@dataclass(frozen=True)
+class CaptionTerm:
+    """The captions' part of the loss of MCIP.
+
+    Attributes:
+        loss: Takes image embeddings (B, D), caption embeddings (T, D) and bool targets (B, T).
+        weight: Its share of the total loss, between 0 and 1.
+        lookup: Which captions each row of the table has.
+        texts: The captions' embeddings by the model's own text tower.
+    """
+
+    loss: nn.Module
+    weight: float
+    lookup: CaptionLookup
+    texts: Embeddings
+
+    @classmethod
+    def of(
+        cls, mined: MinedCaptions, ids: list[str], model: Model, loss: MultiCaptionArcMargin, weight: float
+    ) -> CaptionTerm:
+        """The term for the captions that were mined for images.
+
+        Args:
+            mined: The captions artefact.
+            ids: The ids of the table's rows.
+            model: The model that is tuned; its text tower embeds the captions, once.
+            loss: See the attributes.
+            weight: See the attributes.
+        """
+        return cls(loss, weight, mined.of_images(ids), mined.text_embeddings(model))
+
+
 class ImageTuning:
-    """The objective of `tune`: the image tower and the class centers are trained, captions are looked up."""
+    """Class labels, and captions where there are any, against the image tower.
+
+    The loss is (1 - w) class loss + w caption loss, w being the caption term's weight (Schall et al., SISAP 2024).
+
+    Example:
+        >>> class_loss = ArcMargin(num_classes=100, dim=model.embed_dim)        # doctest: +SKIP
+        >>> images = Pixels(table, model.transform("paper", train=True))        # doctest: +SKIP
+        >>> order = EpochOrder(len(table), batch_size=128, seed=0)              # doctest: +SKIP
+        >>> objective = ImageTuning(model, images, order, class_loss, lr=1e-6, class_lr=1e-4)  # doctest: +SKIP
+        >>> fit(objective, Path("run/checkpoints"), FitSettings(steps=1000))    # doctest: +SKIP
+    """
 
     def __init__(
         self,
-        model: models.Model,
-        table: Table,
+        model: Model,
+        images: Pixels,
         order: EpochOrder,
-        mined: MinedCaptions | None,
-        device: torch.device,
+        class_loss: nn.Module,
         *,
-        margin: float,
-        scale: float,
-        smoothing: float,
-        caption_weight: float,
         lr: float,
-        center_lr: float,
-        weight_decay: float,
-        transform: ImageTransform,
-        workers: int,
-        cache_gb: float,
-        max_unreadable: float,
-        seed: int,
-        centers: Tensor | None = None,
-        validation: Validation | None,
+        class_lr: float,
+        weight_decay: float = 0.01,
+        captions: CaptionTerm | None = None,
+        device: str | torch.device = "cpu",
+        validation: Callable[[], dict[str, float]] | None = None,
     ) -> None:
-        self.order, self.device, self.transform, self.validation = order, device, transform, validation
-        self.ids, self.unreadable = table.ids, dict[str, str]()
-        self.pixels = Pixels(table, transform, workers=workers, cache_gb=cache_gb, max_unreadable=max_unreadable)
-        self.classes = sorted({label for label in table.labels if label is not None})
+        """Put what is trained on the device.
+
+        Args:
+            model: The model that is tuned, in place.
+            images: The images of a table of which every row has a label.
+            order: Which rows each step sees.
+            class_loss: Takes embeddings (B, D) of unit length and labels (B,), numbers of the sorted classes, and gives
+                a scalar; its parameters are trained too.
+            lr: Learning rate of the image tower.
+            class_lr: Learning rate of the class loss's parameters.
+            weight_decay: AdamW's weight decay.
+            captions: The captions' part of the loss.
+            device: Where to train.
+            validation: Gives scores by name.
+        """
+        self.images, self.order, self.captions, self.validation = images, order, captions, validation
+        self.device, self.transform = torch.device(device), images.transform
+        self.ids, self.unreadable = images.table.ids, dict[str, str]()
+        self.classes = sorted({label for label in images.table.labels if label is not None})
         number = {name: index for index, name in enumerate(self.classes)}
-        self.labels = torch.tensor([number[label] for label in table.labels if label is not None])
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            class_loss = ArcMargin(len(self.classes), model.embed_dim, margin=margin, scale=scale)
-        if centers is not None:
-            class_loss.weight.data.copy_(centers)
-        class_loss.to(device)
-        self.caption_loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-        self.caption_weight = caption_weight if mined else 0.0
-        self.lookup: CaptionLookup | None = mined.of_images(table.ids) if mined else None
-        self.texts: Embeddings | None = mined.text_embeddings(model) if mined else None
-        visual = model.clip.visual.to(device, memory_format=torch.channels_last)
-        self.modules: dict[str, nn.Module] = {"image_tower": visual, "centers": class_loss}
+        self.labels = torch.tensor([number[label] for label in images.table.labels if label is not None])
+        visual = model.clip.visual.to(self.device, memory_format=torch.channels_last)
+        class_loss.to(self.device)
+        self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
-        self.tensors["centers.weight"] = class_loss.weight.detach()
+        self.tensors |= {f"class_loss.{name}": tensor for name, tensor in class_loss.state_dict().items()}
         self.groups = [
             Group("image tower", [p for p in visual.parameters() if p.requires_grad], lr, weight_decay),
-            Group("centers", list(class_loss.parameters()), center_lr, weight_decay),
+            Group("class loss", list(class_loss.parameters()), class_lr, weight_decay),
         ]
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
         """The prepared pixels and the rows of each step."""
-        return self.pixels.batches(self.order.batch(step) for step in steps)
+        return self.images.batches(self.order.batch(step) for step in steps)
 
     def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
@@ -82,19 +120,20 @@ class ImageTuning:
         pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), generator)
         images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
         images = F.normalize(images.float(), dim=-1)
-        by_class = self.modules["centers"](images, self.labels[rows].to(self.device))
-        if self.lookup is None or self.texts is None:
+        by_class = self.modules["class_loss"](images, self.labels[rows].to(self.device))
+        if self.captions is None:
             return {"loss": by_class, "class_loss": by_class}
-        captions, targets = self.lookup.batch(rows)
-        texts = torch.from_numpy(self.texts.take(captions)).to(self.device)
-        by_caption = self.caption_loss(images, texts, targets.to(self.device))
-        loss = (1 - self.caption_weight) * by_class + self.caption_weight * by_caption
+        captions, targets = self.captions.lookup.batch(rows)
+        texts = torch.from_numpy(self.captions.texts.take(captions)).to(self.device)
+        by_caption = self.captions.loss(images, texts, targets.to(self.device))
+        weight = self.captions.weight
+        loss = (1 - weight) * by_class + weight * by_caption
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
 
     def after_step(self) -> None:
         """Note what could not be read."""
-        self.unreadable |= {self.ids[row]: why for row, why in self.pixels.unreadable.items()}
+        self.unreadable |= {self.ids[row]: why for row, why in self.images.unreadable.items()}
 
     def validate(self) -> dict[str, float]:
-        """Image-to-image mAP, and text-to-image recall where there are captions."""
-        return self.validation.scores() if self.validation else {}
+        """The validation's scores, if there is one."""
+        return self.validation() if self.validation else {}

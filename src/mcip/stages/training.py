@@ -1,0 +1,76 @@
+"""What the stages that train a model do alike: the data they take, how long they train, how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mcip import models
+from mcip.core.artefacts import MANIFEST, Artefact, read_json
+from mcip.core.errors import DataError
+from mcip.core.progress import console
+from mcip.data import Table
+from mcip.models.saved import SavedModel
+from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
+
+# Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
+_FEW_STEPS = 100
+_SMALL_CHANGE = 1e-4
+# Elements of each parameter by which its change is judged.
+_SAMPLED = 4096
+
+
+def captioned(table: Table, purpose: str) -> Table:
+    """The rows that have a caption.
+
+    Raises:
+        DataError: None has one; `purpose` says what needs them.
+    """
+    rows = [row for row, captions in enumerate(table.captions) if captions]
+    if not rows:
+        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.")
+    return table.subset(rows) if len(rows) < len(table) else table
+
+
+def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:
+    """The training steps: those that are given, or those of the epochs."""
+    return steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
+
+
+def finish_training(
+    artefact: Artefact, objective: Objective, model: models.Model, done: Fit, method: str, **facts: Any
+) -> None:
+    """Save the trained model as `model` in the artefact, and finish the artefact."""
+    models.save(model, artefact.folder / "model", made_by={"method": method, **artefact.manifest["made_from"]})
+    artefact.finish(
+        leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
+        validation=done.validation, unreadable=dict(sorted(objective.unreadable.items())), **facts,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def note_small_changes(module: nn.Module, steps: int) -> Iterator[None]:
+    """Say so where a run is too short, or its learning rate too low, to change the weights by much."""
+    before = [parameter.detach().flatten()[:_SAMPLED].cpu().clone() for parameter in module.parameters()]
+    yield
+    after = [parameter.detach().flatten()[:_SAMPLED].cpu() for parameter in module.parameters()]
+    moved = torch.cat(after).sub(torch.cat(before)).norm() / torch.cat(before).norm().clamp_min(1e-12)
+    if steps < _FEW_STEPS or moved < _SMALL_CHANGE:
+        console.print(
+            f"Note: after {steps} steps the weights differ by {100 * float(moved):.2g} % from those before. If the "
+            "model is no better, train for more steps or with a higher learning rate."
+        )
+
+
+def trained_model(out: Path) -> SavedModel:
+    """The model of a finished run; what was only needed to resume it is removed."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    manifest = read_json(out / MANIFEST)
+    names = ("steps_made", "best_step", "best_score", "validation", "unreadable")
+    return SavedModel(out / "model", {name: manifest[name] for name in names})

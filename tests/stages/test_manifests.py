@@ -1,0 +1,53 @@
+"""What the stages record: every parameter, but those that are stated not to change the result."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcip
+from mcip.core.artefacts import read_json
+from mcip.core.parameters import COMPUTING, recorded
+from mcip.stages.pretrain import pretrain
+
+# What stands in a manifest under another name, or in the fingerprint of the data; and what changes no result.
+ELSEWHERE: dict[str, set[str]] = {
+    "embed": {"split", "batch_size"},
+    "mine": {"batch_size", "embeddings", "trained_model"},
+    "tune": set(),
+    "align": set(),
+    "pretrain": set(),
+}
+TRAINING: dict[str, Any] = {"steps": 1, "batch_size": 4, "device": "cpu"}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_every_parameter_is_recorded(
+    name: str, train: Path, pool: Path, base: Path, mined: Path, tmp_path: Path
+) -> None:
+    stage = pretrain if name == "pretrain" else getattr(mcip, name)
+    inputs: dict[str, dict[str, Any]] = {
+        "embed": {"model": base},
+        "mine": {"model": base, "pool": pool},
+        "tune": {"model": base, "captions": mined, **TRAINING},
+        "align": {"model": base, **TRAINING},
+        "pretrain": {"config": base, **TRAINING},
+    }
+    stage(data=train, out=tmp_path / "out", **inputs[name])
+    manifest = read_json(tmp_path / "out" / "manifest.json")
+    expected = inspect.signature(stage).parameters.keys() - COMPUTING - ELSEWHERE[name]
+    assert expected <= manifest["made_from"].keys()
+    assert str(tmp_path) not in str(manifest["made_from"]), "inputs are recorded by what they hold"
+
+
+def test_what_is_no_parameter_is_not_recorded() -> None:
+    def stage(data: str, out: str, size: int = 3) -> None:
+        """Do nothing."""
+
+    assert recorded(stage, {"data": "a", "out": "b", "size": 3, "other": 1}, data="f") == {"data": "f", "size": 3}
+    assert recorded(stage, {"data": "a", "out": "b", "size": 3}, leave_out=("size",)) == {"data": "a"}
+    with pytest.raises(TypeError, match="stage has no parameter 'colour'"):
+        recorded(stage, {}, colour="red")
