@@ -1,86 +1,17 @@
-"""The whole method in a small world: Toyshop's base model, tuned and realigned in every way of the paper, and compared.
-
-Everything is made here: products that the base model has never seen, a pool of captions, and held-out products to test
-on. What is tuned is interpolated with the base (`mcip.interpolate`) before it is realigned. The hyper-parameters were
-chosen by runs on validation products, as `python -m mcip.toyshop.sweep` makes them.
-"""
+"""The command `mcip demo`: the whole method in a small world, and an index of its test images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from mcip.core import optional
-from mcip.core.artefacts import atomic_write
-from mcip.core.choices import TransformName
-from mcip.core.progress import console
-from mcip.data import read_table
-from mcip.evaluation.tasks import Task
-from mcip.stages.align import align
-from mcip.stages.evaluate import measure_models
-from mcip.stages.index import index
-from mcip.stages.interpolate import interpolate
-from mcip.stages.mine import mine
-from mcip.stages.report import report
-from mcip.stages.tune import CenterInit, Method, tune
-from mcip.toyshop.tables import Slice, write_slice
-
-BASE = "toyshop"
-METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
-# The pictures have 64 pixels.
+# The images have 64 pixels.
 _THUMBNAILS = 64
 
 
-@dataclass(frozen=True)
-class World:
-    """The slices of Toyshop that a run of the demo uses: no product is in two of them.
-
-    Attributes:
-        labelled: Pictures with class labels, to tune on.
-        captioned: Pictures with captions: the pool that is mined, and the pairs of Re-A.
-        products: Held-out products, several pictures each.
-        pictures: Held-out pictures, one of a product each, with five captions: the gallery of text to image.
-    """
-
-    labelled: Slice
-    captioned: Slice
-    products: Slice
-    pictures: Slice
-
-
-TEST = World(
-    labelled=Slice("labelled", stream=10, products=1_500, pictures=8),
-    captioned=Slice("captioned", stream=11, products=16_000, captions=2),
-    products=Slice("test", stream=12, products=300, pictures=10, splits=("index", "query")),
-    pictures=Slice("test-captions", stream=13, products=1_000, captions=5),
-)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The hyper-parameters of the demo."""
-
-    steps: int = 900
-    batch_size: int = 64
-    lr: float = 2.5e-4
-    center_init: CenterInit = "class-means"
-    center_lr_factor: float = 20.0
-    transform: TransformName = "model"
-    caption_weight: float = 0.2
-    k: int = 5
-    alpha: float = 0.85
-    align_steps: int = 300
-    align_batch_size: int = 512
-    align_lr: float = 5e-4
-
-
 def demo(out: Path = Path("runs/demo")) -> Path:
-    """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, report, and index the test pictures.
+    """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, report, and index the test images.
 
-    Takes a few minutes on two cores. Started again, it goes on where it was. The pictures are indexed where the extra
+    Takes a few minutes on two cores. It resumes when it is started again. The images are indexed where the extra
     `mcip[search]` is installed.
 
     Args:
@@ -89,63 +20,17 @@ def demo(out: Path = Path("runs/demo")) -> Path:
     Returns:
         The page with the results, `out`/report.html.
     """
+    from mcip.core import optional
+    from mcip.core.progress import console
+    from mcip.stages.index import index
+    from mcip.toyshop.method import TEST, Recipe, run
+
     out = Path(out)
     page = run(TEST, Recipe(), out)
     if optional.installed():
         pictures, best = out / "tables" / f"{TEST.products.name}.parquet", out / "mcip+re-a" / "model"
         db = index(str(pictures), str(out / "photos.lance"), model=str(best), thumbnails=_THUMBNAILS)
-        console.print(f"Search its pictures on a page: mcip serve {db}", markup=False)
+        console.print(f"Search its images on a page: mcip serve {db}", markup=False)
     else:
-        console.print("To search its pictures: pip install 'mcip[search,serve]', and run it again.", markup=False)
+        console.print("To search its images: pip install 'mcip[search,serve]', and run it again.", markup=False)
     return page
-
-
-def run(world: World, recipe: Recipe, out: Path) -> Path:
-    """Run the method in `world` with `recipe`; see `demo`."""
-    tables = out / "tables"
-    labelled, captioned, products, pictures = (
-        str(write_slice(part, tables / f"{part.name}.parquet"))
-        for part in (world.labelled, world.captioned, world.products, world.pictures)
-    )
-    pool = write_pool(captioned, pictures, tables / "pool.parquet")
-    models = {"base": BASE}
-    mined = mine(labelled, str(pool), out / "captions", BASE, k=recipe.k)
-    for method in METHODS:
-        tuned = tune(
-            labelled, out / "tuned" / method, BASE, method=method, captions=mined if method == "mcip" else None,
-            caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
-            center_init=recipe.center_init, center_lr_factor=recipe.center_lr_factor, transform=recipe.transform,
-        )  # fmt: skip
-        model = interpolate(str(tuned), BASE, out / method / "model", alpha=recipe.alpha)
-        aligned = align(
-            captioned, out / f"{method}+re-a", str(model), steps=recipe.align_steps,
-            batch_size=recipe.align_batch_size, lr=recipe.align_lr,
-        )  # fmt: skip
-        models |= {method: str(model), f"{method}+re-a": str(aligned)}
-    results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")
-    page = report(
-        [str(path) for path in results], out, baseline="base", highlight="mcip+re-a", captions=mined, images=labelled
-    )
-    console.print(f"The page with the results: {page}")
-    return page
-
-
-def tasks(products: str, pictures: str) -> list[Task]:
-    """What the five models are measured on; the names are the keys of `report.json`."""
-    return [
-        Task("i2i_map", "i2i", products),
-        Task("knn", "knn", products, split="query", index_split="index"),
-        Task("zero_shot", "zero-shot", products, label="shape"),
-        Task("zero_shot_colour_shape", "zero-shot", products, label="colour_shape"),
-        Task("t2i_r5", "t2i", pictures),
-    ]
-
-
-def write_pool(captioned: str, pictures: str, path: Path) -> Path:
-    """Write the captions of `captioned` without those that also occur among the test captions of `pictures`."""
-    if not path.exists():
-        tested = {caption for own in read_table(pictures).captions for caption in own}
-        texts = [caption for own in read_table(captioned).captions for caption in own if caption not in tested]
-        with atomic_write(path) as temporary:
-            pq.write_table(pa.table({"caption": texts}), temporary)
-    return path

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mcip.toyshop.demo import TEST, Recipe, run
+from mcip.toyshop.method import TEST, Recipe, run
 from mcip.toyshop.tables import Slice
 
 VALIDATION = replace(
