@@ -3,14 +3,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks examples
 
-.PHONY: demo test check format clean
+.PHONY: demo test fuzz check format clean browser
 
 demo: $(VENV)/installed
 	$(BIN)/mcip demo
-	@echo "Search the pictures on a page: $(BIN)/mcip serve runs/demo/photos.lance"
+	@echo "Search the images on a page: $(BIN)/mcip serve runs/demo/photos.lance"
 
-test: $(VENV)/installed
-	$(BIN)/python -m pytest
+# The same examples each time; what could not be tested, and what it takes, stands in the last lines.
+test: $(VENV)/installed browser
+	$(BIN)/python -m pytest -n auto
+
+# Property tests with examples drawn afresh, and more of them.
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto -m hypothesis --hypothesis-profile=fuzz
+
+# Pages are tested in Chromium: root on Debian or Ubuntu gets it where it is missing.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true
 
 check: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)

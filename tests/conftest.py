@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ from mcip.stages.mine import mine
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import CONFIG, TINY_SIGLIP
 
-# How long an example takes says nothing about the code on a machine that does other work as well.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# How long an example takes says nothing about the code on a machine that does other work as well. The examples are the
+# same in each run; `make fuzz` draws others.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=300)
+settings.load_profile("repeatable")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in a line per reason what was not tested, and what it takes."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"Not tested ({count} tests): {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture(scope="session", autouse=True)
