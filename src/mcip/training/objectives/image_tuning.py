@@ -34,6 +34,13 @@ class CaptionTerm:
     lookup: CaptionLookup
     texts: Embeddings
 
+    def of_batch(self, images: Tensor, rows: list[int]) -> Tensor:
+        """The loss of image embeddings (B, D) that are those of these rows; a scalar."""
+        captions, targets = self.lookup.batch(rows)
+        texts = torch.from_numpy(self.texts.take(captions)).to(images.device)
+        loss: Tensor = self.loss(images, texts, targets.to(images.device))
+        return loss
+
     @classmethod
     def of(
         cls, mined: MinedCaptions, ids: list[str], model: Model, loss: MultiCaptionArcMargin, weight: float
@@ -123,9 +130,7 @@ class ImageTuning:
         by_class = self.modules["class_loss"](images, self.labels[rows].to(self.device))
         if self.captions is None:
             return {"loss": by_class, "class_loss": by_class}
-        captions, targets = self.captions.lookup.batch(rows)
-        texts = torch.from_numpy(self.captions.texts.take(captions)).to(self.device)
-        by_caption = self.captions.loss(images, texts, targets.to(self.device))
+        by_caption = self.captions.of_batch(images, rows)
         weight = self.captions.weight
         loss = (1 - weight) * by_class + weight * by_caption
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
