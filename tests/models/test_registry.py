@@ -159,7 +159,7 @@ def test_a_tag_is_fetched_unless_weights_are_given(
 def test_toyshop_is_in_the_package() -> None:
     model = models.load("toyshop")
     assert {p.dtype for p in model.clip.parameters()} == {torch.float32}
-    assert model.encode_images(pixels_for(model)).shape == (3, model.embed_dim)
+    assert model.embed_pixels(pixels_for(model)).shape == (3, model.embed_dim)
 
 
 def test_wrong_folders_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_without_transformers_images_work_and_texts_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     model = models.from_config(TINY_SIGLIP)
-    assert model.encode_images(pixels_for(model, 1)).shape == (1, 64)
+    assert model.embed_pixels(pixels_for(model, 1)).shape == (1, 64)
     with pytest.raises(ModelError, match=r"pip install 'mcip\[siglip\]'"):
-        model.encode_texts(["a cat"])
+        model.encode(["a cat"])
     with pytest.warns(UserWarning, match="saved without the files of its tokenizer"):
         folder = models.save(model, tmp_path / "model")
     assert models.load(folder).fingerprint == model.fingerprint
@@ -82,22 +82,22 @@ def stub_transformers(monkeypatch: pytest.MonkeyPatch) -> list[StubTokenizer]:
 
 def test_siglip_text_is_cleaned_as_its_configuration_says(stub_transformers: list[StubTokenizer]) -> None:
     model = models.from_config(TINY_SIGLIP)
-    model.encode_texts(["A Photo, of a CAT.", "two_dogs"])
+    model.encode(["two_dogs", "A Photo, of a CAT."])
     assert [stub.place for stub in stub_transformers] == ["timm/ViT-B-16-SigLIP"]
-    assert stub_transformers[0].seen == ["a photo of a cat", "two dogs"]
+    assert stub_transformers[0].seen == ["two dogs", "a photo of a cat"]
 
 
 def test_a_configuration_cannot_make_a_tokenizer_run_code(stub_transformers: list[StubTokenizer]) -> None:
     config = copy.deepcopy(TINY_SIGLIP)
     config["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["trust_remote_code"] = True
-    models.from_config(config).encode_texts(["a cat"])
+    models.from_config(config).encode(["a cat"])
     assert stub_transformers[0].options["trust_remote_code"] is False
 
 
 def test_a_saved_folder_carries_its_tokenizer(stub_transformers: list[StubTokenizer], tmp_path: Path) -> None:
     first = models.save(models.from_config(TINY_SIGLIP), tmp_path / "first")
     again = models.load(first)
-    again.encode_texts(["a cat"])
+    again.encode(["a cat"])
     assert stub_transformers[-1].place == str(first)
     open_clip.get_tokenizer(f"local-dir:{first}")
     second = models.save(models.load(first), tmp_path / "second")

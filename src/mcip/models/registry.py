@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -42,13 +43,13 @@ class Recipe:
     folder: Path | None = None
 
 
-def resolve(name: str | Path) -> Recipe:
+def resolve(name: str | os.PathLike[str]) -> Recipe:
     """Find what `name` stands for, as `mcip.load` takes it. Only "hf-hub:" names need a network for it.
 
     Raises:
         ModelError: The name is unknown, or a folder's configuration is missing or wrong.
     """
-    text = str(name)
+    text = os.fspath(name)
     if text == TOYSHOP:
         return _from_folder(Path(str(importlib.resources.files("mcip.toyshop") / "base")))
     if text in RELEASED:
@@ -56,7 +57,7 @@ def resolve(name: str | Path) -> Recipe:
         return Recipe(base.model_cfg, base.preprocess_cfg, _file_filler(lambda: fetch_released(text), text))
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB))
-    if isinstance(name, Path) or text.startswith(LOCAL) or (Path(text) / CONFIG_FILE).is_file():
+    if not isinstance(name, str) or text.startswith(LOCAL) or (Path(text) / CONFIG_FILE).is_file():
         return _from_folder(Path(text.removeprefix(LOCAL)))
     architecture = _architecture(text)
     model_cfg = open_clip.get_model_config(architecture)
