@@ -17,8 +17,9 @@ import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from mcip.core.errors import ModelError
+from mcip.models.config_check import check_config
 from mcip.models.model import Model
-from mcip.models.registry import CONFIG_FILE, LOCAL, Recipe, no_weights, resolve, split_config, warn_of_quick_gelu
+from mcip.models.registry import CONFIG_FILE, LOCAL, Recipe, no_weights, resolve, split_config, warn_without_tag
 from mcip.models.state_dict import SkipInit, load_strict, read_state_dict
 
 
@@ -67,7 +68,7 @@ def _load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None) 
     if recipe.fill is None:
         if weights is None:
             raise no_weights(source)
-        warn_of_quick_gelu(source, recipe.model_cfg)
+        warn_without_tag(source, recipe)
     with SkipInit():
         model = _build(recipe, source)
     if weights is not None:
@@ -88,7 +89,10 @@ def from_config(config: Mapping[str, Any], seed: int = 0, source: str = "configu
     Raises:
         ModelError: The configuration lacks something, or open_clip cannot build it.
     """
-    return _random(Recipe(*split_config(config, source), None), source, seed, device)
+    model_cfg, preprocess_cfg = split_config(config, source)
+    for part in (model_cfg, preprocess_cfg):
+        check_config(part, source)
+    return _random(Recipe(model_cfg, preprocess_cfg, None), source, seed, device)
 
 
 def _random(recipe: Recipe, source: str, seed: int, device: str) -> Model:
