@@ -169,9 +169,7 @@ def test_a_name_without_a_tag_warns_of_the_preprocessing_of_its_tags() -> None:
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_without_tag(
-            "ViT-L-14", Recipe(resolve("ViT-L-14/laion2b_s32b_b82k").model_cfg | {"quick_gelu": True}, {}, None)
-        )
+        warn_without_tag("ViT-g-14", resolve("ViT-g-14"))
 
 
 def test_toyshop_is_in_the_package() -> None:
