@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
 from mcip.core.errors import ModelError
-from mcip.models.loading import load
+from mcip.models.loading import from_config, load
 from mcip.models.locking import exclusive
 from mcip.models.model import Model
 from mcip.models.registry import CONFIG_FILE, WEIGHTS_FILE
-from mcip.models.state_dict import plain_state_dict
+from mcip.models.state_dict import SkipInit, plain_state_dict
 from mcip.models.tokenizers import write_tokenizer
 
 KIND: Final = "model"
@@ -80,12 +80,10 @@ class SavedWeights:
     """A plain state dict that `mcip export` wrote. It stands for its path wherever a path is taken.
 
     Attributes:
-        file: The file of the state dict.
-        model: The name of the model whose weights they are, which `mcip.load(model, weights=file)` takes.
+        file: The file of the state dict; the configuration of its model is beside it as `<file>.json`.
     """
 
     file: Path
-    model: str
 
     def __fspath__(self) -> str:
         """The path of the file."""
@@ -97,12 +95,18 @@ class SavedWeights:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What `<file>.json` says: `model_cfg`, `preprocess_cfg` and `source`."""
+        """What `<file>.json` says: `model_cfg`, `preprocess_cfg`, and the `source` of the model.
+
+        Raises:
+            ArtefactError: It is missing or damaged.
+        """
         return dict(read_json(_config_of(self.file)))
 
     def load(self, device: str = "cpu") -> Model:
-        """Load the model that the weights are of, with these weights."""
-        return load(self.model, weights=self.file, device=device)
+        """Load the model that the configuration describes, with these weights."""
+        with SkipInit():
+            model = from_config(self.config, source=str(self.config["source"]))
+        return load(model, weights=self.file, device=device)
 
 
 def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None) -> Path:
