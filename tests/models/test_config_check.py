@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from mcip import models
 from mcip.core.errors import ModelError
+from mcip.models import Model
 from mcip.models.config_check import check_config
 
 
@@ -52,7 +54,8 @@ def test_a_configuration_names_no_file_outside_its_folder(
     (tiny_folder.parent / "secret.gz").write_bytes(b"")
     config = changed(tiny_config, key, value)
     (tiny_folder / "open_clip_config.json").write_text(json.dumps(config))
-    for load in (lambda: models.load(tiny_folder), lambda: models.from_config(config)):
+    loads: list[Callable[[], Model]] = [lambda: models.load(tiny_folder), lambda: models.from_config(config)]
+    for load in loads:
         with pytest.raises(ModelError, match=rf"{key.rpartition('.')[2]}.* may (only|not)|there is no such file"):
             load()
 
@@ -89,7 +92,8 @@ def test_absurd_sizes_are_refused_before_anything_is_built(
     monkeypatch.setattr(open_clip, "create_model", build)
     config = changed(tiny_config, key, value)
     (tiny_folder / "open_clip_config.json").write_text(json.dumps(config))
-    for load in (lambda: models.load(tiny_folder), lambda: models.from_config(config)):
+    loads: list[Callable[[], Model]] = [lambda: models.load(tiny_folder), lambda: models.from_config(config)]
+    for load in loads:
         with pytest.raises(ModelError, match=rf"was refused: {key.partition('.')[2]} is .*, which no model has"):
             load()
 

@@ -134,7 +134,7 @@ def test_a_download_larger_than_any_checkpoint_is_ended(
 
 def test_errors_of_the_server(site: Site, tmp_path: Path) -> None:
     site.status = 404
-    with pytest.raises(ModelError, match=r"answered 404 Not Found.*MCIP_RELEASES_URL"):
+    with pytest.raises(ModelError, match=r"404 .*Not Found for url: .*pth. Check the address.*MCIP_RELEASES_URL"):
         fetch_released(NAME, tmp_path, site.url)
     assert len(site.requests) == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 
 from mcip.core.errors import ModelError, UnreadableImage
 from mcip.models import Model
+from mcip.models.encode import EncodeInput
 
 TEXTS = ["a cat", "two dogs on a red sofa", "mug", "star"]
 
@@ -31,11 +32,18 @@ def test_vectors_are_those_of_the_towers_in_the_order_of_the_inputs(tiny: Model,
     transform = tiny.transform()
     images = torch.cat([tiny.embed_pixels(transform(Image.open(file))[None]) for file in files])
     texts = torch.cat([tiny.embed_tokens(tiny.tokenizer([text])) for text in TEXTS])
-    np.testing.assert_allclose(tiny.encode(files, batch_size=2), images, atol=1e-6)
-    np.testing.assert_allclose(tiny.encode(TEXTS, batch_size=3), texts, atol=1e-6)
-    mixed = [files[0], TEXTS[0], str(files[1]), TEXTS[1], Image.open(files[2]), files[3].read_bytes()]
+    np.testing.assert_allclose(tiny.encode(files, batch_size=2), images.numpy(), atol=1e-6)
+    np.testing.assert_allclose(tiny.encode(TEXTS, batch_size=3), texts.numpy(), atol=1e-6)
+    mixed: list[EncodeInput] = [
+        files[0],
+        TEXTS[0],
+        str(files[1]),
+        TEXTS[1],
+        Image.open(files[2]),
+        files[3].read_bytes(),
+    ]
     expected = [images[0], texts[0], images[1], texts[1], images[2], images[3]]
-    np.testing.assert_allclose(tiny.encode(mixed, batch_size=2), torch.stack(expected), atol=1e-6)
+    np.testing.assert_allclose(tiny.encode(mixed, batch_size=2), torch.stack(expected).numpy(), atol=1e-6)
 
 
 def test_one_input_gives_one_vector(tiny: Model, files: list[Path]) -> None:
@@ -46,7 +54,7 @@ def test_one_input_gives_one_vector(tiny: Model, files: list[Path]) -> None:
 
 
 def test_arrays_or_tensors_of_unit_length_or_not(tiny: Model, files: list[Path]) -> None:
-    inputs = [*files, *TEXTS]
+    inputs: list[EncodeInput] = [*files, *TEXTS]
     unit, free = tiny.encode(inputs), tiny.encode(inputs, normalize=False, convert_to_tensor=True)
     assert isinstance(unit, np.ndarray)
     assert unit.dtype == np.float32

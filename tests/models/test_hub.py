@@ -146,8 +146,12 @@ def test_without_a_network_one_attempt_is_made_and_the_message_says_how_to_prefe
 ) -> None:
     use("http://127.0.0.1:9", tmp_path, monkeypatch)
     attempts: list[str] = []
-    ask = hub.get_hf_file_metadata
-    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url, **kwargs: attempts.append(url) or ask(url, **kwargs))
+
+    def ask(url: str, timeout: float) -> huggingface_hub.HfFileMetadata:
+        attempts.append(url)
+        return huggingface_hub.get_hf_file_metadata(url, timeout=timeout)
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
     expected = r"Could not fetch a.bin of someone/tiny .*hf download someone/tiny.*HF_HUB_OFFLINE=1"
     with pytest.raises(ModelError, match=expected):
         hub.fetch_file("someone/tiny", "a.bin", "b.bin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 import pickle
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mcip import models
-from mcip.models import Model, fingerprint
+from mcip.models import Model
 from mcip.models.state_dict import SkipInit, plain_state_dict
 from tests.tiny import TINY_SIGLIP, pixels_for
 
@@ -135,9 +136,14 @@ def test_fingerprint_follows_the_weights_and_the_activation(tiny_config: dict[st
 def test_fingerprint_is_hashed_once_until_a_weight_is_changed_or_replaced(
     tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[str] = []
-    sha256 = fingerprint.hashlib.sha256
-    monkeypatch.setattr(fingerprint.hashlib, "sha256", lambda start: hashed.append("") or sha256(start))
+    hashed: list[bytes] = []
+    sha256 = hashlib.sha256
+
+    def counted(start: bytes) -> Any:
+        hashed.append(start)
+        return sha256(start)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
     model = models.from_config(tiny_config)
     before = model.fingerprint
     model.encode(["a cat", "a very long text of many words"])

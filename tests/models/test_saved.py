@@ -14,7 +14,8 @@ import pytest
 from mcip import models
 from mcip.core.artefacts import file_hash
 from mcip.core.errors import ArtefactError, ModelError
-from mcip.models import Model, SavedModel, locking
+from mcip.core.progress import console
+from mcip.models import Model, SavedModel
 from mcip.models.locking import exclusive
 from tests.tiny import CONFIG
 
@@ -137,7 +138,12 @@ def test_the_second_says_that_it_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inside, order, waiting = threading.Event(), [], threading.Event()
-    monkeypatch.setattr(locking.console, "print", lambda text, **_: (order.append(text), waiting.set()))
+
+    def show(text: str, **_: object) -> None:
+        order.append(text)
+        waiting.set()
+
+    monkeypatch.setattr(console, "print", show)
 
     def first() -> None:
         with exclusive(tmp_path / "model", "is saving"):

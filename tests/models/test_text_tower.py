@@ -95,7 +95,8 @@ def test_threads_with_texts_of_mixed_length_get_their_own_vectors(kind: str, tin
 
     def encode(number: int) -> Tensor:
         with torch.no_grad():
-            return tower(batches[number % len(batches)])
+            features: Tensor = tower(batches[number % len(batches)])
+        return features
 
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(encode, range(400)))

@@ -61,10 +61,10 @@ def test_open_clip_format_is_a_folder_it_loads(source: str, tmp_path: Path) -> N
 def test_an_exported_file_goes_back_on_top(tiny_config: dict[str, Any], source: str, tmp_path: Path) -> None:
     path = export(source, tmp_path / "model.pth")
     other = models.save(models.from_config(tiny_config, seed=5), tmp_path / "other")
-    assert models.load(other, weights=path).fingerprint == models.load(source).fingerprint
-    folder = export(str(other), tmp_path / "folder", format="open_clip", weights=path)
+    assert models.load(other, weights=Path(path)).fingerprint == models.load(source).fingerprint
+    folder = export(str(other), tmp_path / "folder", format="open_clip", weights=Path(path))
     assert models.load(folder).fingerprint == models.load(source).fingerprint
-    made_from = json.loads((folder / "manifest.json").read_text())["made_from"]
+    made_from = json.loads((Path(folder) / "manifest.json").read_text())["made_from"]
     assert made_from == {"exported_from": str(other), "weights": str(path)}
 
 
@@ -81,7 +81,7 @@ def test_what_is_in_the_way_is_kept(source: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(ArtefactError, match="disk is full"):
-        export(source, path)
+        export(source, Path(path))
     assert Path(path).read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pth", "model.pth.json", "source"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pooch
+import pooch  # type: ignore[import-untyped]
 import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -86,8 +86,7 @@ def _fetch(url: str, path: Path, sha256: str | None, record: Path) -> None:
             pooch.retrieve(url, sha256, fname=path.name, path=path.parent, downloader=downloader)
         except requests.HTTPError as error:
             raise ModelError(
-                f"{url} answered {error.response.status_code} {error.response.reason}. Check the address, "
-                f"or set {_URL_VARIABLE} to where the files lie now."
+                f"{error}. Check the address, or set {_URL_VARIABLE} to where the files lie now."
             ) from error
         except requests.RequestException as error:
             raise ModelError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import torch
 from PIL import Image
 from torch import Tensor

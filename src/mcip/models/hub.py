@@ -11,7 +11,6 @@ from typing import Final
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
 from huggingface_hub import try_to_load_from_cache as look_up
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
 
 from mcip.core.artefacts import file_hash
 from mcip.core.errors import ModelError
@@ -29,7 +28,7 @@ def check_repo(repo: str) -> None:
         ModelError: It is not.
     """
     try:
-        validate_repo_id(repo)
+        hf_hub_url(repo, "config.json")
     except HFValidationError as error:
         raise ModelError(f"{repo!r} is not the name of a repository of the Hugging Face hub, as OWNER/NAME.") from error
 

@@ -41,13 +41,9 @@ MODELS = (
     KnownModel("toyshop", 8.4, 3.3, 256, 64, "the demo and tests only, in the package", 1249),
     KnownModel("MobileCLIP2-S0/dfndr2b", 74.8, 11.4, 512, 256, "the smallest image tower, made for phones"),
     KnownModel("ViT-B-32/openai", 151.3, 87.8, 512, 224, "a fast start, the base of much published work", 18.4),
-    KnownModel(
-        "ViT-B-32-256/datacomp_s34b_b86k", 151.3, 87.9, 512, 256, "as fast, trained on DataComp's filtered pairs"
-    ),
+    KnownModel("ViT-B-32-256/datacomp_s34b_b86k", 151.3, 87.9, 512, 256, "as fast, trained on DataComp's pairs"),
     KnownModel("ViT-B-16/openai", 149.6, 86.2, 512, 224, "tuning on a small GPU: finer patches than B-32"),
-    KnownModel(
-        "ViT-B-16/datacomp_xl_s13b_b90k", 149.6, 86.2, 512, 224, "the same, trained on DataComp's filtered pairs"
-    ),
+    KnownModel("ViT-B-16/datacomp_xl_s13b_b90k", 149.6, 86.2, 512, 224, "the same, trained on DataComp's pairs"),
     KnownModel("ViT-B-16-SigLIP2/webli", 375.2, 92.9, 768, 224, "texts in many languages, a small image tower"),
     KnownModel("ViT-L-14/openai", 427.6, 304.0, 768, 224, "comparison with published work"),
     KnownModel("ViT-L-14-336/openai", 427.9, 304.3, 768, 336, "tuning as in the paper: the base of mcip/ViT-L-14-336"),
