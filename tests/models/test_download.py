@@ -93,6 +93,17 @@ def test_a_file_is_fetched_once_and_its_hash_recorded(site: Site, tmp_path: Path
     assert left(tmp_path) == [FILE, f"{FILE}.json"]
 
 
+def test_a_cache_that_can_only_be_read_is_enough(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fetch_released(NAME, tmp_path, site.url)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(download, "exclusive", refuse)
+    monkeypatch.setattr(download, "write_json", refuse)
+    assert fetch_released(NAME, tmp_path, site.url) == path
+
+
 def test_address_and_cache_come_from_the_environment(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

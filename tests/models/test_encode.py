@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -50,6 +51,8 @@ def test_one_input_gives_one_vector(tiny: Model, files: list[Path]) -> None:
     for item in (files[0], str(files[0]), Image.open(files[0]), files[0].read_bytes(), "a cat"):
         np.testing.assert_allclose(tiny.encode(item), tiny.encode([item])[0], atol=1e-6)
     assert tiny.encode([]).shape == (0, 8)
+    for many in (pd.Series(TEXTS), np.array(TEXTS), iter(TEXTS), tuple(TEXTS)):
+        np.testing.assert_array_equal(tiny.encode(many), tiny.encode(TEXTS))
     assert tiny.encode(()).dtype == np.float32
 
 

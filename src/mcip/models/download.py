@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pooch  # type: ignore[import-untyped]
-import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mcip.core.artefacts import explain_full_disk, file_hash, read_json, write_json
@@ -63,8 +61,10 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
     url = f"{(base_url or os.environ.get(_URL_VARIABLE) or BASE_URL).rstrip('/')}/{file}"
     path = (Path(cache_dir) if cache_dir else default_cache()) / file
     record = path.with_name(f"{file}.json")
+    if path.exists() and _recorded(record) == file_hash(path):  # without writing: a cache may be only readable
+        return path
     with exclusive(path, "is fetching"), explain_full_disk(path):
-        known = str(read_json(record)["sha256"]) if record.exists() else None
+        known = _recorded(record)
         _fetch(url, path, known, record)
         if known is None:
             _check_kind(path, url)
@@ -74,11 +74,21 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
 
 def default_cache() -> Path:
     """The folder in which fetched files are kept: `$MCIP_CACHE`, else `mcip` in the user's cache folder."""
+    import pooch  # type: ignore[import-untyped]
+
     return Path(os.environ.get(_CACHE_VARIABLE) or pooch.os_cache("mcip"))
+
+
+def _recorded(record: Path) -> str | None:
+    return str(read_json(record)["sha256"]) if record.exists() else None
 
 
 def _fetch(url: str, path: Path, sha256: str | None, record: Path) -> None:
     """Fetch `url` to `path` atomically, unless a file with this hash, or any where none is known, is there."""
+    # Imported here, since requests takes a while and few names are fetched from a site.
+    import pooch
+    import requests
+
     pooch.get_logger().setLevel(logging.WARNING)
     with _Bar(path.name) as bar:
         downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=_TIMEOUT_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from mcip.core.choices import TransformName
@@ -103,21 +104,21 @@ class Model:
 
     @overload
     def encode(
-        self, inputs: EncodeInput | Sequence[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
+        self, inputs: EncodeInput | Iterable[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
         batch_size: int = ..., normalize: bool = ..., convert_to_tensor: Literal[False] = ...,
         show_progress_bar: bool = ..., workers: int = ...,
     ) -> NDArray[np.float32]: ...  # fmt: skip
 
     @overload
     def encode(
-        self, inputs: EncodeInput | Sequence[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
+        self, inputs: EncodeInput | Iterable[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
         batch_size: int = ..., normalize: bool = ..., convert_to_tensor: Literal[True],
         show_progress_bar: bool = ..., workers: int = ...,
     ) -> Tensor: ...  # fmt: skip
 
     def encode(
         self,
-        inputs: EncodeInput | Sequence[EncodeInput],
+        inputs: EncodeInput | Iterable[EncodeInput],
         *,
         kind: Kind | None = None,
         transform: TransformName = "model",
@@ -157,12 +158,10 @@ class Model:
             >>> (images @ texts.T).shape
             (2, 2)
         """
-        single = isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence)
-        found = encode(
-            self, [inputs] if single else inputs,  # type: ignore[list-item, arg-type]
-            kind, transform, batch_size, normalize, show_progress_bar, workers,
-        )  # fmt: skip
-        vectors = found[0] if single else found
+        single = isinstance(inputs, str | bytes | Image.Image) or not isinstance(inputs, Iterable)
+        listed: list[Any] = [inputs] if single else list(inputs)  # type: ignore[arg-type]
+        vectors = encode(self, listed, kind, transform, batch_size, normalize, show_progress_bar, workers)
+        vectors = vectors[0] if single else vectors
         if convert_to_tensor:
             return vectors
         array: NDArray[np.float32] = vectors.cpu().numpy()

@@ -105,7 +105,7 @@ def _unknown(text: str) -> ModelError:
     with_tags = [f"{model}/{tag}" for model, tag in open_clip.list_pretrained()]
     return ModelError(
         f"There is no model {text!r}: it is no open_clip name and no folder.{_nearest(text, [*names, *with_tags])} "
-        "open_clip.list_pretrained() lists all names and tags."
+        "`mcip models` lists some worth knowing, open_clip.list_pretrained() all names and tags."
     )
 
 

@@ -86,9 +86,9 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], origin: str, targ
     Raises:
         ModelError: Which keys or shapes differ.
     """
-    own = model.state_dict()
-    state = {key: _as_scalar(value, own.get(key)) for key, value in state.items()}
-    if "logit_bias" in state and "logit_bias" not in own:
+    expected = model.state_dict()
+    state = {key: _as_scalar(value, expected.get(key)) for key, value in state.items()}
+    if "logit_bias" in state and "logit_bias" not in expected:
         del state["logit_bias"]
         warnings.warn(
             f"{origin} holds a logit_bias, which {target} has no use for: it is left out. Embeddings do not depend on "
@@ -97,14 +97,14 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], origin: str, targ
         )
     problems = []
     if other := [
-        f"{key} is {_shape(state[key])} in the file and {_shape(own[key])} in the model"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} is {_shape(state[key])} in the file and {_shape(expected[key])} in the model"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]:
         problems.append(f"of other shape: {_some(other, '; ')}")
-    if missing := [key for key in own if key not in state]:
+    if missing := [key for key in expected if key not in state]:
         problems.append(f"missing: {_some(missing)}")
-    if unknown := [key for key in state if key not in own]:
+    if unknown := [key for key in state if key not in expected]:
         problems.append(f"not in the model: {_some(unknown)}")
     if problems:
         raise ModelError(
@@ -116,13 +116,13 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], origin: str, targ
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict as contiguous CPU tensors, none sharing memory with another, that any writer takes."""
-    seen: set[int] = set()
+    addresses: set[int] = set()
     plain = {}
     for key, value in model.state_dict().items():
         tensor = value.detach().cpu().contiguous()
-        if tensor.data_ptr() in seen or tensor.untyped_storage().nbytes() != tensor.nbytes:
+        if tensor.data_ptr() in addresses or tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()
-        seen.add(tensor.data_ptr())
+        addresses.add(tensor.data_ptr())
         plain[key] = tensor
     return plain
 
@@ -219,9 +219,9 @@ def _reason(error: Exception) -> str:
     return found[0].strip() if found else text.splitlines()[0]
 
 
-def _as_scalar(value: Tensor, own: Tensor | None) -> Tensor:
-    if own is not None and {own.ndim, value.ndim} == {0, 1} and value.numel() == 1:
-        return value.reshape(own.shape)
+def _as_scalar(value: Tensor, expected: Tensor | None) -> Tensor:
+    if expected is not None and {expected.ndim, value.ndim} == {0, 1} and value.numel() == 1:
+        return value.reshape(expected.shape)
     return value
 
 

@@ -51,8 +51,8 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
         import transformers  # noqa: F401
         from open_clip.tokenizer import HFTokenizer
 
-        own = folder is not None and (folder / _CONFIG).is_file()
-        place = folder if own else fetch_files(name, _CONFIG, _FILES)
+        in_folder = folder is not None and (folder / _CONFIG).is_file()
+        place = folder if in_folder else fetch_files(name, _CONFIG, _FILES)
         settings["trust_remote_code"] = False  # a configuration from elsewhere must not make code from there run
         mode = text_cfg.get("tokenizer_mode")
         return _OneAtATime(HFTokenizer(str(place), tokenizer_mode=mode, **settings))
