@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mcip.core.errors import ModelError
 from mcip.models import download
 from mcip.models.download import RELEASED, fetch_released
 from tests.limits import with_small_files
+from tests.models.site import serving
 
 NAME = "mcip/ViT-L-14-336"
 FILE = RELEASED[NAME].file
@@ -64,14 +65,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "_CHUNK", 8192)
     site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": site}))
-    site.url = f"http://127.0.0.1:{server.server_port}/MCIP"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(type("SiteHandler", (Handler,), {"site": site})) as address:
+        site.url = f"{address}/MCIP"
+        yield site
 
 
 def left(folder: Path) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import huggingface_hub
@@ -14,6 +13,7 @@ import pytest
 
 from mcip.core.errors import ModelError
 from mcip.models import hub
+from tests.models.site import serving
 
 CONTENT = b"the weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -28,7 +28,6 @@ class Site:
         self.stated: dict[str, int] = {}  # sizes that are stated instead of the true ones
         self.etags = {"model.bin": SHA256}
         self.requests: list[str] = []
-        self.url = ""
 
 
 @pytest.fixture
@@ -81,15 +80,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    use(site.url, tmp_path / "cache", monkeypatch)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as url:
+        use(url, tmp_path / "cache", monkeypatch)
+        yield site
 
 
 def use(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
