@@ -123,14 +123,19 @@ def test_a_file_of_absurd_size_is_not_fetched(site: Site) -> None:
     with pytest.raises(ModelError, match=r"model.bin of someone/tiny has 60,000,000,000 bytes"):
         hub.fetch_file("someone/tiny", "model.bin")
     with pytest.raises(ModelError, match=r"tokenizer.json of someone/tiny has 60,000,000,000 bytes"):
-        hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"])
+        hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"], complete)
+
+
+def complete(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file()
 
 
 def test_matching_files_are_fetched_once(site: Site) -> None:
-    folder = hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"])
+    hub.fetch_file("someone/tiny", "tokenizer_config.json")
+    folder = hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"], complete)
     assert sorted(path.name for path in folder.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     site.requests.clear()
-    assert hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"]) == folder
+    assert hub.fetch_files("someone/tiny", "tokenizer_config.json", ["*token*.json"], complete) == folder
     assert site.requests == []
 
 
@@ -150,7 +155,7 @@ def test_without_a_network_one_attempt_is_made_and_the_message_says_how_to_prefe
         hub.fetch_file("someone/tiny", "a.bin", "b.bin")
     assert len(attempts) == 1
     with pytest.raises(ModelError, match=expected):
-        hub.fetch_files("someone/tiny", "a.bin", ["*.bin"])
+        hub.fetch_files("someone/tiny", "a.bin", ["*.bin"], complete)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="offline mode is enabled"):
         hub.fetch_file("someone/tiny", "a.bin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
@@ -63,13 +63,14 @@ def fetch_file(repo: str, *files: str) -> Path:
     raise ModelError(f"The repository {repo} of the Hugging Face hub has no {' and no '.join(files)}.")
 
 
-def fetch_files(repo: str, needed: str, patterns: Sequence[str]) -> Path:
+def fetch_files(repo: str, needed: str, patterns: Sequence[str], suffices: Callable[[Path], bool]) -> Path:
     """The local folder with those files of a repository whose names match.
 
     Args:
         repo: The repository.
         needed: A file that the folder must have.
-        patterns: As `fnmatch` takes them. Where the cache has `needed` and another that matches, it is not fetched.
+        patterns: Of the files, as `fnmatch` takes them.
+        suffices: Whether a folder of the cache that has `needed` has all that is needed: it is then not fetched.
 
     Raises:
         ModelError: As `fetch_file` does.
@@ -77,20 +78,16 @@ def fetch_files(repo: str, needed: str, patterns: Sequence[str]) -> Path:
     check_repo(repo)
     if isinstance(found := look_up(repo, needed), str):
         folder = Path(found).parent
-        if any(_matches(path.name, patterns) for path in folder.iterdir() if path.name != needed):
+        if suffices(folder):
             return folder
     try:
         stated = HfApi().model_info(repo, files_metadata=True, timeout=_TIMEOUT_S)
         for file in stated.siblings or []:
-            if _matches(file.rfilename, patterns):
+            if any(fnmatch(file.rfilename, pattern) for pattern in patterns):
                 _check_size(repo, file.rfilename, file.size)
         return Path(snapshot_download(repo, allow_patterns=list(patterns), etag_timeout=_TIMEOUT_S))
     except Exception as error:
         raise _explained(error, repo, needed) from error
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _check_size(repo: str, file: str, size: int | None) -> None:

@@ -23,7 +23,8 @@ Tokenizer = Callable[[list[str]], Tensor]
 _CONFIG: Final = "tokenizer_config.json"
 # In bytes, of a file of BPE merges; open_clip's own unpacks to 3 MB.
 _MAX_MERGES: Final = 64_000_000
-_FILES: Final = ("*token*.json", "vocab.*", "merges.txt", "*.model")
+_VOCABULARIES: Final = ("tokenizer.json", "vocab.*", "*.model")
+_FILES: Final = ("*token*.json", "merges.txt", *_VOCABULARIES)
 
 
 def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | None = None) -> Tokenizer:
@@ -52,7 +53,8 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
         from open_clip.tokenizer import HFTokenizer
 
         in_folder = folder is not None and (folder / _CONFIG).is_file()
-        place = folder if in_folder else fetch_files(name, _CONFIG, _FILES)
+        # Where its own configuration does not, that of its model says which class a tokenizer is of.
+        place = folder if in_folder else fetch_files(name, _CONFIG, (*_FILES, "config.json"), _has_vocabulary)
         settings["trust_remote_code"] = False  # a configuration from elsewhere must not make code from there run
         mode = text_cfg.get("tokenizer_mode")
         return _OneAtATime(HFTokenizer(str(place), tokenizer_mode=mode, **settings))
@@ -88,6 +90,10 @@ class _OneAtATime:
 
     def save_pretrained(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern))
 
 
 def _merges(value: Any, folder: Path | None, source: str) -> Path:
