@@ -60,13 +60,12 @@ def embedded(model: Model, pictures: list[Image.Image]) -> NDArray[np.float32]:
     transform, parts = model.transform(), []
     for start in range(0, len(pictures), 256):
         pixels = torch.stack([transform.prepare(picture) for picture in pictures[start : start + 256]])
-        parts.append(model.encode_images(transform.finish(pixels)).numpy())
+        parts.append(model.embed_pixels(transform.finish(pixels)).numpy())
     return np.concatenate(parts)
 
 
 def texts_of(model: Model, texts: list[str]) -> NDArray[np.float32]:
-    vectors: NDArray[np.float32] = model.encode_texts(texts).numpy()
-    return vectors
+    return model.encode(texts, batch_size=256)
 
 
 def toyshop(model: Model, products: int) -> Task:

@@ -46,6 +46,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, Any
     module.PreTrainedTokenizerBase = type("PreTrainedTokenizerBase", (), {})  # type: ignore[attr-defined]
     module.AutoTokenizer = types.SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transformers", module)
+    monkeypatch.setattr("mcip.models.tokenizers.fetch_files", lambda repo, *_: Path(repo))
     return calls
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import errno
+import hashlib
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mcip import models
-from mcip.core.errors import ArtefactError, ModelError
 from mcip.models import Model
 from mcip.models.state_dict import SkipInit, plain_state_dict
 from tests.tiny import TINY_SIGLIP, pixels_for
@@ -36,7 +36,7 @@ def test_open_clip_loads_a_saved_folder_by_itself(config: dict[str, Any], tmp_pa
         assert torch.equal(clip.encode_image(pixels), model.clip.encode_image(pixels))
         assert torch.equal(clip.encode_text(tokens), model.clip.encode_text(tokens))
         expected = torch.nn.functional.normalize(clip.encode_image(pixels), dim=-1)
-    assert torch.equal(model.encode_images(pixels), expected)
+    assert torch.equal(model.embed_pixels(pixels), expected)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8))
     assert torch.equal(model.transform()(image), preprocess(image))
 
@@ -80,43 +80,9 @@ def test_channels_last_weights_and_weights_that_share_memory_are_saved(
     assert models.load(models.save(model, tmp_path / "model")).fingerprint == model.fingerprint
 
 
-def test_saving_again_replaces_the_folder_and_leaves_nothing_behind(
-    tiny_config: dict[str, Any], tiny: Model, tiny_folder: Path
-) -> None:
-    other = models.from_config(tiny_config, seed=4)
-    models.save(other, tiny_folder)
-    assert models.load(tiny_folder).fingerprint == other.fingerprint != tiny.fingerprint
-    assert list(tiny_folder.parent.iterdir()) == [tiny_folder]
-
-
-def test_a_folder_with_other_things_is_not_replaced(tiny: Model, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("keep me")
-    with pytest.raises(ModelError, match="does not hold a model"):
-        models.save(tiny, tmp_path)
-    with pytest.raises(ModelError, match="does not hold a model"):
-        models.save(tiny, tmp_path / "notes.txt")
-    (tmp_path / "open_clip_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="does not hold a model"):
-        models.save(tiny, tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "keep me"
-
-
-def test_a_full_disk_leaves_the_old_model_whole(
-    tiny_config: dict[str, Any], tiny: Model, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("mcip.models.model.save_file", full)
-    with pytest.raises(ArtefactError, match="disk is full"):
-        models.save(models.from_config(tiny_config, seed=9), tiny_folder)
-    assert models.load(tiny_folder).fingerprint == tiny.fingerprint
-    assert list(tiny_folder.parent.iterdir()) == [tiny_folder]
-
-
 def test_properties_and_unit_length(tiny: Model) -> None:
     assert (tiny.embed_dim, tiny.image_size, tiny.device.type) == (8, 16, "cpu")
-    images, texts = tiny.encode_images(pixels_for(tiny)), tiny.encode_texts(["a cat", "two dogs"])
+    images, texts = tiny.embed_pixels(pixels_for(tiny)), tiny.encode(["a cat", "two dogs"], convert_to_tensor=True)
     assert images.shape == (3, 8)
     assert texts.shape == (2, 8)
     for found in (images, texts):
@@ -128,11 +94,9 @@ def test_properties_and_unit_length(tiny: Model) -> None:
 
 def test_text_batches_do_not_change_the_result(tiny: Model) -> None:
     texts = [f"picture number {i}" for i in range(7)]
-    expected = torch.cat([tiny.encode_texts([text]) for text in texts])
-    torch.testing.assert_close(tiny.encode_texts(texts, batch_size=3), expected)
-    assert tiny.encode_texts([]).shape == (0, 8)
-    with pytest.raises(ModelError, match="put it in a list"):
-        tiny.encode_texts("a cat")
+    expected = np.stack([tiny.encode(text) for text in texts])
+    np.testing.assert_allclose(tiny.encode(texts, batch_size=3), expected, atol=1e-6)
+    assert tiny.encode([]).shape == (0, 8)
 
 
 def test_towers_may_be_on_different_devices(config: dict[str, Any]) -> None:
@@ -141,8 +105,8 @@ def test_towers_may_be_on_different_devices(config: dict[str, Any]) -> None:
     assert model.device.type == "meta"
     tokens = config["model_cfg"]["text_cfg"]["context_length"]
     model._tokenizer = lambda texts: torch.ones(len(texts), tokens, dtype=torch.int64)
-    assert model.encode_texts(["a cat"]).device.type == "cpu"
-    assert model.encode_images(pixels_for(model)).device.type == "meta"
+    assert model.encode(["a cat"], convert_to_tensor=True).device.type == "cpu"
+    assert model.embed_pixels(pixels_for(model)).device.type == "meta"
 
 
 def test_every_parameter_is_in_one_tower_or_is_the_logit_scale(tiny_config: dict[str, Any]) -> None:
@@ -167,6 +131,81 @@ def test_fingerprint_follows_the_weights_and_the_activation(tiny_config: dict[st
     gelu = copy.deepcopy(tiny_config)
     gelu["model_cfg"]["quick_gelu"] = False
     assert models.from_config(gelu).fingerprint != before
+
+
+def test_fingerprint_is_hashed_once_until_a_weight_is_changed_or_replaced(
+    tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+    sha256 = hashlib.sha256
+
+    def counted(start: bytes) -> Any:
+        hashed.append(start)
+        return sha256(start)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    model = models.from_config(tiny_config)
+    before = model.fingerprint
+    model.encode(["a cat", "a very long text of many words"])
+    model.embed_pixels(pixels_for(model))
+    assert model.fingerprint == before
+    assert len(hashed) == 1
+    weight = model.clip.positional_embedding
+    with torch.no_grad():
+        weight[0, 0] += 1
+    changed = model.fingerprint
+    with torch.no_grad():
+        weight[0, 0] -= 1
+    assert changed != before
+    assert model.fingerprint not in (changed, "")
+    model.clip.positional_embedding = torch.nn.Parameter(torch.zeros_like(weight))
+    replaced = model.fingerprint
+    weight = model.clip.positional_embedding
+    weight.data = torch.ones_like(weight)
+    assert len({before, changed, replaced, model.fingerprint}) == 4
+    model.clip.load_state_dict(models.from_config(tiny_config).clip.state_dict())
+    assert model.fingerprint == before
+
+
+def test_a_rounded_model_has_another_fingerprint_though_memory_is_used_again(tiny: Model) -> None:
+    found = set()
+    for _ in range(5):
+        model = tiny.copy()
+        before = model.fingerprint
+        model.clip.half().float()
+        found.add(model.fingerprint)
+        assert before == tiny.fingerprint != model.fingerprint
+    assert len(found) == 1
+
+
+def test_a_copy_and_a_pickled_model_are_the_same_model_with_memory_of_their_own(tiny: Model) -> None:
+    before = tiny.fingerprint
+    for other in (tiny.copy(), pickle.loads(pickle.dumps(tiny))):  # noqa: S301 - made here
+        assert other.fingerprint == before
+        with torch.no_grad():
+            other.clip.logit_scale += 1
+        assert other.fingerprint != before
+    assert tiny.fingerprint == before
+
+
+def test_a_model_loaded_in_inference_mode_can_be_changed_and_is_watched(tiny_folder: Path) -> None:
+    with torch.inference_mode():
+        model = models.load(tiny_folder)
+    before = model.fingerprint
+    with torch.no_grad():
+        model.clip.logit_scale += 1
+    assert model.fingerprint != before
+
+
+def test_a_loaded_model_is_given_back_and_weights_on_top_leave_it_as_it_was(
+    tiny_config: dict[str, Any], tiny: Model, tmp_path: Path
+) -> None:
+    assert models.load(tiny) is tiny
+    other = models.from_config(tiny_config, seed=9)
+    torch.save(other.clip.state_dict(), tmp_path / "other.pth")
+    before = tiny.fingerprint
+    assert models.load(tiny, weights=tmp_path / "other.pth").fingerprint == other.fingerprint
+    assert tiny.fingerprint == before
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(tiny_config: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from safetensors.torch import save_file
 from mcip import models
 from mcip.core.errors import ModelError
 from mcip.models import Model, registry
-from mcip.models.registry import resolve
+from mcip.models.hub import check_repo
+from mcip.models.registry import resolve, warn_without_tag
 from mcip.models.state_dict import SkipInit, plain_state_dict
 from tests.tiny import Mischief, pixels_for
 
@@ -76,90 +79,103 @@ def test_an_architecture_without_two_towers_is_refused(
         models.load("RN50/openai")
 
 
-def test_a_model_of_the_hub(tiny: Model, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str | None]] = []
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub that holds files of this machine, by repository and name."""
+    hub = Hub({}, [])
+    monkeypatch.setattr(registry, "fetch_file", hub.fetch)
+    return hub
 
-    def download(repo: str, filename: str | None = None) -> str:
-        asked.append((repo, filename))
-        return str(tiny_folder / (filename or "open_clip_model.safetensors"))
 
-    monkeypatch.setattr(registry, "download_pretrained_from_hf", download)
+@dataclass
+class Hub:
+    files: dict[str, Path]
+    requests: list[tuple[str, ...]]
+
+    def fetch(self, repo: str, *files: str) -> Path:
+        self.requests.append((repo, *files))
+        for file in files:
+            if found := self.files.get(f"{repo}/{file}"):
+                return found
+        raise ModelError(f"Could not fetch {files[0]} of {repo}: no route to host.")
+
+
+def test_a_model_of_the_hub(tiny: Model, tiny_folder: Path, hub: Hub) -> None:
+    hub.files |= {f"someone/tiny/{path.name}": path for path in tiny_folder.iterdir()}
     loaded = models.load("hf-hub:someone/tiny")
     assert loaded.fingerprint == tiny.fingerprint
     assert loaded.preprocess_cfg == tiny.preprocess_cfg
-    assert asked == [("someone/tiny", "open_clip_config.json"), ("someone/tiny", None)]
+    weights = ("someone/tiny", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    assert hub.requests == [("someone/tiny", "open_clip_config.json"), weights]
     models.load("hf-hub:someone/tiny", weights=tiny_folder / "open_clip_model.safetensors")
-    assert asked[2:] == [("someone/tiny", "open_clip_config.json")]
+    assert hub.requests[2:] == [("someone/tiny", "open_clip_config.json")]
 
 
-def test_a_model_of_the_hub_with_code_in_its_weights_is_refused(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {None: tmp_path / "weights.bin", "open_clip_config.json": tiny_folder / "open_clip_config.json"}
-    torch.save({"logit_scale": Mischief(tmp_path / "ran")}, files[None])
-    monkeypatch.setattr(registry, "download_pretrained_from_hf", lambda _, filename=None: str(files[filename]))
+def test_a_model_of_the_hub_with_code_in_its_weights_is_refused(tiny_folder: Path, tmp_path: Path, hub: Hub) -> None:
+    torch.save({"logit_scale": Mischief(tmp_path / "ran")}, tmp_path / "weights.bin")
+    hub.files = {
+        "someone/tiny/open_clip_config.json": tiny_folder / "open_clip_config.json",
+        "someone/tiny/open_clip_pytorch_model.bin": tmp_path / "weights.bin",
+    }
     with pytest.raises(ModelError, match=r"The weights of hf-hub:someone/tiny in .* cannot be used"):
         models.load("hf-hub:someone/tiny")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_named(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reachable = ["open_clip_config.json"]
-
-    def download(repo: str, filename: str | None = None) -> str:
-        if filename in reachable:
-            return str(tiny_folder / filename)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(registry, "download_pretrained_from_hf", download)
-    with pytest.raises(ModelError, match=r"weights of hf-hub:someone/tiny: no route to host .*once with a network"):
+def test_a_hub_that_cannot_be_reached_is_named(tiny_folder: Path, hub: Hub) -> None:
+    with pytest.raises(ModelError, match=r"Could not fetch open_clip_config.json of someone/tiny: no route"):
         models.load("hf-hub:someone/tiny")
-    reachable.clear()
-    with pytest.raises(ModelError, match=r"open_clip_config.json of someone/tiny .*hub: no route to host"):
+    hub.files["someone/tiny/open_clip_config.json"] = tiny_folder / "open_clip_config.json"
+    with pytest.raises(ModelError, match=r"Could not fetch open_clip_model.safetensors of someone/tiny: no route"):
         models.load("hf-hub:someone/tiny")
 
 
 def test_a_tag_is_fetched_unless_weights_are_given(
-    tiny_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: dict[str, Any], tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = copy.deepcopy(tiny_config["model_cfg"])
     del config["quick_gelu"]
     source = models.from_config({"model_cfg": config}, seed=6)
     file = tmp_path / "tiny.safetensors"
     save_file(plain_state_dict(source.clip), file)
-    asked = []
-
-    def download(tag_cfg: dict[str, Any]) -> str:
-        asked.append(tag_cfg)
-        return str(file)
-
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: copy.deepcopy(config) if name == "RN50" else None)
-    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    with pytest.raises(ModelError, match=r"Could not fetch open_clip_model.safetensors of timm/resnet50_clip.openai"):
+        models.load("RN50/openai")
+    hub.files["timm/resnet50_clip.openai/open_clip_model.safetensors"] = file
+    hub.requests.clear()
     loaded = models.load("RN50/openai")
-    assert len(asked) == 1
+    assert len(hub.requests) == 1
     assert loaded.model_cfg["quick_gelu"] is True
     assert torch.equal(next(loaded.clip.parameters()), next(source.clip.parameters()))
     models.load("RN50/openai", weights=file)
-    assert len(asked) == 1
+    assert len(hub.requests) == 1
     with pytest.warns(UserWarning, match="built without QuickGELU.*name it, as in RN50/openai"):
         models.load("RN50", weights=file)
-
-    def offline(tag_cfg: dict[str, Any]) -> str:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(open_clip, "download_pretrained", offline)
-    with pytest.raises(ModelError, match=r"Could not fetch the weights of RN50/openai: no route to host.*weights=FILE"):
-        models.load("RN50/openai")
     file.write_bytes(file.read_bytes()[:1000])
-    monkeypatch.setattr(open_clip, "download_pretrained", download)
     with pytest.raises(ModelError, match="cannot be used"):
         models.load("RN50/openai")
+
+
+def test_every_tag_names_a_repository_of_the_hub() -> None:
+    for name, tag in open_clip.list_pretrained():
+        repo, _, file = open_clip.get_pretrained_cfg(name, tag)["hf_hub"].rpartition("/")
+        check_repo(repo)
+        assert file == "" or Path(file).suffix in (".bin", ".safetensors", ".npz", ".pt", ".pth"), (name, tag)
+
+
+def test_a_name_without_a_tag_warns_of_the_preprocessing_of_its_tags() -> None:
+    with pytest.warns(UserWarning, match=r"default preprocessing.*one of its tags webli, name it") as caught:
+        warn_without_tag("ViT-SO400M-14-SigLIP-384", resolve("ViT-SO400M-14-SigLIP-384"))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_without_tag("ViT-g-14", resolve("ViT-g-14"))
 
 
 def test_toyshop_is_in_the_package() -> None:
     model = models.load("toyshop")
     assert {p.dtype for p in model.clip.parameters()} == {torch.float32}
-    assert model.encode_images(pixels_for(model)).shape == (3, model.embed_dim)
+    assert model.embed_pixels(pixels_for(model)).shape == (3, model.embed_dim)
 
 
 def test_wrong_folders_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

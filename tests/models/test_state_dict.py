@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -63,7 +64,13 @@ def test_weights_that_do_not_fit_are_refused_with_the_keys(
         models.load(tiny_folder, weights=tmp_path / "none.pth")
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(2)], {}, {"state_dict": {}}, {"a": 1, "b": torch.zeros(1)}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [torch.zeros(2)], {}, {"state_dict": {}}, {"a": 1, "b": torch.zeros(1)},
+        {1: torch.zeros(2)}, {"a": torch.zeros(2).to_sparse()}, {"a": torch.zeros(2, device="meta")},
+    ],
+)  # fmt: skip
 def test_files_that_are_no_state_dict_are_refused(content: object, tiny_folder: Path, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"state dict"):
@@ -79,13 +86,16 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(form: str, tiny_folder:
         file.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ModelError, match="was refused: it holds more than tensors"):
+    with pytest.raises(ModelError, match="was refused: it holds more than tensors") as caught:
         models.load(tiny_folder, weights=file)
+    assert "weights_only" not in str(caught.value)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors", "old.pth"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(share=0.0)
+@example(share=6.103515625e-05)
 @given(share=st.floats(0, 0.999))
 def test_a_cut_off_checkpoint_is_refused(ending: str, share: float, tiny: Model, tmp_path: Path) -> None:
     file = tmp_path / f"w.{ending}"
@@ -98,3 +108,52 @@ def test_a_cut_off_checkpoint_is_refused(ending: str, share: float, tiny: Model,
     file.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ModelError, match="cannot be read: it is cut off, damaged"):
         read_state_dict(file)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 30])
+def test_the_first_bytes_of_a_checkpoint_are_called_cut_off(length: int, tiny: Model, tmp_path: Path) -> None:
+    for zipped in (True, False):
+        torch.save(plain_state_dict(tiny.clip), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+        (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:length])
+        with pytest.raises(ModelError, match="cannot be read: it is cut off, damaged"):
+            read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_damaged_byte_is_not_called_code(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    content = bytearray((tmp_path / "w.pth").read_bytes())
+    content[4] = 255  # no opcode of a pickle
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read: it is cut off, damaged"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_zip_bomb_is_refused_by_its_stated_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "stored.pth")
+    bomb = zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "stored.pth") as stored, bomb:
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name))
+    assert read_state_dict(tmp_path / "stored.pth")["a"].shape == (1 << 20,)
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("the content was read")
+
+    monkeypatch.setattr(torch, "load", read)
+    with pytest.raises(ModelError, match=r"refused: its entries state 4,\d+,\d+ bytes, but it has"):
+        read_state_dict(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_larger_than_any_model_is_refused_before_it_is_read(ending: str, tmp_path: Path) -> None:
+    with (tmp_path / f"w.{ending}").open("wb") as file:
+        file.truncate(60_000_000_000)  # takes no room on the disk
+    with pytest.raises(ModelError, match=r"was refused: it has 60,000,000,000 bytes"):
+        read_state_dict(tmp_path / f"w.{ending}")
+
+
+def test_a_logit_bias_without_use_is_left_out_with_a_warning(tiny: Model, tiny_folder: Path, tmp_path: Path) -> None:
+    torch.save({**tiny.clip.state_dict(), "logit_bias": torch.tensor(-10.0)}, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match=r"w.pth holds a logit_bias, which .* has no use for: it is left out"):
+        loaded = models.load(tiny_folder, weights=tmp_path / "w.pth")
+    assert loaded.fingerprint == tiny.fingerprint

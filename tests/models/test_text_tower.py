@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -83,10 +84,29 @@ def test_no_text_at_all(tiny_config: dict[str, Any]) -> None:
     assert TextTower(model.clip)(torch.empty(0, CONTEXT, dtype=torch.int64)).shape == (0, model.embed_dim)
 
 
-def test_the_model_is_left_as_it_was(tiny_config: dict[str, Any]) -> None:
-    model = model_of("clip", tiny_config)
-    before = {name: id(value) for name, value in model.clip.named_parameters()}
-    model.encode_texts(TEXTS)
-    assert {name: id(value) for name, value in model.clip.named_parameters()} == before
-    assert model.clip.positional_embedding.shape[0] == CONTEXT
-    assert model.clip.attn_mask.shape == (CONTEXT, CONTEXT)
+@pytest.mark.parametrize("kind", ["clip", "custom"])
+def test_threads_with_texts_of_mixed_length_get_their_own_vectors(kind: str, tiny_config: dict[str, Any]) -> None:
+    model = model_of(kind, tiny_config)
+    tower = TextTower(model.clip)
+    batches = [model.tokenizer(["red " * count, "a mug"]) for count in (1, 9, 17, 25, 33, 3, 11, 30)]
+    with torch.no_grad():
+        expected = [tower(tokens) for tokens in batches]
+    before = {key: (value, value.clone()) for key, value in model.clip.state_dict().items()}
+
+    def encode(number: int) -> Tensor:
+        with torch.no_grad():
+            features: Tensor = tower(batches[number % len(batches)])
+        return features
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(encode, range(400)))
+    for number, vectors in enumerate(found):
+        assert torch.equal(vectors, expected[number % len(batches)])
+    after = model.clip.state_dict()
+    assert after.keys() == before.keys()
+    for key, (value, copied) in before.items():
+        assert after[key].data_ptr() == value.data_ptr()
+        assert torch.equal(after[key], copied)
+    transformer = getattr(model.clip, "text", model.clip)
+    assert transformer.positional_embedding.shape[0] == CONTEXT
+    assert transformer.attn_mask.shape == (CONTEXT, CONTEXT)

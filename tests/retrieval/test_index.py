@@ -40,13 +40,13 @@ def rows_of(index: Index) -> dict[str, dict[str, Any]]:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that the model embedded."""
     seen: list[int] = []
-    encode = models.Model.encode_images
+    embed_pixels = models.Model.embed_pixels
 
-    def spy(self: models.Model, pixels: torch.Tensor) -> torch.Tensor:
+    def spy(self: models.Model, pixels: torch.Tensor, normalize: bool = True) -> torch.Tensor:
         seen.append(len(pixels))
-        return encode(self, pixels)
+        return embed_pixels(self, pixels, normalize)
 
-    monkeypatch.setattr(models.Model, "encode_images", spy)
+    monkeypatch.setattr(models.Model, "embed_pixels", spy)
     return seen
 
 
@@ -61,7 +61,7 @@ def test_table_holds_what_the_pictures_are(album: Path, base: Path, index: Index
         assert (row["width"], row["height"]) == picture.size
         assert row["hash"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert row["folder"] == str(Path(name).parent)
-        wanted = model.encode_images(model.transform()(picture)[None])[0].numpy()
+        wanted = model.embed_pixels(model.transform()(picture)[None])[0].numpy()
         np.testing.assert_allclose(row["vector"], wanted, atol=1e-3)
         with Image.open(pa.BufferReader(row["thumbnail"])) as small:
             assert max(small.size) == 24

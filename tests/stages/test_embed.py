@@ -42,7 +42,7 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     found = Embeddings(tmp_path / "a")
     table, model = read_table(train), models.load(base)
     transform = model.transform()
-    wanted = model.encode_images(torch.stack([transform(table.image(row)) for row in range(len(table))]))
+    wanted = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))]))
     assert found.ids == table.ids
     assert [len(shard) for shard in found.shards] == [10, 10, 10, 2]
     np.testing.assert_allclose(found.array(), wanted.numpy(), atol=1e-5)
@@ -58,27 +58,27 @@ def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> N
     texts = pool.read_text().splitlines()
     assert found.shards[0].dtype == np.float16
     assert found.ids == [str(row) for row in range(len(texts))]
-    np.testing.assert_allclose(found.array(), models.load(base).encode_texts(texts).numpy(), atol=1e-3)
+    np.testing.assert_allclose(found.array(), models.load(base).encode(texts), atol=1e-3)
 
 
 def test_the_batch_size_and_precision_reach_the_text_tower(
     pool: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, bool]] = []
-    encode = models.Model.encode_texts
+    embed_tokens = models.Model.embed_tokens
 
-    def spy(self: models.Model, texts: Any, batch_size: int = 256) -> torch.Tensor:
-        seen.append((len(texts), torch.is_autocast_enabled("cpu")))
-        return encode(self, texts, batch_size)
+    def spy(self: models.Model, tokens: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        seen.append((len(tokens), torch.is_autocast_enabled("cpu")))
+        return embed_tokens(self, tokens, normalize)
 
-    monkeypatch.setattr(models.Model, "encode_texts", spy)
+    monkeypatch.setattr(models.Model, "embed_tokens", spy)
     embed(str(pool), tmp_path / "a", str(base), what="captions", batch_size=20, precision="bf16", device="cpu")
     assert seen == [(20, True), (20, True), (12, True)]
 
 
 def test_a_second_run_does_nothing(train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(str(train), tmp_path / "a", str(base))
-    monkeypatch.setattr(models.Model, "encode_images", None)
+    monkeypatch.setattr(models.Model, "embed_pixels", None)
     assert embed(str(train), tmp_path / "a", str(base)).folder == tmp_path / "a"
 
 
@@ -138,5 +138,5 @@ def test_too_many_unreadable_images_stop_it_however_often_it_is_started(
 def test_images_go_to_where_the_image_tower_is(base: Path) -> None:
     model = models.load(base)
     model.clip.visual.to("meta")
-    assert model.encode_images(torch.zeros(2, 3, 32, 32)).device.type == "meta"
-    assert model.encode_texts(["a mug"]).device.type == "cpu"
+    assert model.embed_pixels(torch.zeros(2, 3, 32, 32)).device.type == "meta"
+    assert model.encode(["a mug"], convert_to_tensor=True).device.type == "cpu"

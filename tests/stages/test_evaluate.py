@@ -37,9 +37,9 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
     (path,) = evaluate([f"base={base}"], tmp_path, data=str(val))
     table, model = read_table(val), models.load(base)
     transform = model.transform()
-    images = model.encode_images(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
+    images = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
     labels = np.array(table.labels)
-    texts = model.encode_texts([own[0] for own in table.captions]).numpy()
+    texts = model.encode([own[0] for own in table.captions])
     found = metrics(path)
     assert list(found) == ["i2i", "zero-shot", "t2i", "i2t"]
     assert found["i2i"]["map"] == pytest.approx(
@@ -124,7 +124,7 @@ def test_a_suite_with_knn_and_another_label_column(train: Path, val: Path, base:
 def test_class_embeddings_are_the_mean_over_templates(base: Path) -> None:
     model = models.load(base)
     found = class_embeddings(model, ["red_mug", "star"], ("a {}", "the {}!"))
-    wanted = model.encode_texts(["a red mug", "the red mug!"]).mean(0)
+    wanted = model.encode(["a red mug", "the red mug!"], convert_to_tensor=True).mean(0)
     np.testing.assert_allclose(found[0], (wanted / wanted.norm()).numpy(), atol=1e-5)
     assert found.shape == (2, 16)
 

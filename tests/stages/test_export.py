@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mcip import models
-from mcip.core.errors import ArtefactError, ModelError
+from mcip.core.errors import ArtefactError, ConfigError, ModelError
+from mcip.models import Model, SavedModel, SavedWeights
+from mcip.models.saved import write_state_dict
 from mcip.models.state_dict import SkipInit
-from mcip.stages.export import export, write_state_dict
+from mcip.stages.export import export
 
 
 @pytest.fixture
@@ -29,6 +31,8 @@ def source(tiny_config: dict[str, Any], tmp_path: Path) -> str:
 
 def test_pth_is_a_plain_state_dict_that_loads_strictly(source: str, tmp_path: Path) -> None:
     path = export(source, tmp_path / "out" / "model.pth")
+    assert isinstance(path, SavedWeights)
+    assert os.fspath(path) == str(path) == str(tmp_path / "out" / "model.pth")
     clip = open_clip.create_model(f"local-dir:{source}", load_weights=False)
     state = torch.load(path, weights_only=True)
     assert type(state) is dict
@@ -38,12 +42,17 @@ def test_pth_is_a_plain_state_dict_that_loads_strictly(source: str, tmp_path: Pa
         pixels = torch.randn(2, 3, model.image_size, model.image_size)
         assert torch.equal(clip.eval().encode_image(pixels), model.clip.encode_image(pixels))
     config = json.loads((tmp_path / "out" / "model.pth.json").read_text())
+    assert path.config == config
+    assert path.load().fingerprint == model.fingerprint
+    assert path.load().preprocess_cfg == model.preprocess_cfg
     assert config["model_cfg"]["quick_gelu"] is True
     assert config["preprocess_cfg"]["resize_mode"] == "squash"
 
 
 def test_open_clip_format_is_a_folder_it_loads(source: str, tmp_path: Path) -> None:
     folder = export(source, tmp_path / "folder", format="open_clip")
+    assert isinstance(folder, SavedModel)
+    assert folder.load().fingerprint == models.load(source).fingerprint
     clip = open_clip.create_model(f"local-dir:{folder}")
     clip.load_state_dict(load_file(folder / "open_clip_model.safetensors"), strict=True)
     assert models.load(folder).fingerprint == models.load(source).fingerprint
@@ -52,10 +61,10 @@ def test_open_clip_format_is_a_folder_it_loads(source: str, tmp_path: Path) -> N
 def test_an_exported_file_goes_back_on_top(tiny_config: dict[str, Any], source: str, tmp_path: Path) -> None:
     path = export(source, tmp_path / "model.pth")
     other = models.save(models.from_config(tiny_config, seed=5), tmp_path / "other")
-    assert models.load(other, weights=path).fingerprint == models.load(source).fingerprint
-    folder = export(str(other), tmp_path / "folder", format="open_clip", weights=path)
+    assert models.load(other, weights=Path(path)).fingerprint == models.load(source).fingerprint
+    folder = export(str(other), tmp_path / "folder", format="open_clip", weights=Path(path))
     assert models.load(folder).fingerprint == models.load(source).fingerprint
-    made_from = json.loads((folder / "manifest.json").read_text())["made_from"]
+    made_from = json.loads((Path(folder) / "manifest.json").read_text())["made_from"]
     assert made_from == {"exported_from": str(other), "weights": str(path)}
 
 
@@ -63,7 +72,7 @@ def test_what_is_in_the_way_is_kept(source: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(ModelError, match=r"is a folder; format pth writes a file"):
         export(source, tmp_path)
     path = export(source, tmp_path / "model.pth")
-    before = path.read_bytes()
+    before = Path(path).read_bytes()
 
     def full(*_: object) -> None:
         raise RuntimeError(
@@ -72,9 +81,45 @@ def test_what_is_in_the_way_is_kept(source: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(ArtefactError, match="disk is full"):
-        export(source, path)
-    assert path.read_bytes() == before
+        export(source, Path(path))
+    assert Path(path).read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pth", "model.pth.json", "source"]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors", "m.ONNX", "m.pt2", "model.v2"])
+def test_a_file_named_as_another_kind_is_refused_before_anything_is_loaded(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is named as a \.\w+ file, but format pth writes .*: name it \w+\.pth"):
+        export("no such model", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.onnx", "m.safetensors"])
+def test_a_folder_named_as_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"format open_clip writes a folder: name it m"):
+        export("no such model", tmp_path / name, format="open_clip")
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.PT", "m.bin", "m"])
+def test_names_of_state_dicts_are_taken(name: str, source: str, tmp_path: Path) -> None:
+    assert (
+        torch.load(export(source, tmp_path / name), weights_only=True).keys()
+        == models.load(source).clip.state_dict().keys()
+    )
+
+
+def test_a_folder_may_have_a_version_in_its_name(source: str, tmp_path: Path) -> None:
+    assert (
+        export(source, tmp_path / "model-1.5", format="open_clip").load().fingerprint == models.load(source).fingerprint
+    )
+
+
+def test_a_loaded_model_is_exported(tiny: Model, tmp_path: Path) -> None:
+    before = tiny.fingerprint
+    assert export(tiny, tmp_path / "tiny.pth").load().fingerprint == before
+    other = export("toyshop", tmp_path / "toyshop.pth")
+    with pytest.raises(ModelError, match="do not fit"):
+        export(tiny, tmp_path / "wrong.pth", weights=Path(other))
+    assert tiny.fingerprint == before
 
 
 def samples(clip: nn.Module) -> dict[str, Tensor]:

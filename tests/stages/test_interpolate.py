@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mcip import models
 from mcip.core.errors import ConfigError, ModelError
+from mcip.models import SavedModel
 from mcip.stages.interpolate import interpolate
 from tests.tiny import CONFIG
 
@@ -23,8 +24,8 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A base and a model with another image tower and the same text tower."""
     folder = tmp_path_factory.mktemp("ends")
     base, tuned = (models.from_config(CONFIG, seed=seed) for seed in (1, 2))
-    own = {key: value for key, value in base.clip.state_dict().items() if not key.startswith("visual.")}
-    tuned.clip.load_state_dict(own, strict=False)
+    text = {key: value for key, value in base.clip.state_dict().items() if not key.startswith("visual.")}
+    tuned.clip.load_state_dict(text, strict=False)
     return str(models.save(base, folder / "base")), str(models.save(tuned, folder / "tuned"))
 
 
@@ -38,8 +39,8 @@ def test_each_weight_lies_on_the_line(
     clip = open_clip.create_model(f"local-dir:{folder}")
     first, last = (models.load(end).clip.state_dict() for end in ends)
     for key, value in clip.state_dict().items():
-        wanted = (1 - alpha) * first[key].double() + alpha * last[key].double()
-        torch.testing.assert_close(value.double(), wanted, rtol=0, atol=1e-6)
+        expected = (1 - alpha) * first[key].double() + alpha * last[key].double()
+        torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6)
         if not key.startswith("visual."):
             assert torch.equal(value, first[key])
 
@@ -48,7 +49,8 @@ def test_the_ends_are_the_models(ends: tuple[str, str], tmp_path: Path) -> None:
     base, tuned = ends
     for alpha, end in ((0, base), (1, tuned)):
         folder = interpolate(tuned, base, tmp_path / "model", alpha=alpha)
-        assert models.load(folder).fingerprint == models.load(end).fingerprint
+        assert isinstance(folder, SavedModel)
+        assert folder.load().fingerprint == models.load(end).fingerprint
     made_from = json.loads((folder / "manifest.json").read_text())["made_from"]
     assert made_from == {"interpolated": tuned, "base": base, "alpha": 1}
 
@@ -72,6 +74,15 @@ def test_batch_normalisation_is_interpolated_and_its_counters_kept(tmp_path: Pat
             torch.testing.assert_close(value, first[key] + 0.25)
         else:
             assert torch.equal(value, first[key])
+
+
+def test_loaded_models_are_interpolated_and_left_as_they_were(ends: tuple[str, str], tmp_path: Path) -> None:
+    base, tuned = (models.load(end) for end in ends)
+    before = base.fingerprint, tuned.fingerprint
+    expected = interpolate(ends[1], ends[0], tmp_path / "by name", alpha=0.3)
+    found = interpolate(tuned, base, tmp_path / "by object", alpha=0.3)
+    assert found.fingerprint == expected.fingerprint
+    assert (base.fingerprint, tuned.fingerprint) == before
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])

@@ -29,8 +29,8 @@ def naive(train: Path, pool: Path, base: Path, k: int) -> list[list[tuple[str, f
     table, model = read_table(train), models.load(base)
     texts = list(dict.fromkeys(pool.read_text().splitlines()))
     transform = model.transform()
-    images = model.encode_images(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
-    cosines = images.astype(np.float64) @ model.encode_texts(texts).numpy().T
+    images = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
+    cosines = images.astype(np.float64) @ model.encode(texts).T
     return [[(texts[i], row[i]) for i in np.argsort(-row, kind="stable")[:k]] for row in cosines]
 
 

@@ -85,7 +85,7 @@ def test_the_loss_is_the_weighted_sum_of_both(base: Path, train: Path, mined: Pa
 
     model, table, captions = models.load(base), read_table(train), MinedCaptions(mined)
     finished = model.transform("paper", train=True).finish(pixels, torch.Generator().manual_seed(1))
-    images = model.encode_images(finished)
+    images = model.embed_pixels(finished)
     classes = sorted({label for label in table.labels if label})
     labels = torch.tensor([classes.index(table.labels[row] or "") for row in rows])
     centers = ArcMargin(8, 16, 0.2, 20.0)
@@ -94,7 +94,7 @@ def test_the_loss_is_the_weighted_sum_of_both(base: Path, train: Path, mined: Pa
     own = [set(mined_for[table.ids[row]]) for row in rows]
     known = sorted(set().union(*own))
     targets = torch.tensor([[caption in mine for caption in known] for mine in own])
-    texts = model.encode_texts([captions.captions[caption] for caption in known])
+    texts = model.encode([captions.captions[caption] for caption in known], convert_to_tensor=True)
     by_class = centers(images, labels)
     by_caption = MultiCaptionArcMargin(0.2, 20.0, 0.1)(images, texts, targets)
     torch.testing.assert_close(found["class_loss"], by_class)

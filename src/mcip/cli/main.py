@@ -23,7 +23,7 @@ from mcip.core.parameters import COMPUTING
 
 COMMANDS = (
     "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
-    "serve", "demo",
+    "serve", "models", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         called = parse(arguments)
-        result = None if called is None else getattr(mcip, called[0])(**called[1])
+        result = None if called is None else _public(called[0])(**called[1])
     except UsageError as error:
         return _fail(error, 2)
     except McipError as error:
@@ -122,6 +122,12 @@ def show(result: Any) -> None:
     else:
         for item in result if isinstance(result, list) else [result]:
             print(item)
+
+
+def _public(command: str) -> Callable[..., Any]:
+    """What `mcip.COMMAND` is, where it is the stage: `mcip.models` is a package."""
+    public = getattr(mcip, command, None)
+    return public if callable(public) else stage_of(command)
 
 
 def stage_of(command: str) -> Callable[..., Any]:

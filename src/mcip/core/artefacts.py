@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from mcip.core.errors import ArtefactError
 from mcip.core.hashes import content_hash
-from mcip.core.locks import LOCK_FILES, lock_folder, release_folder, remove_stale_lock
+from mcip.core.locks import is_lock, lock_folder, release_folder, remove_stale_lock
 from mcip.core.progress import console
 
 MANIFEST = "manifest.json"
@@ -273,7 +273,8 @@ class Artefact:
             path.relative_to(self.folder).as_posix(): content_hash(path)
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
-            and path.name not in (MANIFEST, *LOCK_FILES)
+            and path.name != MANIFEST
+            and not is_lock(path)
             and not path.name.endswith(".part")
             and path.relative_to(self.folder).parts[0] not in leave_out
         }
@@ -317,7 +318,7 @@ class Artefact:
 def _holds_anything(folder: Path) -> bool:
     """Whether there is more in `folder` than a manifest, a lock, and what a killed process left half written."""
     return folder.exists() and any(
-        entry.name not in (MANIFEST, *LOCK_FILES) and not entry.name.endswith(".part") for entry in folder.iterdir()
+        entry.name != MANIFEST and not is_lock(entry) and not entry.name.endswith(".part") for entry in folder.iterdir()
     )
 
 

@@ -1,4 +1,4 @@
-"""One lock for each folder that is written: the second process is told who holds it."""
+"""Locks between processes: one for each folder that is written, and one for what is done one after the other."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mcip.core.errors import ArtefactError
+from mcip.core.progress import console
 
 LOCK = ".lock"
 _HOLDER = ".lock.holder"
-# What a lock leaves in the folder it protects, which is not part of what the folder holds.
-LOCK_FILES = (LOCK, _HOLDER)
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is that of a lock, and no part of what its folder holds."""
+    return path.name == _HOLDER or (path.name.startswith(".") and path.name.endswith(".lock"))
 
 
 def lock_folder(folder: Path) -> FileLock:
@@ -63,3 +68,28 @@ def _holder(folder: Path) -> str:
         return f"process {facts['process']} on {facts['host']} since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, action: str) -> Iterator[None]:
+    """Let one process and thread at a time run the block for `path`; the others say so and wait.
+
+    Args:
+        path: A file or folder, which need not exist. All paths that lead to it share one lock.
+        action: What the block does, as in "is saving", for the message of those that wait.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print(f"Waiting for another process that {action} {path}.", markup=False, highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Unlinked while it is held: whoever waits for the old file notices that it has no name any more.
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()

@@ -93,7 +93,8 @@ def embed_captions(
             for start in range(0, len(texts), batch_size):
                 batch = order[start : start + batch_size]
                 with torch.inference_mode(), autocast(model.device, precision):
-                    vectors[batch] = model.encode_texts([texts[row] for row in batch]).float().cpu().numpy()
+                    some = [texts[row] for row in batch]
+                    vectors[batch] = model.encode(some, kind="text", batch_size=batch_size)
                 advance(len(batch))
             yield vectors, [str(row) if ids is None else ids[row] for row in rows], []
 
@@ -107,7 +108,7 @@ def embed_captions(
 def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precision = "auto") -> NDArray[np.float32]:
     """Embed a finished batch of pixels; float32 vectors of unit length, shape (B, D), on the host."""
     with torch.inference_mode(), autocast(pixels.device, precision):
-        vectors = model.encode_images(pixels.contiguous(memory_format=torch.channels_last))
+        vectors = model.embed_pixels(pixels.contiguous(memory_format=torch.channels_last))
     array: NDArray[np.float32] = vectors.float().cpu().numpy()
     return array
 

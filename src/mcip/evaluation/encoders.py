@@ -139,7 +139,7 @@ def class_embeddings(
             some = names[start : start + step]
             prompts = [template.replace("{}", name.replace("_", " ")) for name in some for template in templates]
             with torch.inference_mode(), autocast(device, precision):
-                encoded = model.encode_texts(prompts, batch_size).float()
+                encoded = model.encode(prompts, kind="text", batch_size=batch_size, convert_to_tensor=True)
             means = encoded.view(len(some), len(templates), -1).mean(1)
             made[start : start + len(some)] = F.normalize(means, dim=-1).cpu().numpy()
             advance(len(some))

@@ -82,5 +82,4 @@ class LiveEncoder:
 
     def _encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.device, self.precision):
-            vectors: NDArray[np.float32] = self.model.encode_texts(captions).float().cpu().numpy()
-        return vectors
+            return self.model.encode(captions, kind="text", batch_size=256)

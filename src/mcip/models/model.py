@@ -1,44 +1,27 @@
-"""Models: loaded by name, from a folder or with weights put on top; saved as a folder that open_clip loads itself."""
+"""A model: two towers, what is needed to feed them, and its embeddings of images and texts."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import logging
-import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import open_clip
+import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
-from mcip.core.artefacts import Artefact, atomic_write, write_json
 from mcip.core.choices import TransformName
 from mcip.core.errors import ModelError
 from mcip.data.transforms import ImageTransform, image_transform
-from mcip.models.registry import (
-    CONFIG_FILE,
-    LOCAL,
-    WEIGHTS_FILE,
-    Recipe,
-    no_weights,
-    resolve,
-    split_config,
-    warn_of_quick_gelu,
-)
-from mcip.models.state_dict import SkipInit, load_strict, plain_state_dict, read_state_dict
+from mcip.models.encode import EncodeInput, Kind, encode
+from mcip.models.fingerprint import Fingerprint
 from mcip.models.text_tower import TextTower
-from mcip.models.tokenizers import Tokenizer, make_tokenizer, write_tokenizer
+from mcip.models.tokenizers import Tokenizer, make_tokenizer
 
 
 @dataclass
@@ -59,7 +42,11 @@ class Model:
     source: str
     folder: Path | None = None
     _tokenizer: Tokenizer | None = field(default=None, init=False, repr=False)
-    _hashed: tuple[object, str] | None = field(default=None, init=False, repr=False)
+    _hashed: Fingerprint | None = field(default=None, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is remembered of this process's memory."""
+        return {**self.__dict__, "_hashed": None}
 
     @property
     def embed_dim(self) -> int:
@@ -81,6 +68,11 @@ class Model:
         return self.image_parameters()[0].device
 
     @property
+    def text_device(self) -> torch.device:
+        """Where the text tower is."""
+        return self.text_parameters()[0].device
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """open_clip's tokenizer for this model: texts to int64 (T, context length). Made at first use.
 
@@ -95,52 +87,113 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 over the weights as float32 and the activation: the same whatever file format and dtype stored them.
 
-        Kept until a weight is changed in place or replaced.
+        Hashed at first use, and again only after a weight was replaced or changed in place. Changes through `.data`,
+        which PyTorch does not track, are not noticed.
         """
-        state = self.clip.state_dict()
-        version = [(key, value.data_ptr(), value._version) for key, value in state.items()]
-        if self._hashed is None or self._hashed[0] != version:
-            digest = hashlib.sha256(b"quick_gelu" if self.model_cfg.get("quick_gelu") else b"")
-            for key, value in sorted(state.items()):
-                array = value.detach().to("cpu", torch.float32).contiguous().numpy()
-                digest.update(f"{key}{array.shape}".encode())
-                digest.update(array.data)
-            self._hashed = (version, digest.hexdigest())
-        return self._hashed[1]
+        if self._hashed is None or not self._hashed.fits(self.clip):
+            self._hashed = Fingerprint(self.clip, bool(self.model_cfg.get("quick_gelu")))
+        return self._hashed.digest
+
+    def copy(self) -> Model:
+        """A model with the same weights in memory of its own."""
+        return deepcopy(self)
 
     def transform(self, name: TransformName = "model", train: bool = False) -> ImageTransform:
         """The image transform for this model: its own ("model") or the paper's ("paper")."""
         return image_transform(self.preprocess_cfg, name, train)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Embed finished pixels.
+    @overload
+    def encode(
+        self, inputs: EncodeInput | Iterable[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
+        batch_size: int = ..., normalize: bool = ..., convert_to_tensor: Literal[False] = ...,
+        show_progress_bar: bool = ..., workers: int = ...,
+    ) -> NDArray[np.float32]: ...  # fmt: skip
+
+    @overload
+    def encode(
+        self, inputs: EncodeInput | Iterable[EncodeInput], *, kind: Kind | None = ..., transform: TransformName = ...,
+        batch_size: int = ..., normalize: bool = ..., convert_to_tensor: Literal[True],
+        show_progress_bar: bool = ..., workers: int = ...,
+    ) -> Tensor: ...  # fmt: skip
+
+    def encode(
+        self,
+        inputs: EncodeInput | Iterable[EncodeInput],
+        *,
+        kind: Kind | None = None,
+        transform: TransformName = "model",
+        batch_size: int = 64,
+        normalize: bool = True,
+        convert_to_tensor: bool = False,
+        show_progress_bar: bool = False,
+        workers: int = 0,
+    ) -> NDArray[np.float32] | Tensor:
+        """Embed images and texts.
+
+        Args:
+            inputs: One input or a list of them: paths or URIs of image files, the bytes of image files, PIL images,
+                texts. A string is taken for an image where it names an existing image file or is the URI of one.
+            kind: "image" or "text": take all strings for that.
+            transform: The model's own image transform, or "paper".
+            batch_size: Inputs per forward pass.
+            normalize: Whether the vectors have unit length.
+            convert_to_tensor: Return a tensor on the model's device instead of an array.
+            show_progress_bar: Show progress on stderr.
+            workers: Processes that decode images; 0 decodes in this one.
+
+        Returns:
+            float32 (n, D) in the order of the inputs, without gradient; (D,) for one input that is not in a list. A
+            surrounding `torch.autocast` applies.
+
+        Raises:
+            ModelError: An input is neither an image nor a text, or looks like the path of a file that is not there.
+            UnreadableImage: An image cannot be read; the message says which and why.
+
+        Example:
+            >>> import mcip
+            >>> from PIL import Image
+            >>> model = mcip.load("toyshop")
+            >>> images = model.encode([Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")])
+            >>> texts = model.encode(["a red mug", "a blue mug"], batch_size=256)
+            >>> (images @ texts.T).shape
+            (2, 2)
+        """
+        single = isinstance(inputs, str | bytes | Image.Image) or not isinstance(inputs, Iterable)
+        listed: list[Any] = [inputs] if single else list(inputs)  # type: ignore[arg-type]
+        vectors = encode(self, listed, kind, transform, batch_size, normalize, show_progress_bar, workers)
+        vectors = vectors[0] if single else vectors
+        if convert_to_tensor:
+            return vectors
+        array: NDArray[np.float32] = vectors.cpu().numpy()
+        return array
+
+    def embed_pixels(self, pixels: Tensor, normalize: bool = True) -> Tensor:
+        """Embed finished pixels, as `transform` makes them.
 
         Args:
             pixels: float (B, 3, S, S), normalised, on any device.
+            normalize: Whether the vectors have unit length.
 
         Returns:
-            float32 (B, D) of unit length, without gradient.
+            float32 (B, D), without gradient, where the image tower is.
         """
         with torch.no_grad():
-            features = self.clip.encode_image(pixels.to(self.device))
-            return F.normalize(features.float(), dim=-1)
+            features = self.clip.encode_image(pixels.to(self.device)).float()
+            return F.normalize(features, dim=-1) if normalize else features
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Embed texts, cleaned as the model's own tokenizer cleans them.
+    def embed_tokens(self, tokens: Tensor, normalize: bool = True) -> Tensor:
+        """Embed tokens, as `tokenizer` makes them.
+
+        Args:
+            tokens: int64 (T, context length), on any device.
+            normalize: Whether the vectors have unit length.
 
         Returns:
-            float32 (T, D) of unit length, without gradient, where the text tower is.
+            float32 (T, D), without gradient, where the text tower is.
         """
-        if isinstance(texts, str):
-            raise ModelError("encode_texts takes a list of texts, not one text: put it in a list.")
-        device = self.text_parameters()[0].device
-        features = torch.empty(len(texts), self.embed_dim, device=device)
-        tower = TextTower(self.clip)
         with torch.no_grad():
-            for start in range(0, len(texts), batch_size):
-                tokens = self.tokenizer(list(texts[start : start + batch_size])).to(device)
-                features[start : start + batch_size] = F.normalize(tower(tokens).float(), dim=-1)
-        return features
+            features = TextTower(self.clip)(tokens.to(self.text_device)).float()
+            return F.normalize(features, dim=-1) if normalize else features
 
     def image_parameters(self) -> list[nn.Parameter]:
         """The parameters of the image tower with its projector."""
@@ -153,130 +206,3 @@ class Model:
             for name, parameter in self.clip.named_parameters()
             if not name.startswith(("visual.", "logit_scale", "logit_bias"))
         ]
-
-
-def load(name: str | Path, weights: str | Path | None = None, device: str = "cpu") -> Model:
-    """Load a model.
-
-    Args:
-        name: An open_clip name with its pretrained tag ("ViT-L-14-336/openai"), a local folder that holds
-            `open_clip_config.json`, "hf-hub:org/repo", a released MCIP checkpoint ("mcip/ViT-L-14-336",
-            "mcip/ViT-SO400M-14-SigLIP-384"), or "toyshop", the small base model in the package.
-        weights: A `.pth` or `.safetensors` state dict put on top, every key and shape checked. The name's own weights
-            are then not fetched.
-        device: Where to put it.
-
-    Raises:
-        ModelError: The name is unknown, or the weights cannot be had or do not fit.
-    """
-    recipe = resolve(name)
-    if recipe.fill is None:
-        if weights is None:
-            raise no_weights(str(name))
-        warn_of_quick_gelu(str(name), recipe.model_cfg)
-    with SkipInit():
-        model = _build(recipe, str(name))
-    if weights is not None:
-        load_strict(model.clip, read_state_dict(weights), str(weights), str(name))
-    elif recipe.fill is not None:
-        recipe.fill(model.clip)
-    model.clip.to(device)
-    return model
-
-
-def create(name: str, seed: int = 0, device: str = "cpu") -> Model:
-    """Make a model with random weights, the same for the same seed. Nothing is fetched, even for a name with a tag."""
-    return _random(resolve(name), name, seed, device)
-
-
-def from_config(config: Mapping[str, Any], seed: int = 0, source: str = "configuration", device: str = "cpu") -> Model:
-    """Make a model with random weights from the content of an `open_clip_config.json`.
-
-    Raises:
-        ModelError: The configuration lacks something, or open_clip cannot build it.
-    """
-    return _random(Recipe(*split_config(config, source), None), source, seed, device)
-
-
-def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None) -> Path:
-    """Write a folder that `open_clip.create_model_and_transforms("local-dir:<folder>")` loads, whole or not at all.
-
-    It holds `open_clip_config.json`, `open_clip_model.safetensors`, the tokenizer's files where the model uses one of
-    Hugging Face, and a manifest. A folder that `save` wrote before is replaced.
-
-    Args:
-        model: What to write.
-        folder: Where to.
-        made_by: What made it, recorded in the manifest.
-
-    Raises:
-        ModelError: `folder` is there and holds something that `save` did not write.
-        ArtefactError: The disk is full.
-    """
-    folder = Path(folder)
-    if folder.exists() and not _is_ours_to_replace(folder):
-        raise ModelError(f"{folder} is there and does not hold a model that mcip saved. Choose another folder.")
-    new, old = (folder.with_name(f".{folder.name}.{state}.part") for state in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        artefact = Artefact.begin(new, "model", made_by or {})
-        if missing := write_tokenizer(model.model_cfg, model.folder, lambda: model.tokenizer, new):
-            warnings.warn(f"{folder} is saved without the files of its tokenizer: {missing}", stacklevel=2)
-        with atomic_write(new / WEIGHTS_FILE) as path:
-            save_file(plain_state_dict(model.clip), path, metadata={"format": "pt"})
-        write_json(new / CONFIG_FILE, {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg})
-        artefact.finish(source=model.source, fingerprint=model.fingerprint)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-
-def _random(recipe: Recipe, source: str, seed: int, device: str) -> Model:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _build(recipe, source)
-    model.clip.to(device)
-    return model
-
-
-def _build(recipe: Recipe, source: str) -> Model:
-    """Make the modules from the configuration, through open_clip's own reading of it."""
-    config = {
-        "model_cfg": recipe.model_cfg,
-        "preprocess_cfg": merge_preprocess_dict(PreprocessCfg(), recipe.preprocess_cfg),
-    }
-    with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
-        (Path(folder) / CONFIG_FILE).write_text(json.dumps(config))
-        try:
-            clip = open_clip.create_model(LOCAL + folder, load_weights=False, pretrained_text=False)
-        except Exception as error:
-            raise ModelError(f"open_clip cannot build {source} from its configuration: {error}") from error
-    preprocess_cfg = json.loads(json.dumps(clip.visual.preprocess_cfg))
-    return Model(clip.eval(), deepcopy(recipe.model_cfg), preprocess_cfg, source, recipe.folder)
-
-
-@contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """Keep open_clip from saying that the model has no weights yet, and from configuring the root logger to say it."""
-    root, silent = logging.getLogger(), logging.NullHandler()
-
-    def other_origin(record: logging.LogRecord) -> bool:
-        return "open_clip" not in Path(record.pathname).parts
-
-    root.addHandler(silent)
-    root.addFilter(other_origin)
-    try:
-        yield
-    finally:
-        root.removeFilter(other_origin)
-        root.removeHandler(silent)
-
-
-def _is_ours_to_replace(folder: Path) -> bool:
-    return folder.is_dir() and (Artefact.is_one(folder, "model") or not any(folder.iterdir()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import open_clip
-from open_clip.pretrained import download_pretrained_from_hf
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ModelError
+from mcip.models.config_check import check_config
 from mcip.models.download import RELEASED, fetch_released
-from mcip.models.state_dict import load_strict, read_state_dict
+from mcip.models.hub import fetch_file
+from mcip.models.state_dict import check_stated_sizes, load_strict, read_state_dict
 
 CONFIG_FILE: Final = "open_clip_config.json"
 WEIGHTS_FILE: Final = "open_clip_model.safetensors"
@@ -42,13 +46,13 @@ class Recipe:
     folder: Path | None = None
 
 
-def resolve(name: str | Path) -> Recipe:
+def resolve(name: str | os.PathLike[str]) -> Recipe:
     """Find what `name` stands for, as `mcip.load` takes it. Only "hf-hub:" names need a network for it.
 
     Raises:
         ModelError: The name is unknown, or a folder's configuration is missing or wrong.
     """
-    text = str(name)
+    text = os.fspath(name)
     if text == TOYSHOP:
         return _from_folder(Path(str(importlib.resources.files("mcip.toyshop") / "base")))
     if text in RELEASED:
@@ -56,7 +60,7 @@ def resolve(name: str | Path) -> Recipe:
         return Recipe(base.model_cfg, base.preprocess_cfg, _file_filler(lambda: fetch_released(text), text))
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB))
-    if isinstance(name, Path) or text.startswith(LOCAL) or (Path(text) / CONFIG_FILE).is_file():
+    if not isinstance(name, str) or text.startswith(LOCAL) or (Path(text) / CONFIG_FILE).is_file():
         return _from_folder(Path(text.removeprefix(LOCAL)))
     architecture = _architecture(text)
     model_cfg = open_clip.get_model_config(architecture)
@@ -70,7 +74,7 @@ def resolve(name: str | Path) -> Recipe:
     tag = text.rpartition("/")[2]
     tag_cfg = open_clip.get_pretrained_cfg(architecture, tag)
     if not tag_cfg:
-        known = open_clip.list_pretrained_tags_by_model(architecture)
+        known = _tags(architecture)
         raise ModelError(
             f"{architecture} has no pretrained tag {tag!r}.{_nearest(tag, known)} It has: {', '.join(known) or 'none'}."
         )
@@ -82,7 +86,7 @@ def resolve(name: str | Path) -> Recipe:
 
 def no_weights(name: str) -> ModelError:
     """The error for a name without weights of its own, when no others are given."""
-    tags = open_clip.list_pretrained_tags_by_model(_architecture(name))
+    tags = _tags(_architecture(name))
     choice = f"Add one of its pretrained tags ({', '.join(tags)}), as in {name}/{tags[0]}, or" if tags else "You can"
     return ModelError(
         f"{name} names an architecture without weights. {choice} give weights=FILE; "
@@ -101,7 +105,7 @@ def _unknown(text: str) -> ModelError:
     with_tags = [f"{model}/{tag}" for model, tag in open_clip.list_pretrained()]
     return ModelError(
         f"There is no model {text!r}: it is no open_clip name and no folder.{_nearest(text, [*names, *with_tags])} "
-        "open_clip.list_pretrained() lists all names and tags."
+        "`mcip models` lists some worth knowing, open_clip.list_pretrained() all names and tags."
     )
 
 
@@ -123,19 +127,18 @@ def _from_folder(folder: Path) -> Recipe:
 
 
 def _from_hub(repo: str) -> Recipe:
-    try:
-        config = Path(download_pretrained_from_hf(repo, filename=CONFIG_FILE))
-    except Exception as error:
-        raise ModelError(f"Could not fetch {CONFIG_FILE} of {repo} from the Hugging Face hub: {error}") from error
-    model_cfg, preprocess_cfg = _read_config(config)
-    return Recipe(model_cfg, preprocess_cfg, _hub_filler(f"{_HUB}{repo}", lambda: download_pretrained_from_hf(repo)))
+    model_cfg, preprocess_cfg = _read_config(fetch_file(repo, CONFIG_FILE))
+    return Recipe(model_cfg, preprocess_cfg, _hub_filler(f"{_HUB}{repo}", repo, HF_WEIGHTS_NAME))
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        return split_config(read_json(path), str(path))
+        model_cfg, preprocess_cfg = split_config(read_json(path), str(path))
     except ArtefactError as error:
         raise ModelError(str(error)) from error
+    for part in (model_cfg, preprocess_cfg):
+        check_config(part, str(path), path.parent)
+    return model_cfg, preprocess_cfg
 
 
 def split_config(config: Any, origin: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -163,40 +166,56 @@ def _file_filler(find: Callable[[], Path], target: str) -> Callable[[nn.Module],
 
 
 def _tag_filler(name: str, tag_cfg: dict[str, Any]) -> Callable[[nn.Module], None]:
-    return _hub_filler(name, lambda: open_clip.download_pretrained(tag_cfg))
+    """Fill with the weights of a tag, which open_clip names as "org/name/" or "org/name/file"."""
+    repo, _, file = tag_cfg["hf_hub"].rpartition("/")
+    return _hub_filler(name, repo, file or HF_WEIGHTS_NAME)
 
 
-def _hub_filler(name: str, download: Callable[[], str]) -> Callable[[nn.Module], None]:
+def _hub_filler(name: str, repo: str, file: str) -> Callable[[nn.Module], None]:
     """Fill with open_clip's own reader, which converts the formats of the checkpoints it lists."""
 
     def fill(clip: nn.Module) -> None:
+        safe = HF_SAFE_WEIGHTS_NAME if file == HF_WEIGHTS_NAME else str(Path(file).with_suffix(".safetensors"))
+        path = fetch_file(repo, *dict.fromkeys((safe, file)))
+        check_stated_sizes(path)
         try:
-            path = download()
-        except Exception as error:
-            raise ModelError(
-                f"Could not fetch the weights of {name}: {error} They are fetched at first use and kept: "
-                "run it once with a network, or give the file as weights=FILE."
-            ) from error
-        try:
-            open_clip.load_checkpoint(clip, path, strict=True, weights_only=True)
+            open_clip.load_checkpoint(clip, str(path), strict=True, weights_only=True)
         except Exception as error:
             raise ModelError(f"The weights of {name} in {path} cannot be used: {error}") from error
 
     return fill
 
 
-def warn_of_quick_gelu(name: str, model_cfg: dict[str, Any]) -> None:
-    """Warn that a name without a tag does not say which activation the weights put on top were trained with."""
+def warn_without_tag(name: str, recipe: Recipe) -> None:
+    """Warn where a name without a tag does not say how the weights put on top were trained.
+
+    The activation and the preprocessing of some pretrained tags differ from what the architecture's configuration says;
+    weights that descend from such a tag fit all the same, and give worse embeddings.
+    """
     architecture = _architecture(name)
-    own = bool(model_cfg.get("quick_gelu"))
-    other = [
-        tag
-        for tag in open_clip.list_pretrained_tags_by_model(architecture)
-        if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", own) != own
-    ]
+    quick_gelu = bool(recipe.model_cfg.get("quick_gelu"))
+    preprocessing = _preprocessing(recipe.preprocess_cfg)
+    tags = {tag: open_clip.get_pretrained_cfg(architecture, tag) for tag in _tags(architecture)}
+    other = [tag for tag, cfg in tags.items() if bool(cfg.get("quick_gelu", quick_gelu)) != quick_gelu]
     if other:
         warnings.warn(
-            f"{name} without a tag is built {'with' if own else 'without'} QuickGELU. If the weights descend from one "
-            f"of its tags {', '.join(other)}, name it, as in {name}/{other[0]}: else the embeddings are worse.",
-            stacklevel=3,
+            f"{name} without a tag is built {'with' if quick_gelu else 'without'} QuickGELU. If the weights descend "
+            f"from one of its tags {', '.join(other)}, name it, as in {name}/{other[0]}: else embeddings are worse.",
+            stacklevel=4,
         )
+    other = [tag for tag, cfg in tags.items() if _preprocessing(cfg) != preprocessing]
+    if other:
+        warnings.warn(
+            f"{name} without a tag gets open_clip's default preprocessing of images. If the weights descend from one "
+            f"of its tags {', '.join(other)}, name it, as in {name}/{other[0]}: else embeddings are worse.",
+            stacklevel=4,
+        )
+
+
+def _preprocessing(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    merged = merge_preprocess_dict(PreprocessCfg(), dict(cfg))
+    return {key: merged[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+
+
+def _tags(architecture: str) -> list[str]:
+    return list(open_clip.list_pretrained_tags_by_model(architecture))

@@ -1,48 +1,197 @@
-"""A saved model: a folder that open_clip loads, with what its stage measured."""
+"""Models on disk: a folder that open_clip loads, or a plain state dict."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import glob
+import shutil
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
-from mcip.core.artefacts import MANIFEST, read_json
+import torch
+from safetensors.torch import save_file
 
-if TYPE_CHECKING:
-    from mcip.models.model import Model
+from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.errors import ModelError
+from mcip.core.locks import exclusive
+from mcip.models.loading import from_config, load
+from mcip.models.model import Model
+from mcip.models.registry import CONFIG_FILE, WEIGHTS_FILE
+from mcip.models.state_dict import SkipInit, plain_state_dict
+from mcip.models.tokenizers import write_tokenizer
+
+KIND: Final = "model"
+# What is written when the replaced folder is in the way of the new one, and what is left of a killed process.
+_PART: Final = ".part"
 
 
 @dataclass(frozen=True)
-class SavedModel(os.PathLike[str]):
-    """A folder that a stage saved a model in; it can stand wherever its path can.
+class SavedModel:
+    """A model folder that a command wrote. It stands for its path wherever a path is taken.
 
     Attributes:
-        folder: What open_clip and every command load.
-        facts: What the stage measured: steps, validation scores, unreadable images.
+        folder: The folder, which open_clip loads as "local-dir:FOLDER".
+        facts: What the command measured on the way: steps, validation scores, unreadable images.
+
+    Example:
+        >>> import mcip, tempfile
+        >>> saved = mcip.export("toyshop", tempfile.mkdtemp(), format="open_clip")
+        >>> saved.load().embed_dim
+        256
     """
 
     folder: Path
-    facts: dict[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __fspath__(self) -> str:
-        return os.fspath(self.folder)
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
+        """The path of the folder."""
+        return str(self.folder)
 
     def __str__(self) -> str:
-        return os.fspath(self.folder)
+        """The path of the folder."""
+        return str(self.folder)
+
+    def __truediv__(self, name: str) -> Path:
+        """The path of a file in the folder."""
+        return self.folder / name
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the folder's manifest says."""
-        content: dict[str, Any] = read_json(self.folder / MANIFEST)
-        return content
+        """What `manifest.json` says: `made_from`, `source`, `fingerprint`, `versions`, and the hash of every file.
+
+        Raises:
+            ArtefactError: It is missing or damaged.
+        """
+        return Artefact.open(self.folder, KIND).manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the weights, as `Model.fingerprint`."""
+        return str(self.manifest["fingerprint"])
 
     def load(self, device: str = "cpu") -> Model:
-        """The model, loaded."""
-        from mcip.models.model import load
-
+        """Load the model."""
         return load(self.folder, device=device)
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """A plain state dict that `mcip export` wrote. It stands for its path wherever a path is taken.
+
+    Attributes:
+        file: The file of the state dict; the configuration of its model is beside it as `<file>.json`.
+    """
+
+    file: Path
+
+    def __fspath__(self) -> str:
+        """The path of the file."""
+        return str(self.file)
+
+    def __str__(self) -> str:
+        """The path of the file."""
+        return str(self.file)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What `<file>.json` says: `model_cfg`, `preprocess_cfg`, and the `source` of the model.
+
+        Raises:
+            ArtefactError: It is missing or damaged.
+        """
+        return dict(read_json(_config_of(self.file)))
+
+    def load(self, device: str = "cpu") -> Model:
+        """Load the model that the configuration describes, with these weights."""
+        with SkipInit():
+            model = from_config(self.config, source=str(self.config["source"]))
+        return load(model, weights=self.file, device=device)
+
+
+def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None) -> Path:
+    """Write a folder that `open_clip.create_model_and_transforms("local-dir:<folder>")` loads, atomically.
+
+    It holds `open_clip_config.json`, `open_clip_model.safetensors`, the tokenizer's files where the model uses one of
+    Hugging Face, and a manifest. A folder that `save` wrote before is replaced. Of two processes that save to the same
+    folder, the second waits for the first, and replaces what it wrote.
+
+    Args:
+        model: What to write.
+        folder: Where to.
+        made_by: What made it, recorded in the manifest.
+
+    Raises:
+        ModelError: `folder` is there and holds something that `save` did not write.
+        ArtefactError: The disk is full.
+    """
+    target = Path(folder).resolve()
+    with exclusive(target, "is saving"):
+        _restore(target)
+        if target.exists() and not _may_be_replaced(target):
+            raise ModelError(f"{folder} is there and does not hold a model that mcip saved. Choose another folder.")
+        # The name is unique and the lock is held: no other process writes here or removes it.
+        new = target.with_name(f".{target.name}.new.{uuid.uuid4().hex}{_PART}")
+        try:
+            _write(model, new, folder, made_by or {})
+            _replace(target, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return Path(folder)
+
+
+def write_state_dict(model: Model, file: str | Path) -> Path:
+    """Write the plain state dict of a model atomically, and its configuration beside it as `<file>.json`."""
+    file = Path(file)
+    if file.is_dir():
+        raise ModelError(f"{file} is a folder; format pth writes a file: name it, as in {file / 'model.pth'}.")
+    with exclusive(file, "is writing"):
+        with atomic_write(file) as path, path.open("wb") as opened:
+            torch.save(plain_state_dict(model.clip), opened)
+        config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg, "source": model.source}
+        write_json(_config_of(file), config)
+    return file
+
+
+def _config_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.json")
+
+
+def _write(model: Model, new: Path, folder: str | Path, made_by: dict[str, Any]) -> None:
+    artefact = Artefact.begin(new, KIND, made_by)
+    if missing := write_tokenizer(model.model_cfg, model.folder, lambda: model.tokenizer, new):
+        warnings.warn(f"{folder} is saved without the files of its tokenizer: {missing}", stacklevel=3)
+    with atomic_write(new / WEIGHTS_FILE) as path:
+        save_file(plain_state_dict(model.clip), path, metadata={"format": "pt"})
+    write_json(new / CONFIG_FILE, {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg})
+    artefact.finish(source=model.source, fingerprint=model.fingerprint)
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old{_PART}")
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Put `new` in the place of `target`. What a process that is killed in between moved away, `_restore` puts back."""
+    if target.exists():
+        target.rename(_old(target))
+    new.rename(target)
+    shutil.rmtree(_old(target), ignore_errors=True)
+
+
+def _restore(target: Path) -> None:
+    """Put back what a process that was killed while replacing moved away, and remove what it left behind."""
+    old = _old(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for left in (old, *target.parent.glob(f".{glob.escape(target.name)}.new.*{_PART}")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return Artefact.is_one(folder, KIND) if (folder / MANIFEST).exists() else not any(folder.iterdir())

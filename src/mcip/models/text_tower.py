@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
-from torch.func import functional_call
 
 # Lengths are multiples of this, which suits matrix units and keeps the number of shapes small.
 _STEP = 8
@@ -16,7 +16,8 @@ class TextTower(nn.Module):
 
     That is so where each token sees only those before it and the feature is taken at the end of the text, as in CLIP:
     captions then take a fraction of the time that the whole context length takes. Other towers, such as SigLIP's,
-    encode the whole context length. Values and gradients are the same up to rounding.
+    encode the whole context length. Values and gradients are the same up to rounding. Nothing in the model is changed
+    on the way, so several threads may encode at the same time.
     """
 
     def __init__(self, clip: Any) -> None:
@@ -34,18 +35,13 @@ class TextTower(nn.Module):
         Returns:
             Features (T, D), not normalised.
         """
-        tower, prefix = (self.clip.text, "clip.text.") if hasattr(self.clip, "text") else (self.clip, "clip.")
+        tower = getattr(self.clip, "text", self.clip)
         if shorten and len(tokens) and _looks_back_only(tower):
             # The end of the text has the highest number of all tokens.
             longest = int(tokens.argmax(dim=1).max()) + 1
             length = -(-longest // _STEP) * _STEP
             if length < tokens.shape[1]:
-                own = {
-                    f"{prefix}positional_embedding": tower.positional_embedding[:length],
-                    f"{prefix}attn_mask": tower.attn_mask[:length, :length],
-                }
-                shortened: Tensor = functional_call(self, own, (tokens[:, :length], False))
-                return shortened
+                return _encode(tower, tokens[:, :length])
         features: Tensor = self.clip.encode_text(tokens)
         return features
 
@@ -53,5 +49,20 @@ class TextTower(nn.Module):
 def _looks_back_only(tower: Any) -> bool:
     """Whether a token's feature depends on the tokens before it alone, and a text's feature is that of its end."""
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-    other = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
-    return pool == "argmax" and not other and getattr(tower, "attn_mask", None) is not None
+    other = ("use_pad_mask", "output_tokens")
+    if any(getattr(tower, name, False) for name in other) or getattr(tower, "cls_emb", None) is not None:
+        return False
+    return pool == "argmax" and getattr(tower, "attn_mask", None) is not None
+
+
+def _encode(tower: Any, tokens: Tensor) -> Tensor:
+    """The steps of open_clip's `CLIP.encode_text` and `TextTransformer.forward`, for fewer positions."""
+    length, dtype = tokens.shape[1], tower.transformer.get_cast_dtype()
+    embedded = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    encoded = tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask[:length, :length]))
+    features: Tensor = text_global_pool(encoded, tokens, "argmax")
+    projection = tower.text_projection
+    if projection is None:
+        return features
+    projected: Tensor = projection(features) if isinstance(projection, nn.Linear) else features @ projection
+    return projected

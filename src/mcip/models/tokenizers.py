@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+import threading
+import zlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -12,11 +15,16 @@ import open_clip
 from torch import Tensor
 
 from mcip.core.errors import ModelError
+from mcip.models.config_check import MERGES, file_inside
+from mcip.models.hub import fetch_files
 
 Tokenizer = Callable[[list[str]], Tensor]
 # There is one of these in every folder with a tokenizer of Hugging Face.
 _CONFIG: Final = "tokenizer_config.json"
-_FILES: Final = ("*token*.json", "vocab.*", "merges.txt", "*.model")
+# In bytes, of a file of BPE merges; open_clip's own unpacks to 3 MB.
+_MAX_MERGES: Final = 64_000_000
+_VOCABULARIES: Final = ("tokenizer.json", "vocab.*", "*.model")
+_FILES: Final = ("*token*.json", "merges.txt", *_VOCABULARIES)
 
 
 def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | None = None) -> Tokenizer:
@@ -35,16 +43,21 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
     if "context_length" in text_cfg:
         settings["context_length"] = text_cfg["context_length"]
     name = _hugging_face_name(model_cfg)
+    if MERGES in settings:
+        settings[MERGES] = str(_merges(settings[MERGES], folder, source))
     if name is None:
         simple: Tokenizer = open_clip.SimpleTokenizer(**settings)
         return simple
-    place = str(folder) if folder is not None and (folder / _CONFIG).is_file() else name
     try:
         import transformers  # noqa: F401
         from open_clip.tokenizer import HFTokenizer
 
+        in_folder = folder is not None and (folder / _CONFIG).is_file()
+        # Where its own configuration does not, that of its model says which class a tokenizer is of.
+        place = folder if in_folder else fetch_files(name, _CONFIG, (*_FILES, "config.json"), _has_vocabulary)
         settings["trust_remote_code"] = False  # a configuration from elsewhere must not make code from there run
-        tokenizer: Tokenizer = HFTokenizer(place, tokenizer_mode=text_cfg.get("tokenizer_mode"), **settings)
+        mode = text_cfg.get("tokenizer_mode")
+        return _OneAtATime(HFTokenizer(str(place), tokenizer_mode=mode, **settings))
     except ImportError as error:
         raise ModelError(
             f"{source} reads text with the tokenizer {name}, which needs more packages ({error}): "
@@ -52,11 +65,48 @@ def make_tokenizer(model_cfg: Mapping[str, Any], source: str, folder: Path | Non
         ) from error
     except Exception as error:
         raise ModelError(
-            f"Could not get the tokenizer {place} of {source}: {str(error).rstrip('.')}. "
-            "It is fetched from the Hugging Face hub at first use and kept: run it once with a network. "
+            f"Could not get the tokenizer {name} of {source}: {str(error).rstrip('.')}. "
             "Images can be embedded without it."
         ) from error
-    return tokenizer
+
+
+class _OneAtATime:
+    """A tokenizer of Hugging Face for several threads: the fast ones change their own settings at every call."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        with self._lock:
+            tokens: Tensor = self._tokenizer(texts)
+        return tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_tokenizer": self._tokenizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**{key.removeprefix("_"): value for key, value in state.items()})  # type: ignore[misc]
+
+    def save_pretrained(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern))
+
+
+def _merges(value: Any, folder: Path | None, source: str) -> Path:
+    """The file of BPE merges that a configuration names, which is looked at before open_clip unpacks it."""
+    path = file_inside(str(value), folder, f"bpe_path of {source}")
+    try:
+        with gzip.open(path) as file:
+            size = len(file.read(_MAX_MERGES + 1))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ModelError(f"{path} is not a file of BPE merges: {error}") from error
+    if size > _MAX_MERGES:
+        raise ModelError(f"{path} was refused: it unpacks to more than {_MAX_MERGES:,} bytes.")
+    return path
 
 
 def write_tokenizer(
@@ -73,6 +123,11 @@ def write_tokenizer(
     Returns:
         Why nothing could be written, or None.
     """
+    merges = model_cfg["text_cfg"].get("tokenizer_kwargs", {}).get(MERGES)
+    if merges is not None:
+        target = out / str(merges)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_merges(merges, folder, "the model"), target)
     if _hugging_face_name(model_cfg) is None:
         return None
     if folder is not None and (folder / _CONFIG).is_file():

@@ -71,8 +71,7 @@ class Encoder:
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
-        vectors: NDArray[np.float32] = self.model.encode_texts(list(texts)).float().cpu().numpy()
-        return vectors
+        return self.model.encode(list(texts), kind="text", batch_size=256)
 
     @property
     def _transform(self) -> ImageTransform:

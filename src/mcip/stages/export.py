@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from mcip.core.errors import ConfigError
+from mcip.stages.inputs import ModelInput
 
-from mcip.core.artefacts import atomic_write, write_json
-from mcip.core.errors import ModelError
-from mcip.models import Model, load, save
-from mcip.models.state_dict import plain_state_dict
+if TYPE_CHECKING:
+    from mcip.models import SavedModel, SavedWeights
+
+# What files of torch.save are called.
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+# Names of files, which a folder should not have.
+_FILE_SUFFIXES = (*_SUFFIXES, ".safetensors", ".onnx", ".json", ".npz", ".pkl")
 
 
-def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth", weights: Path | None = None) -> Path:
+def export(
+    model: ModelInput, out: Path, format: Literal["pth", "open_clip"] = "pth", weights: Path | None = None
+) -> SavedModel | SavedWeights:
     """Write a model in the form that other code loads.
 
     Args:
         model: What `mcip.load` takes.
-        out: The file to write for "pth", the folder for "open_clip".
+        out: The file to write for "pth", named *.pth, *.pt, *.bin or *.ckpt; the folder for "open_clip".
         format: "pth": a plain state dict, which the model of the same open_clip name takes by
             `load_state_dict(torch.load(out, weights_only=True), strict=True)`; its configuration (activation and
             preprocessing) is written beside it as `<out>.json`. "open_clip": a folder that
@@ -27,25 +33,46 @@ def export(model: str, out: Path, format: Literal["pth", "open_clip"] = "pth", w
             "open_clip" it becomes a folder that every command takes as its model.
 
     Returns:
-        What was written.
+        What was written; it stands for its path.
 
     Raises:
+        ConfigError: `out` is named as another kind of file.
         ModelError: The model cannot be loaded, or `out` is in the way.
         ArtefactError: The disk is full.
+
+    Example:
+        >>> import mcip, pathlib, tempfile
+        >>> saved = mcip.export("toyshop", pathlib.Path(tempfile.mkdtemp()) / "toyshop.pth")
+        >>> saved.load().embed_dim
+        256
     """
+    out = Path(out)
+    _check_name(out, format)
+
+    from mcip.models import SavedModel, SavedWeights, load, save
+    from mcip.models.saved import write_state_dict
+
     loaded = load(model, weights)
     if format == "open_clip":
-        return save(loaded, out, made_by={"exported_from": model, "weights": None if weights is None else str(weights)})
-    return write_state_dict(loaded, out)
+        made_by = {"exported_from": loaded.source, "weights": None if weights is None else str(weights)}
+        return SavedModel(save(loaded, out, made_by))
+    return SavedWeights(write_state_dict(loaded, out))
 
 
-def write_state_dict(model: Model, out: str | Path) -> Path:
-    """Write the plain state dict of a model, whole or not at all, and its configuration beside it as `<out>.json`."""
-    out = Path(out)
-    if out.is_dir():
-        raise ModelError(f"{out} is a folder; format pth writes a file: name it, as in {out / 'model.pth'}.")
-    with atomic_write(out) as path, path.open("wb") as file:
-        torch.save(plain_state_dict(model.clip), file)
-    config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg, "source": model.source}
-    write_json(out.with_name(f"{out.name}.json"), config)
-    return out
+def _check_name(out: Path, format: str) -> None:
+    suffix = out.suffix.lower()
+    if format == "pth":
+        if suffix and suffix not in _SUFFIXES:
+            other = ' Format "open_clip" writes a folder with safetensors.' if suffix == ".safetensors" else ""
+            raise ConfigError(
+                f"{out} is named as a {suffix} file, but format pth writes a state dict of torch.save: name it "
+                f"{out.with_suffix('.pth').name}.{other}"
+            )
+    elif format == "open_clip":
+        if suffix in _FILE_SUFFIXES:
+            raise ConfigError(
+                f"{out} is named as a {suffix} file, but format open_clip writes a folder: name it {out.stem}, "
+                "or use format pth for a file."
+            )
+    else:
+        raise ConfigError(f"format is {format!r}: it is pth or open_clip.")

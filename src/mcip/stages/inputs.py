@@ -24,13 +24,11 @@ else:
 
 def open_model(model: ModelInput, device: str = "cpu") -> Model:
     """Load a model by its name or folder, or copy one that is loaded, so that a stage may change it."""
-    from copy import deepcopy
-
     from mcip.models import Model, load
 
     if not isinstance(model, Model):
         return load(os.fspath(model), device=device)
-    copy = deepcopy(model)
+    copy = model.copy()
     copy.clip.to(device)
     return copy
 

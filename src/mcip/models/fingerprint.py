@@ -1,0 +1,47 @@
+"""The fingerprint of a model's weights, hashed again only after they were changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+class Fingerprint:
+    """A hash of weights, and in which state of them it was taken.
+
+    Each tensor is known by its storage and by PyTorch's count of the changes in place. The weak references keep the
+    address of a storage that is gone from being given to another.
+
+    Attributes:
+        digest: SHA-256 over the weights as float32 and the activation, in hexadecimal.
+    """
+
+    def __init__(self, clip: nn.Module, quick_gelu: bool) -> None:
+        """Hash the weights of open_clip's model."""
+        self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in _tensors(clip)]
+        self._state = _state(clip)
+        digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
+        for key, value in sorted(clip.state_dict().items()):
+            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+            digest.update(f"{key}{array.shape}".encode())
+            digest.update(array.data)
+        self.digest = digest.hexdigest()
+
+    def fits(self, clip: nn.Module) -> bool:
+        """Whether no weight was replaced or changed in place since it was taken."""
+        return self._state == _state(clip)
+
+
+def _tensors(clip: nn.Module) -> Iterator[Tensor]:
+    # The dicts themselves: named_parameters() takes several times as long, which every query would pay.
+    for module in clip.modules():
+        for tensors in (module._parameters, module._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
+
+
+def _state(clip: nn.Module) -> list[tuple[int, int]]:
+    return [(tensor.untyped_storage()._cdata, tensor._version) for tensor in _tensors(clip)]
