@@ -123,10 +123,8 @@ def run(world: World, recipe: Recipe, out: Path) -> Path:
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")
-    page = report(
-        [str(path) for path in results], out, baseline="base", highlight="mcip+re-a", captions=mined, images=labelled
-    )
-    console.print(f"The page with the results: {page}")
+    page = report(results, out, baseline="base", captions=mined, images=labelled).path
+    console.print(f"The page with the results: {page}", markup=False)
     return page
 
 
