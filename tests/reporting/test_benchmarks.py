@@ -40,7 +40,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 @pytest.mark.parametrize("benchmark", SUITES)
 def test_grids_show_what_the_metric_counts(comparison: Comparison, benchmark: str) -> None:
-    (name,) = [name for name, one in comparison.tasks.items() if one.task.benchmark == benchmark]
+    (name,) = [name for name, measured in comparison.tasks.items() if measured.task.benchmark == benchmark]
     grid = neighbour_grid(comparison, name, "1", queries=3, neighbours=5)
     before, after = (comparison.result(model).measured[name].values() for model in ("0", "1"))
     assert (grid.better, grid.worse) == (int((after > before).sum()), int((after < before).sum()))
@@ -59,17 +59,17 @@ def test_grids_show_what_the_metric_counts(comparison: Comparison, benchmark: st
 
 
 def test_outcomes_follow_the_ground_truth_of_each_query(comparison: Comparison) -> None:
-    task = next(one.task for one in comparison.tasks.values() if one.task.benchmark == "roxford")
+    task = next(measured.task for measured in comparison.tasks.values() if measured.task.benchmark == "roxford")
     data = Sources().data(task)
     assert isinstance(data, Retrieval)
     assert data.truth is not None
     space = space_of(comparison.result("0"), task, data)
     for query, truth in enumerate(data.truth):
-        found = space.nearest(query, 100, task)
-        outcomes = {one.row: one.outcome for one in found}
+        ranking = space.nearest(query, 100, task)
+        outcomes = {image.row: image.outcome for image in ranking}
         # The last image of the gallery is missing.
         assert sorted(outcomes) == list(range(len(data.gallery[0]) - 1))
-        assert len(found) == len(outcomes)
+        assert len(ranking) == len(outcomes)
         assert {row for row, outcome in outcomes.items() if outcome == "hit"} == {*truth["easy"], *truth["hard"]}
         assert {row for row, outcome in outcomes.items() if outcome == "ignored"} == set(truth["junk"])
 

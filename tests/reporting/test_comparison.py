@@ -86,10 +86,10 @@ def test_the_same_rows_elsewhere_on_the_disk_are_the_same_task() -> None:
 
 
 def test_tasks_called_model_are_refused() -> None:
-    one = Measured(Task("model", "i2i", "data"), "hash", "map", {"map": 0.5})
+    measured = Measured(Task("model", "i2i", "data"), "hash", "map", {"map": 0.5})
     arguments: dict[str, Any] = {"source": "x", "fingerprint": "f", "suite": "own", "stores": ()}
     with pytest.raises(ConfigError, match="rename the task"):
-        Comparison.of([Results("x", **arguments, measured={"model": one})])
+        Comparison.of([Results("x", **arguments, measured={"model": measured})])
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.26, "+1.3"), (-1.26, "-1.3"), (-0.04, "+0.0"), (0, "+0.0"), (None, "")])
@@ -136,13 +136,13 @@ def test_without_a_task_of_all_models_the_largest_difference_to_the_baseline_dec
 
 
 def test_rows_of_the_paper_have_no_differences_to_a_measured_baseline() -> None:
-    own = [of_table1("base", 50), of_table1("mine", 60)]
-    compared = Comparison.of([*own, *paper_rows(own)])
+    measured = [of_table1("base", 50), of_table1("mine", 60)]
+    compared = Comparison.of([*measured, *paper_rows(measured)])
     assert compared.difference("mine", "my GPR1200") == 10
     for name in PAPER_NAMES:
         assert compared.gain(name) is None
         assert all(not cell.difference for cell in table.cells(compared, name))
     # Where the baseline is a row of the paper, that is what was asked for.
-    assert Comparison.of([*own, *paper_rows(own)], PAPER_NAMES[0]).difference("mine", "my GPR1200") == -16.0
+    assert Comparison.of([*measured, *paper_rows(measured)], PAPER_NAMES[0]).difference("mine", "my GPR1200") == -16.0
     with pytest.raises(ConfigError, match="is a row of the paper"):
-        Comparison.of([*own, *paper_rows(own)], highlight=PAPER_NAMES[1])
+        Comparison.of([*measured, *paper_rows(measured)], highlight=PAPER_NAMES[1])

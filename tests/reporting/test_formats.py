@@ -56,10 +56,10 @@ def test_latex_escapes_and_groups_columns_by_kind() -> None:
 
 
 def test_csv_reads_back() -> None:
-    found = list(csv.DictReader(io.StringIO(as_csv(Comparison.of([*three(), results("e,f", birds=1)])))))
-    assert [row["model"] for row in found] == ["base", "a&b", "c_d", "e,f"]
-    assert found[1]["birds"] == "60.0"
-    assert found[3]["names"] == ""
+    rows = list(csv.DictReader(io.StringIO(as_csv(Comparison.of([*three(), results("e,f", birds=1)])))))
+    assert [row["model"] for row in rows] == ["base", "a&b", "c_d", "e,f"]
+    assert rows[1]["birds"] == "60.0"
+    assert rows[3]["names"] == ""
 
 
 def test_terminal_table_takes_names_literally() -> None:
@@ -149,9 +149,9 @@ def test_caveats_of_counts_and_protocol_stand_in_every_format() -> None:
 
 
 def test_results_as_in_the_paper_have_no_caveats() -> None:
-    own = [of_table1("base", 50), results("other", birds=20)]
-    assert all_caveats(own) == []
-    assert "notes" not in as_csv(Comparison.of(own)).splitlines()[0]
-    with_paper = as_csv(Comparison.of([*own, *paper_rows(own)]))
+    measured = [of_table1("base", 50), results("other", birds=20)]
+    assert all_caveats(measured) == []
+    assert "notes" not in as_csv(Comparison.of(measured)).splitlines()[0]
+    with_paper = as_csv(Comparison.of([*measured, *paper_rows(measured)]))
     assert with_paper.splitlines()[0].endswith(",notes")
     assert with_paper.count("the mean of the numbers in it is 72.8") == 1

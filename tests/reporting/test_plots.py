@@ -50,8 +50,8 @@ def test_histogram_of_any_counts(counts: list[int]) -> None:
 
 
 def test_hollow_markers_are_the_papers() -> None:
-    own = [of_table1("base", 50), of_table1("mine", 60)]
-    figure = plots.dots(Comparison.of([*own, *paper_rows(own)]))
+    measured = [of_table1("base", 50), of_table1("mine", 60)]
+    figure = plots.dots(Comparison.of([*measured, *paper_rows(measured)]))
     assert figure is not None
     axes = figure.axes[0]
     assert len(axes.get_yticklabels()) == 14
@@ -62,8 +62,8 @@ def test_hollow_markers_are_the_papers() -> None:
 
 
 def test_a_panel_needs_a_model_that_was_measured_here() -> None:
-    own = [of_table1("base", 50, GPR1200={})]
-    compared = Comparison.of([*own, *paper_rows(own)])
+    measured = [of_table1("base", 50, GPR1200={})]
+    compared = Comparison.of([*measured, *paper_rows(measured)])
     assert plots.panel_points(compared, "t2i")
     assert plots.panels(compared) == []
     assert plots.teaser(compared) is None

@@ -17,7 +17,7 @@ from tests.reporting.factories import of_table1, results, three
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "expected"),
     [
         ({"birds": 60.0, "search": 44.0}, ("x gains 40.0 points over base in image-to-image", "text to image −16.0")),
         ({"birds": 15.0, "search": 60.0}, ("x loses 5.0 points against base in image-to-image", "text to image +0.0")),
@@ -25,15 +25,15 @@ from tests.reporting.factories import of_table1, results, three
         ({"search": 70.0}, ("x gains 10.0 points over base over all 2 tasks", "")),
     ],
 )
-def test_headline_says_what_the_best_model_gains(second: dict[str, float], said: tuple[str, str]) -> None:
+def test_headline_says_what_the_best_model_gains(second: dict[str, float], expected: tuple[str, str]) -> None:
     title, summary = headline(Comparison.of([results("base", birds=20, search=60), results("x", **second)]))
-    assert title.startswith(said[0])
-    assert said[1] in summary
+    assert title.startswith(expected[0])
+    assert expected[1] in summary
 
 
 def test_cards_show_groups_that_were_measured_and_no_others() -> None:
-    own = [of_table1("base", 50), of_table1("mine", 60)]
-    shown = cards(Comparison.of([*own, *paper_rows(own)]))
+    measured = [of_table1("base", 50), of_table1("mine", 60)]
+    shown = cards(Comparison.of([*measured, *paper_rows(measured)]))
     assert [(card.title, card.before, card.after, card.gain) for card in shown] == [
         ("Image to image", "50.0", "60.0", "+10.0"),
         ("Zero-shot", "50.0", "60.0", "+10.0"),
@@ -50,8 +50,8 @@ def test_a_group_that_only_one_of_the_two_has_shows_whose_number_it_is() -> None
 
 
 def test_the_model_to_take_follows_from_the_numbers() -> None:
-    advice = {one.purpose: one for one in recommendations(Comparison.of(three()))}
-    assert {purpose: one.models for purpose, one in advice.items()} == {
+    advice = {each.purpose: each for each in recommendations(Comparison.of(three()))}
+    assert {purpose: recommended.models for purpose, recommended in advice.items()} == {
         "find images by an image": ["a&b"],
         "classify images by the names of classes alone": ["c_d"],
         "find images by a text": ["base", "c_d"],

@@ -197,8 +197,23 @@ def test_missing_values_are_dashes_in_the_page_and_null_in_json(evaluated: list[
     page = written(report([str(evaluated[0]), str(tmp_path / "b.json")], tmp_path / "out", queries=0))
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][1]["words"] is None
     assert "COCO was not measured: there is no folder coco." in page.text
-    assert "-" in page.text
+    assert [cell["class"] for cell in page.all("td", "best")] == ["best"]
+    assert page.text.count(" - ") == 3
     assert not page.all("article", "change")
+
+
+def test_diagnostics_of_the_embedding_space_are_shown_where_there_are_any(
+    evaluated: list[Path], tmp_path: Path
+) -> None:
+    (plain,) = first_task_only(evaluated[:1], tmp_path, {})
+    gap = {"distance": 0.8214, "probe_accuracy": 1.0}
+    (measured,) = first_task_only(evaluated[1:], tmp_path, {}, modality_gap=gap, alignment=1.25)
+    page = written(report([plain, measured], tmp_path / "out", queries=0))
+    assert "model modality gap probe accuracy alignment b 0.821 1.000 1.250" in page.text
+    assert "| b | 0.821 | 1.000 | 1.250 |" in (tmp_path / "out" / "report.md").read_text()
+    expected = [{"model": "a"}, {"model": "b", "modality_gap": 0.8214, "probe_accuracy": 1.0, "alignment": 1.25}]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["diagnostics"] == expected
+    assert "modality gap" not in written(report(plain, tmp_path / "without", queries=0)).text
 
 
 def test_captions_are_shown_with_images_and_similarities(
@@ -247,8 +262,8 @@ def test_a_folder_that_cannot_be_written_is_named(evaluated: list[Path], tmp_pat
 
 
 def test_the_report_is_its_path_and_shows_the_table(evaluated: list[Path], tmp_path: Path) -> None:
-    class Evaluation(list[dict[str, Any]]):
-        paths = tuple(first_task_only(evaluated, tmp_path, {}))
+    class Evaluation(list[str]):
+        paths = first_task_only(evaluated, tmp_path, {})
 
     content = json.loads(evaluated[1].read_text())
     name = "mk[/bold]d & <b>"

@@ -25,7 +25,7 @@ def caveats(results: Results) -> list[str]:
 
 
 def _reasons(measured: Measured) -> list[str]:
-    """How a benchmark was measured otherwise than in print; empty for a table of one's own and the paper's rows."""
+    """How a benchmark was measured otherwise than in print; empty for other tables and the paper's rows."""
     task = measured.task
     if task.benchmark is None and task.column is None:
         return []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from mcip.reporting.caveats import all_caveats, caveats
 from mcip.reporting.comparison import Comparison
+from mcip.reporting.diagnostics import diagnostics_table, sentences
 from mcip.reporting.table import DOUBT, Cell, Column, caption, cells, columns, groups, intervals, rows
 
 # What starts a formula in a spreadsheet, in full width too.
@@ -64,8 +65,8 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [line(["model", *titles]), "|".join(["", "---", *["---:"] * len(shown), ""])]
     lines += [line([name, *(text(cell) for cell in cells(comparison, model))]) for model, name in names.items()]
     lines += ["", _markdown(caption(comparison)), ""]
-    if sentences := all_caveats(comparison.results):
-        lines += [*(f"* {_markdown(sentence)}" for sentence in sentences), ""]
+    if notes := all_caveats(comparison.results):
+        lines += [*(f"* {_markdown(note)}" for note in notes), ""]
     by_model = {model: [cell.interval for cell in cells(comparison, model)] for model in comparison.models}
     by_model = {model: ends for model, ends in by_model.items() if any(ends)}
     if by_model:
@@ -74,6 +75,11 @@ def as_markdown(comparison: Comparison) -> str:
         lines.append("|".join(["", *["---"] * (len(kept) + 1), ""]))
         lines += [line([names[model], *(ends[place] for place in kept)]) for model, ends in by_model.items()]
         lines.append("")
+    if (diagnostics := diagnostics_table(comparison.results)) is not None:
+        heads, diagnostic_rows = diagnostics
+        lines += [line(heads), "|".join(["", "---", *["---:"] * (len(heads) - 1), ""])]
+        lines += [line([names[model], *values]) for model, *values in diagnostic_rows]
+        lines += ["", " ".join(sentences(comparison.results)), ""]
     return "\n".join(lines)
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from mcip.reporting import plots
+from mcip.reporting import diagnostics, plots
 from mcip.reporting.caveats import all_caveats
 from mcip.reporting.comparison import Comparison
 from mcip.reporting.grids import Grid
 from mcip.reporting.mined import Mined
-from mcip.reporting.protocol import metric_facts, model_facts, task_facts
+from mcip.reporting.protocol import diagnostic_facts, metric_facts, model_facts, task_facts
 from mcip.reporting.summary import cards, headline, recommendations
 from mcip.reporting.table import caption, cells, columns, groups
 from mcip.reporting.templating import render
@@ -69,6 +69,8 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
         notes=notes,
         mined=mined,
         histogram=mined and _histogram(mined),
+        diagnostics=diagnostic_facts(comparison),
+        diagnostic_sentences=diagnostics.sentences(comparison.results),
         facts=[model_facts(comparison), task_facts(comparison)],
         all_metrics=metric_facts(comparison),
     )

@@ -43,7 +43,7 @@ def paper_rows(measured: Sequence[Results]) -> list[Results]:
 def _task(column: dict[str, str], preset: Any, measured: Sequence[Results]) -> Task:
     """The task of a column of the paper: that of `measured` where one of them has it."""
     key: Any = column["key"]
-    tasks = {name: found.task for results in measured for name, found in results.measured.items()}
+    tasks = {name: entry.task for results in measured for name, entry in results.measured.items()}
     for task in tasks.values():
         if task.column == key:
             return task

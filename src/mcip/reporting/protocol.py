@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mcip.evaluation.tasks import Task
 from mcip.reporting.comparison import Comparison
+from mcip.reporting.diagnostics import diagnostics_table
 from mcip.reporting.results import Measured
 from mcip.reporting.words import KIND_WORDS, metric_word
 
@@ -39,6 +40,12 @@ def task_facts(comparison: Comparison) -> Facts:
         if any(name in result.measured for result in comparison.results if not result.paper)
     ]
     return Facts("Tasks", ["task", "kind", "data", "queries", "transform", "protocol"], rows)
+
+
+def diagnostic_facts(comparison: Comparison) -> Facts | None:
+    """How images and texts lie in the models' spaces; None where it was not measured."""
+    table = diagnostics_table(comparison.results)
+    return None if table is None else Facts("Images and texts in the embedding space", *table)
 
 
 def metric_facts(comparison: Comparison) -> Facts:

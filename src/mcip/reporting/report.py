@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -73,7 +74,13 @@ def write_report(comparison: Comparison, out: Path, mined: Mined | None, queries
     grids, notes = _grids(comparison, queries, neighbours)
     texts = {name: render(comparison) for name, render in _FORMATS.items()}
     texts["report.html"] = page(comparison, grids, notes, mined)
-    content = {"rows": table.rows(comparison), "intervals": table.intervals(comparison), "notes": caveats}
+    content: dict[str, Any] = {
+        "rows": table.rows(comparison),
+        "intervals": table.intervals(comparison),
+        "notes": caveats,
+    }
+    if any(result.diagnostics for result in comparison.results):
+        content["diagnostics"] = [{"model": result.model, **result.diagnostics} for result in comparison.results]
     try:
         write_json(out / "report.json", content)
         for name, text in texts.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval
+from mcip.reporting.diagnostics import read_diagnostics
 
 RESULTS = "results"
-_TASK_KEYS = {field.name for field in fields(Task)}
+_TASK_KEYS = {key.name for key in fields(Task)}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Results:
         paper: Whether these are numbers printed in the paper, not measured here.
         note: What a reader must know about them.
         missing: The benchmarks that were asked for but not there, each with the reason.
+        diagnostics: The modality gap and the like, by name, where they were measured.
     """
 
     model: str
@@ -103,6 +105,7 @@ class Results:
     paper: bool = False
     note: str = ""
     missing: tuple[tuple[str, str], ...] = ()
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_results(path: str | Path) -> Results:
@@ -121,6 +124,7 @@ def read_results(path: str | Path) -> Results:
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
             missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
+            diagnostics=read_diagnostics(content),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
@@ -158,6 +162,7 @@ def joined(results: Sequence[Results]) -> list[Results]:
             stores=(*other.stores, *one.stores),
             measured={**other.measured, **one.measured},
             missing=(*other.missing, *one.missing),
+            diagnostics={**other.diagnostics, **one.diagnostics},
         )
     return list(found.values())
 

@@ -84,7 +84,7 @@ def _why(comparison: Comparison) -> str:
     if others < 2:
         return ""
     if comparison.highlight is not None:
-        return f"It is shown as asked, one of {others} models beside {comparison.baseline}."
+        return f"It was highlighted, of {others} models beside {comparison.baseline}."
     return f"Of the {others} models beside {comparison.baseline} it has the best mean."
 
 
@@ -94,8 +94,7 @@ def _minus(text: str) -> str:
 
 def cards(comparison: Comparison) -> list[Card]:
     """A card per kind of task at which the baseline or the headline model was measured."""
-    found = (_card(comparison, kind) for kind in KIND_WORDS)
-    return [card for card in found if card is not None]
+    return [card for kind in KIND_WORDS if (card := _card(comparison, kind)) is not None]
 
 
 def _card(comparison: Comparison, kind: Kind) -> Card | None:
