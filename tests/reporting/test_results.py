@@ -136,7 +136,27 @@ def test_values_of_other_queries_are_not_paired(files: list[Path]) -> None:
         better.values()
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"kind": "other"}', '{"kind": "results", "model": "m"}', "{"])
+_FACTS = '"kind": "results", "source": "s", "fingerprint": "f", "suite": "own", "embeddings": "e"'
+_TASK = '"name": "t", "kind": "i2i", "data": "d", "data_hash": "h", "headline": "map"'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1]",
+        "null",
+        "",
+        "{",
+        '{"kind": "other"}',
+        '{"kind": "results", "model": "m"}',
+        f'{{{_FACTS}, "model": "m", "tasks": 5}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [1]}}',
+        f'{{{_FACTS}, "model": 5, "tasks": []}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [{{{_TASK}, "metrics": {{"map": "x"}}}}]}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [{{{_TASK}, "metrics": {{}}, "interval": [1]}}]}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [], "modality_gap": {{"x": 1}}}}',
+    ],
+)
 def test_files_that_are_not_results_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "some.json"
     path.write_text(content)

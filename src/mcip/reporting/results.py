@@ -120,6 +120,8 @@ def read_results(path: str | Path) -> Results:
         raise ArtefactError(f"{path} is not a results file: give the JSON files that `mcip evaluate` wrote.")
     try:
         measured = [_measured(entry, path) for entry in content["tasks"]]
+        if not all(isinstance(content[key], str) for key in ("model", "source", "fingerprint", "suite")):
+            raise TypeError("its model, source, fingerprint and suite are not all texts")
         return Results(
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
@@ -128,13 +130,15 @@ def read_results(path: str | Path) -> Results:
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path} is damaged ({error}): remove it and evaluate the model again.") from error
 
 
 def _measured(entry: dict[str, Any], path: Path) -> Measured:
     task = task_from({key: value for key, value in entry.items() if key in _TASK_KEYS}, str(path))
     interval, per_query = entry.get("interval"), entry.get("per_query")
     return Measured(
-        task, entry["data_hash"], entry["headline"], entry["metrics"],
+        task, entry["data_hash"], entry["headline"], {key: float(value) for key, value in entry["metrics"].items()},
         None if interval is None else (interval[0], interval[1]),
         None if per_query is None else path.parent / per_query, entry.get("official_counts"),
     )  # fmt: skip
