@@ -14,7 +14,7 @@ from mcip.evaluation.task_data import Sources
 from mcip.reporting.comparison import Comparison
 from mcip.reporting.rankings import Outcome, Query, Space, space_of
 from mcip.reporting.results import Measured
-from mcip.reporting.thumbnails import thumbnail
+from mcip.reporting.thumbnails import row_thumbnail
 from mcip.reporting.words import metric_word
 
 # What a metric is called for one query.
@@ -118,7 +118,7 @@ def neighbour_grid(comparison: Comparison, task: str, after: str, queries: int, 
     def ranking(row: int, number: int) -> Ranking:
         nearest = [
             Neighbour(
-                thumbnail(image.table, image.row), _label(image.table, image.row), image.outcome, image.similarity
+                row_thumbnail(image.table, image.row), _label(image.table, image.row), image.outcome, image.similarity
             )
             for image in spaces[number].nearest(row, neighbours, protocol)
         ]
@@ -165,7 +165,7 @@ def _values(measured: Measured, space: Space) -> NDArray[np.float64]:
 def _change(query: Query, rankings: Sequence[Ranking]) -> Change:
     if query.table is None:
         return Change(None, True, query.text, "", *rankings)
-    return Change(thumbnail(query.table, query.row), False, query.text, query.table.ids[query.row], *rankings)
+    return Change(row_thumbnail(query.table, query.row), False, query.text, query.table.ids[query.row], *rankings)
 
 
 def _label(table: Table, row: int) -> str:

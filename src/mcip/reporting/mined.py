@@ -13,7 +13,7 @@ import numpy as np
 from mcip.core.errors import ConfigError, McipError
 from mcip.data import Table, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
-from mcip.reporting.thumbnails import thumbnail
+from mcip.reporting.thumbnails import row_thumbnail
 
 Source: TypeAlias = "str | os.PathLike[str]"
 
@@ -112,6 +112,6 @@ def _examples(mined: MinedCaptions, table: Table, count: int) -> list[Example]:
         image = images["id"][row].as_py()
         texts = [mined.captions[caption] for caption in images["captions"][row].as_py()]
         examples.append(
-            Example(thumbnail(table, row_of[image]), image, list(zip(texts, similarities[row], strict=True)))
+            Example(row_thumbnail(table, row_of[image]), image, list(zip(texts, similarities[row], strict=True)))
         )
     return examples
