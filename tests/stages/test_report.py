@@ -83,7 +83,7 @@ def decoded(uri: str | None) -> None:
 
 def test_json_has_a_row_per_model_with_a_number_per_task(out: Path) -> None:
     rows = json.loads((out / "report.json").read_text())
-    assert list(rows) == ["rows", "intervals", "notes"]
+    assert list(rows) == ["rows", "intervals", "joint_spaces", "notes"]
     assert [list(row) for row in rows["rows"]] == [["model", "same & same", "shape", "words"]] * 2
     assert [row["model"] for row in rows["rows"]] == ["a", "b"]
     for row, interval in zip(rows["rows"], rows["intervals"], strict=True):
@@ -205,14 +205,16 @@ def test_missing_values_are_dashes_in_the_page_and_null_in_json(evaluated: list[
 def test_diagnostics_of_the_embedding_space_are_shown_where_there_are_any(
     evaluated: list[Path], tmp_path: Path
 ) -> None:
-    (plain,) = first_task_only(evaluated[:1], tmp_path, {})
-    gap = {"distance": 0.8214, "probe_accuracy": 1.0}
-    (measured,) = first_task_only(evaluated[1:], tmp_path, {}, modality_gap=gap, alignment=1.25)
+    space = {"modality_gap": 0.8214, "probe_accuracy": 1.0, "alignment": 1.25}
+    plain, measured = first_task_only(evaluated, tmp_path, {})
+    content = json.loads(Path(measured).read_text())
+    content["tasks"][0]["space"] = space
+    Path(measured).write_text(json.dumps(content))
     page = written(report([plain, measured], tmp_path / "out", queries=0))
-    assert "model modality gap probe accuracy alignment b 0.821 1.000 1.250" in page.text
-    assert "| b | 0.821 | 1.000 | 1.250 |" in (tmp_path / "out" / "report.md").read_text()
-    expected = [{"model": "a"}, {"model": "b", "modality_gap": 0.8214, "probe_accuracy": 1.0, "alignment": 1.25}]
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["diagnostics"] == expected
+    assert "model task modality gap probe accuracy alignment b same & same 0.821 1.000 1.250" in page.text
+    assert r"| b | same \& same | 0.821 | 1.000 | 1.250 |" in (tmp_path / "out" / "report.md").read_text()
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["joint_spaces"]
+    assert rows == [{"model": "b", "task": "same & same", **space}]
     assert "modality gap" not in written(report(plain, tmp_path / "without", queries=0)).text
 
 

@@ -1,48 +1,37 @@
-"""How images and texts lie in the embedding spaces of the models, where `mcip evaluate` measured it."""
+"""How images and captions lie in the joint spaces of the models, where `mcip evaluate` measured it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from mcip.reporting.results import Results
+from mcip.reporting.results import Results
 
-# The keys of a results file, and of what lies in them, with a head and a sentence for people.
-_WORDS = {
-    "modality_gap": (
-        "modality gap",
-        "The modality gap is the distance of the mean image from the mean text; 0 is none.",
-    ),
-    "probe_accuracy": (
-        "probe accuracy",
-        "Probe accuracy is the share of images and texts that a linear probe tells apart; 0.5 is chance.",
-    ),
-    "alignment": ("alignment", "Alignment is the mean squared distance of an image from its caption; 0 is best."),
-}
+DIAGNOSTICS = {"modality_gap": "modality gap", "probe_accuracy": "probe accuracy", "alignment": "alignment"}
+SENTENCES = (
+    "The modality gap is the distance of the mean image from the mean text; 0 is none. Probe accuracy is how often a "
+    "linear probe tells images from texts; 0.5 is chance. Alignment is the mean squared distance of an image from its "
+    "caption; 0 is best."
+)
 
 
-def read_diagnostics(content: Mapping[str, Any]) -> dict[str, float]:
-    """The diagnostics in a results file, by name; empty where they were not measured."""
-    values = {name: content[name] for name in _WORDS if isinstance(content.get(name), int | float)}
-    gap = content.get("modality_gap")
-    if isinstance(gap, Mapping):
-        values |= {"modality_gap": gap["distance"], "probe_accuracy": gap["probe_accuracy"]}
-    return {name: float(values[name]) for name in _WORDS if name in values}
+def joint_spaces(results: Sequence[Results]) -> list[dict[str, Any]]:
+    """Per model and task its diagnostics; once for tasks that have the same images and captions."""
+    return [row for result in results for row in _of_model(result)]
 
 
-def diagnostics_table(results: Sequence[Results]) -> tuple[list[str], list[list[str]]] | None:
-    """Heads, and a row per model that has any; None where there is none."""
-    names = [name for name in _WORDS if any(name in result.diagnostics for result in results)]
-    rows = [[result.model, *_cells(result.diagnostics, names)] for result in results if result.diagnostics]
-    return (["model", *(_WORDS[name][0] for name in names)], rows) if rows else None
+def _of_model(result: Results) -> Iterator[dict[str, Any]]:
+    hashes = set()
+    for name, measured in result.measured.items():
+        if measured.space and measured.data_hash not in hashes:
+            hashes.add(measured.data_hash)
+            yield {"model": result.model, "task": name, **{key: measured.space.get(key) for key in DIAGNOSTICS}}
 
 
-def _cells(diagnostics: Mapping[str, float], names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        yield f"{diagnostics[name]:.3f}" if name in diagnostics else "-"
-
-
-def sentences(results: Sequence[Results]) -> list[str]:
-    """What each diagnostic that is shown means."""
-    return [sentence for name, (_, sentence) in _WORDS.items() if any(name in result.diagnostics for result in results)]
+def diagnostics_table(results: Sequence[Results]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of texts."""
+    rows = [
+        [row["model"], row["task"], *("-" if row[key] is None else f"{row[key]:.3f}" for key in DIAGNOSTICS)]
+        for row in joint_spaces(results)
+    ]
+    return ["model", "task", *DIAGNOSTICS.values()], rows

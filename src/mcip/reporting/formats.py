@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mcip.reporting.caveats import all_caveats, caveats
 from mcip.reporting.comparison import Comparison
-from mcip.reporting.diagnostics import diagnostics_table, sentences
+from mcip.reporting.diagnostics import SENTENCES, diagnostics_table
 from mcip.reporting.table import DOUBT, Cell, Column, caption, cells, columns, groups, intervals, rows
 
 # What starts a formula in a spreadsheet, in full width too.
@@ -75,11 +75,11 @@ def as_markdown(comparison: Comparison) -> str:
         lines.append("|".join(["", *["---"] * (len(kept) + 1), ""]))
         lines += [line([names[model], *(ends[place] for place in kept)]) for model, ends in by_model.items()]
         lines.append("")
-    if (diagnostics := diagnostics_table(comparison.results)) is not None:
-        heads, diagnostic_rows = diagnostics
-        lines += [line(heads), "|".join(["", "---", *["---:"] * (len(heads) - 1), ""])]
-        lines += [line([names[model], *values]) for model, *values in diagnostic_rows]
-        lines += ["", " ".join(sentences(comparison.results)), ""]
+    heads, diagnostics = diagnostics_table(comparison.results)
+    if diagnostics:
+        lines += [line(heads), "|".join(["", "---", "---", *["---:"] * (len(heads) - 2), ""])]
+        lines += [line([_markdown(model), _markdown(task), *values]) for model, task, *values in diagnostics]
+        lines += ["", SENTENCES, ""]
     return "\n".join(lines)
 
 

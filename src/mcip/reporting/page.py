@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from mcip.reporting import diagnostics, plots
+from mcip.reporting import plots
 from mcip.reporting.caveats import all_caveats
 from mcip.reporting.comparison import Comparison
+from mcip.reporting.diagnostics import SENTENCES
 from mcip.reporting.grids import Grid
 from mcip.reporting.mined import Mined
 from mcip.reporting.protocol import diagnostic_facts, metric_facts, model_facts, task_facts
@@ -70,7 +71,7 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
         mined=mined,
         histogram=mined and _histogram(mined),
         diagnostics=diagnostic_facts(comparison),
-        diagnostic_sentences=diagnostics.sentences(comparison.results),
+        diagnostic_sentences=SENTENCES,
         facts=[model_facts(comparison), task_facts(comparison)],
         all_metrics=metric_facts(comparison),
     )

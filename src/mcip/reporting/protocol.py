@@ -43,9 +43,9 @@ def task_facts(comparison: Comparison) -> Facts:
 
 
 def diagnostic_facts(comparison: Comparison) -> Facts | None:
-    """How images and texts lie in the models' spaces; None where it was not measured."""
-    table = diagnostics_table(comparison.results)
-    return None if table is None else Facts("Images and texts in the embedding space", *table)
+    """How images and captions lie in the models' spaces; None where it was not measured."""
+    heads, rows = diagnostics_table(comparison.results)
+    return Facts("Images and captions in the joint space", heads, rows) if rows else None
 
 
 def metric_facts(comparison: Comparison) -> Facts:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,6 +16,7 @@ from mcip.core.errors import ArtefactError, McipError
 from mcip.reporting import formats, plots, table
 from mcip.reporting.caveats import all_caveats
 from mcip.reporting.comparison import Comparison
+from mcip.reporting.diagnostics import joint_spaces
 from mcip.reporting.grids import Grid, neighbour_grid
 from mcip.reporting.mined import Mined
 from mcip.reporting.page import page, table_html
@@ -74,13 +74,12 @@ def write_report(comparison: Comparison, out: Path, mined: Mined | None, queries
     grids, notes = _grids(comparison, queries, neighbours)
     texts = {name: render(comparison) for name, render in _FORMATS.items()}
     texts["report.html"] = page(comparison, grids, notes, mined)
-    content: dict[str, Any] = {
+    content = {
         "rows": table.rows(comparison),
         "intervals": table.intervals(comparison),
+        "joint_spaces": joint_spaces(comparison.results),
         "notes": caveats,
     }
-    if any(result.diagnostics for result in comparison.results):
-        content["diagnostics"] = [{"model": result.model, **result.diagnostics} for result in comparison.results]
     try:
         write_json(out / "report.json", content)
         for name, text in texts.items():

@@ -15,7 +15,6 @@ from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval
-from mcip.reporting.diagnostics import read_diagnostics
 
 RESULTS = "results"
 _TASK_KEYS = {key.name for key in fields(Task)}
@@ -33,6 +32,10 @@ class Measured:
         interval: The 95 % bootstrap interval of the headline metric, in shares; None where it is not known.
         per_query: The file with the headline metric's value for each query; None where there is none.
         official: Whether the data have the numbers of the official release; None for a table of one's own.
+        caveats: How it was measured otherwise than in print, in words: on data that are not the official release, by
+            another protocol, on a subsample.
+        space: How images and captions lie in the joint space: `modality_gap`, `probe_accuracy` and `alignment`, as
+            `mcip.evaluation.measure.joint_space` gives them; empty for tasks without captions.
     """
 
     task: Task
@@ -42,6 +45,8 @@ class Measured:
     interval: tuple[float, float] | None = None
     per_query: Path | None = None
     official: bool | None = None
+    caveats: tuple[str, ...] = ()
+    space: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def percent(self) -> float | None:
@@ -93,7 +98,6 @@ class Results:
         paper: Whether these are numbers printed in the paper, not measured here.
         note: What a reader must know about them.
         missing: The benchmarks that were asked for but not there, each with the reason.
-        diagnostics: The modality gap and the like, by name, where they were measured.
     """
 
     model: str
@@ -105,7 +109,6 @@ class Results:
     paper: bool = False
     note: str = ""
     missing: tuple[tuple[str, str], ...] = ()
-    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_results(path: str | Path) -> Results:
@@ -120,17 +123,14 @@ def read_results(path: str | Path) -> Results:
         raise ArtefactError(f"{path} is not a results file: give the JSON files that `mcip evaluate` wrote.")
     try:
         measured = [_measured(entry, path) for entry in content["tasks"]]
-        if not all(isinstance(content[key], str) for key in ("model", "source", "fingerprint", "suite")):
-            raise TypeError("its model, source, fingerprint and suite are not all texts")
         return Results(
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
             missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
-            diagnostics=read_diagnostics(content),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (TypeError, AttributeError, ConfigError) as error:
         raise ArtefactError(f"{path} is damaged ({error}): remove it and evaluate the model again.") from error
 
 
@@ -138,9 +138,10 @@ def _measured(entry: dict[str, Any], path: Path) -> Measured:
     task = task_from({key: value for key, value in entry.items() if key in _TASK_KEYS}, str(path))
     interval, per_query = entry.get("interval"), entry.get("per_query")
     return Measured(
-        task, entry["data_hash"], entry["headline"], {key: float(value) for key, value in entry["metrics"].items()},
+        task, entry["data_hash"], entry["headline"], entry["metrics"],
         None if interval is None else (interval[0], interval[1]),
         None if per_query is None else path.parent / per_query, entry.get("official_counts"),
+        tuple(entry.get("caveats", ())), entry.get("space", {}),
     )  # fmt: skip
 
 
@@ -166,7 +167,6 @@ def joined(results: Sequence[Results]) -> list[Results]:
             stores=(*other.stores, *one.stores),
             measured={**other.measured, **one.measured},
             missing=(*other.missing, *one.missing),
-            diagnostics={**other.diagnostics, **one.diagnostics},
         )
     return list(found.values())
 

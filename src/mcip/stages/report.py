@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.stages.inputs import CaptionsInput, DataInput
@@ -13,8 +13,14 @@ from mcip.stages.inputs import CaptionsInput, DataInput
 if TYPE_CHECKING:
     from mcip.reporting.report import Report
 
-    # One file, several, or what `mcip.evaluate` returned.
-    ResultsInput: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    class Evaluation(Protocol):
+        """What `mcip.evaluate` returned."""
+
+        @property
+        def paths(self) -> Sequence[Path]:
+            """The results files."""
+
+    ResultsInput: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Evaluation
 else:
     ResultsInput = list[str]
 
@@ -76,7 +82,7 @@ def report(
     return write_report(comparison, Path(out), mined, queries, neighbours)
 
 
-def _files(results: ResultsInput) -> list[Path]:
+def _files(results: Any) -> list[Path]:
     """The results files.
 
     Raises:
