@@ -15,7 +15,7 @@ from mcip.data import Table, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.reporting.thumbnails import row_thumbnail
 
-Source: TypeAlias = "str | os.PathLike[str]"
+TableSource: TypeAlias = "str | os.PathLike[str] | Table"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Mined:
         return sum(count * images for count, images in enumerate(self.images_by_count)) / max(1, self.images)
 
 
-def read_mined(captions: Source | MinedCaptions, tables: Iterable[Source | Table], examples: int = 6) -> Mined:
+def read_mined(
+    captions: str | os.PathLike[str] | MinedCaptions, tables: Iterable[TableSource], examples: int = 6
+) -> Mined:
     """Read a captions artefact, and find the images of its examples.
 
     Args:
@@ -84,12 +86,12 @@ def read_mined(captions: Source | MinedCaptions, tables: Iterable[Source | Table
     )  # fmt: skip
 
 
-def _mined_table(fingerprint: str, sources: Iterable[Source | Table]) -> Table:
+def _mined_table(fingerprint: str, sources: Iterable[TableSource]) -> Table:
     reasons = []
-    # Most tasks are on the same few tables.
-    for name, source in {str(source): source for source in sources}.items():
+    for source in sources:
         try:
-            table = source if isinstance(source, Table) else read_table(os.fspath(source))
+            source = Path(source) if isinstance(source, os.PathLike) else source
+            table = source if isinstance(source, Table) else read_table(source)
         except McipError as error:
             reasons.append(str(error))
             continue
@@ -97,7 +99,7 @@ def _mined_table(fingerprint: str, sources: Iterable[Source | Table]) -> Table:
             part = table.select(split)
             if part.images_fingerprint == fingerprint:
                 return part
-        reasons.append(f"{name} is not the table that was mined for.")
+        reasons.append(f"{table.name} is not the table that was mined for.")
     raise ConfigError(" ".join([*reasons, "Name the table that was mined for: --images."]))
 
 

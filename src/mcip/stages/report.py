@@ -77,8 +77,8 @@ def report(
         raise ConfigError(f"queries is {queries} and neighbours {neighbours}: use at least 0 queries and 1 neighbour.")
     measured = joined([read_results(path) for path in _files(results)])
     comparison = Comparison.of([*measured, *(paper_rows(measured) if with_paper else [])], baseline, highlight)
-    tables = [images] if images is not None else [task.task.data for task in comparison.tasks.values()]
-    mined = None if captions is None else read_mined(captions, tables)
+    candidates = dict.fromkeys(task.task.data for task in comparison.tasks.values())
+    mined = None if captions is None else read_mined(captions, [*candidates] if images is None else [images])
     return write_report(comparison, Path(out), mined, queries, neighbours)
 
 
