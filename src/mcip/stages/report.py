@@ -42,7 +42,7 @@ def report(
     Neighbour grids need the images and the embeddings that `mcip evaluate` kept; where they are gone, the page says so.
 
     Args:
-        results: The results files of `mcip evaluate`, in any order of flags; several of one model are joined.
+        results: The results files of `mcip evaluate`, or in Python what it returned; several of one model are joined.
         out: The folder for report.html, report.json, report.md, report.csv, report.tex, and the plots as PNG and SVG:
             teaser (image search against text), tasks (all tasks), captions.
         baseline: The name of the model that the others are compared to; the first one if not given.
