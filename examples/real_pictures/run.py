@@ -80,14 +80,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
     results = measure_models(models, tasks, ends / "results", suite="real pictures")
-    return report(
-        [str(path) for path in results],
-        ends / "report",
-        baseline="base",
-        highlight="mcip+re-a",
-        captions=mined,
-        images=data,
-    )
+    return report(results, ends / "report", baseline="base", captions=mined, images=data).path
 
 
 def tuning_name(recipe: Recipe) -> str:

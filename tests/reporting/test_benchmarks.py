@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mcip import models
 from mcip.evaluation.benchmarks.base import Retrieval
 from mcip.evaluation.task_data import Sources
 from mcip.reporting.comparison import Comparison
-from mcip.reporting.grids import neighbour_grid
+from mcip.reporting.grids import most_different, neighbour_grid
 from mcip.reporting.rankings import space_of
 from mcip.reporting.results import joined, read_results
 from mcip.stages.evaluate import evaluate
@@ -38,13 +39,13 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 @pytest.mark.parametrize("benchmark", SUITES)
-def test_grids_show_what_the_metric_saw(comparison: Comparison, benchmark: str) -> None:
-    (name,) = [name for name, one in comparison.tasks.items() if one.task.benchmark == benchmark]
+def test_grids_show_what_the_metric_counts(comparison: Comparison, benchmark: str) -> None:
+    (name,) = [name for name, measured in comparison.tasks.items() if measured.task.benchmark == benchmark]
     grid = neighbour_grid(comparison, name, "1", queries=3, neighbours=5)
     before, after = (comparison.result(model).measured[name].values() for model in ("0", "1"))
     assert (grid.better, grid.worse) == (int((after > before).sum()), int((after < before).sum()))
-    assert 0 < len(grid.queries) <= 3
-    for query in grid.queries:
+    assert 0 < len(grid.changes) <= 3
+    for query in grid.changes:
         assert query.is_text == (benchmark == "ilias-core-t2i")
         assert query.before.score != query.after.score
         for ranking in (query.before, query.after):
@@ -58,16 +59,24 @@ def test_grids_show_what_the_metric_saw(comparison: Comparison, benchmark: str) 
 
 
 def test_outcomes_follow_the_ground_truth_of_each_query(comparison: Comparison) -> None:
-    task = next(one.task for one in comparison.tasks.values() if one.task.benchmark == "roxford")
+    task = next(measured.task for measured in comparison.tasks.values() if measured.task.benchmark == "roxford")
     data = Sources().data(task)
     assert isinstance(data, Retrieval)
     assert data.truth is not None
     space = space_of(comparison.result("0"), task, data)
     for query, truth in enumerate(data.truth):
-        found = space.nearest(query, 100, task)
-        outcomes = {one.row: one.outcome for one in found}
+        ranking = space.nearest(query, 100, task)
+        outcomes = {image.row: image.outcome for image in ranking}
         # The last image of the gallery is missing.
         assert sorted(outcomes) == list(range(len(data.gallery[0]) - 1))
-        assert len(found) == len(outcomes)
+        assert len(ranking) == len(outcomes)
         assert {row for row, outcome in outcomes.items() if outcome == "hit"} == {*truth["easy"], *truth["hard"]}
         assert {row for row, outcome in outcomes.items() if outcome == "ignored"} == set(truth["junk"])
+
+
+def test_queries_that_changed_most_are_of_different_classes_while_there_are_any() -> None:
+    change = np.array([0.9, -0.8, 0.7, np.nan, 0.0, -0.1])
+    labels = np.array(["a", "a", "b", "c", "d", "e"])
+    assert most_different(change, labels, 3).tolist() == [0, 2, 5]
+    assert most_different(change, labels, 9).tolist() == [0, 1, 2, 5]
+    assert most_different(np.zeros(3), labels[:3], 3).tolist() == []

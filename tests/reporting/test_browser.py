@@ -1,4 +1,4 @@
-"""The report in a real browser: pictures load, it fits a phone, dark mode is dark, nothing is fetched."""
+"""The report in a real browser: images load, it fits a phone, dark mode is dark, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import CONFIG
 STICKING_OUT = """() => [...document.querySelectorAll("body *")]
     .filter(one => !one.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 0.5)
     .map(one => one.outerHTML.slice(0, 120))"""
-PICTURES = """() => Promise.all([...document.images].map(one => one.decode().then(
+IMAGES = """() => Promise.all([...document.images].map(one => one.decode().then(
     () => [one.naturalWidth, one.getBoundingClientRect().width], () => [0, 0])))"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
@@ -43,7 +43,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Task("words", "t2i", data),
     ]
     results = measure_models(named, tasks, folder / "results", precision="fp32")
-    return report([str(path) for path in results], folder / "report", with_paper=True, queries=2)
+    return report([str(path) for path in results], folder / "report", with_paper=True, queries=2).path
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +53,26 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, page_file: Path, size: Any, scheme: Any) -> tuple[Page, list[str]]:
-    """The page, and what it asked for or complained about while it was loaded."""
+    """The page, and its requests and complaints while it was loaded."""
     page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
-    heard: list[str] = []
-    page.on("request", lambda request: heard.append(request.url))
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
+    events: list[str] = []
+    page.on("request", lambda request: events.append(request.url))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
     page.goto(page_file.as_uri(), wait_until="load")
-    return page, [one for one in heard if not one.startswith("data:") and one != page_file.as_uri()]
+    return page, [event for event in events if not event.startswith("data:") and event != page_file.as_uri()]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_pictures_load_and_the_page_fits(browser: Browser, page_file: Path, size: Any, scheme: str) -> None:
-    page, heard = opened(browser, page_file, size, scheme)
-    assert heard == []
+def test_images_load_and_the_page_fits(browser: Browser, page_file: Path, size: Any, scheme: str) -> None:
+    page, events = opened(browser, page_file, size, scheme)
+    assert events == []
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate(STICKING_OUT) == []
-    pictures = page.evaluate(PICTURES)
-    assert len(pictures) > 40
-    assert all(natural > 0 and shown > 10 for natural, shown in pictures)
+    images = page.evaluate(IMAGES)
+    assert len(images) > 40
+    assert all(natural > 0 and shown > 10 for natural, shown in images)
     page.context.close()
 
 
@@ -87,7 +87,7 @@ def test_modes_swap_background_text_and_plots(
     browser: Browser, page_file: Path, scheme: str, page_is_light: bool
 ) -> None:
     page, _ = opened(browser, page_file, DESKTOP, scheme)
-    for selector in ("body", ".tile", ".query"):
+    for selector in ("body", ".tile", ".change"):
         assert (luminance(page, selector, "backgroundColor") > 0.8) is page_is_light
         assert (luminance(page, selector, "backgroundColor") < 0.2) is not page_is_light
     assert (luminance(page, "h1", "color") < 0.3) is page_is_light

@@ -7,7 +7,6 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,26 +14,17 @@ from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.evaluation.suites import TABLE1
-from mcip.evaluation.tasks import Kind, Task
+from mcip.evaluation.tasks import Task
 from mcip.metrics import bootstrap_interval
-from mcip.reporting import plots, table
+from mcip.reporting import table
 from mcip.reporting.comparison import Comparison
-from mcip.reporting.page import headline
-from mcip.reporting.paper import MARK, paper_rows, table1, unlike_paper
-from mcip.reporting.results import Measured, Results, difference_interval, joined, read_results
+from mcip.reporting.formats import as_csv, as_latex, as_markdown
+from mcip.reporting.paper import MARK, paper_rows, table1
+from mcip.reporting.results import Measured, difference_interval, joined, read_results
+from mcip.reporting.summary import headline
+from tests.reporting.factories import of_table1
 
 PAPER_NAMES = [f"{row['model']} {MARK}" for row in table1()["rows"]]
-
-
-def of_table1(model: str, value: float, **columns: Any) -> Results:
-    """Results at two columns of the paper under names of their own, or at those with the changes given."""
-    measured = {}
-    changes = columns or {"GPR1200": {}, "ZS IN-A": {}}
-    kinds: dict[str, Kind] = {"GPR1200": "i2i", "ZS IN-A": "zero-shot"}
-    for key, change in changes.items():
-        task = Task(f"my {key}", kinds[key], "data", column=key, **({"preset": "paper"} | change))
-        measured[task.name] = Measured(task, "hash", task.headline, {task.headline: value / 100}, official=True)
-    return Results(model, "x", "f" * 64, "table1", (), measured)
 
 
 def test_the_papers_rows_are_whole_and_their_means_as_printed() -> None:
@@ -58,22 +48,19 @@ def test_the_papers_rows_stand_in_ones_own_columns() -> None:
     own = [of_table1("base", 50), of_table1("mine", 60)]
     comparison = Comparison.of([*own, *paper_rows(own)])
     assert comparison.models == ["base", "mine", *PAPER_NAMES]
-    assert comparison.own == ["base", "mine"]
+    assert comparison.measured_models == ["base", "mine"]
     expected = ["my GPR1200", *list(TABLE1)[1:10], "my ZS IN-A", *list(TABLE1)[11:]]
     assert list(comparison.tasks) == expected
     assert comparison.value(PAPER_NAMES[0], "my GPR1200") == 76.0
-    assert comparison.difference(PAPER_NAMES[0], "my GPR1200") == 26.0
     assert comparison.mean(PAPER_NAMES[0]) == pytest.approx(67.17, abs=0.005)
     assert comparison.mean("mine") is None
     # Better as they are, the paper's models are not what the report is about.
-    assert comparison.best_other == "mine"
+    assert comparison.headline_model == "mine"
     assert headline(comparison)[0].startswith("mine gains 10.0 points over base")
     assert comparison.is_best(PAPER_NAMES[-1], "my GPR1200")
-    assert Comparison.of([*own, *paper_rows(own)], PAPER_NAMES[0]).difference("mine", "my GPR1200") == -16.0
-    for text in (table.as_markdown(comparison), table.as_latex(comparison), table.as_csv(comparison)):
+    for text in (as_markdown(comparison), as_latex(comparison), as_csv(comparison)):
         assert text.count(MARK) >= 9
-    assert "the mean of the numbers in it is 72.8" in table.caption(comparison)
-    latex = table.as_latex(comparison).splitlines()
+    latex = as_latex(comparison).splitlines()
     assert latex[[line.startswith("OpenAI") for line in latex].index(True) - 1] == r"\midrule"
 
 
@@ -84,28 +71,6 @@ def test_tasks_beside_the_papers_columns_are_not_in_the_mean() -> None:
     # A table of one's own that is called like a column of the paper is not that column.
     assert list(comparison.tasks) == ["GPR1200", f"INSTRE {MARK}", *list(TABLE1)[2:], "INSTRE"]
     assert comparison.mean(PAPER_NAMES[0]) == pytest.approx(67.17, abs=0.005)
-
-
-def test_what_was_not_measured_as_in_the_paper_is_said() -> None:
-    assert unlike_paper([of_table1("base", 50)]) == []
-    standard = of_table1("base", 50, GPR1200={"preset": "standard", "limit": 1000})
-    part = replace(standard.measured["my GPR1200"], official=False)
-    (sentence,) = unlike_paper([replace(standard, measured={"my GPR1200": part})])
-    for said in ("my GPR1200 of base", "the preset 'standard'", "a subsample", "not on the official release"):
-        assert said in sentence
-    assert "do not compare" in sentence
-
-
-def test_hollow_markers_are_the_papers() -> None:
-    own = [of_table1("base", 50), of_table1("mine", 60)]
-    figure = plots.dots(Comparison.of([*own, *paper_rows(own)]))
-    assert figure is not None
-    axes = figure.axes[0]
-    assert len(axes.get_yticklabels()) == 14
-    faces = {str(line.get_label()): line.get_markerfacecolor() for line in axes.lines}
-    assert faces["OpenAI L/14@336 + MCIP"] == "none"
-    assert faces["mine"] != "none"
-    assert plots.dots(Comparison.of([of_table1("base", 50, GPR1200={})])) is None
 
 
 @pytest.fixture
@@ -148,10 +113,10 @@ def test_intervals_are_shown_and_differences_in_doubt_are_marked(files: list[Pat
     assert same.difference.endswith("≈")
     assert not better.difference.endswith("≈")
     assert "interval holds 0" in table.caption(comparison)
-    assert f"| base | {base.interval} |" in table.as_markdown(comparison)
-    assert r"\approx$" in table.as_latex(comparison)
-    assert rf"\scriptsize {base.interval.replace('–', '--')}" in table.as_latex(comparison)
-    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(table.as_csv(comparison)))}
+    assert f"| base | {base.interval} |" in as_markdown(comparison)
+    assert r"\approx$" in as_latex(comparison)
+    assert rf"\scriptsize {base.interval.replace('–', '--')}" in as_latex(comparison)
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(as_csv(comparison)))}
     assert float(rows["base"]["birds low"]) == pytest.approx(ends[0], abs=0.01)
     assert rows["old"]["birds high"] == ""
     assert table.intervals(comparison)[0]["birds"] == [round(end, 2) for end in ends]
@@ -169,6 +134,31 @@ def test_values_of_other_queries_are_not_paired(files: list[Path]) -> None:
     files[1].with_suffix(".npy").unlink()
     with pytest.raises(ArtefactError, match="values of the queries of birds are not there"):
         better.values()
+
+
+_FACTS = '"kind": "results", "source": "s", "fingerprint": "f", "suite": "own", "embeddings": "e"'
+_TASK = '"name": "t", "kind": "i2i", "data": "d", "data_hash": "h", "headline": "map"'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1]",
+        "null",
+        "",
+        "{",
+        '{"kind": "other"}',
+        '{"kind": "results", "model": "m"}',
+        f'{{{_FACTS}, "model": "m", "tasks": 5}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [1]}}',
+        f'{{{_FACTS}, "model": "m", "tasks": [{{{_TASK}}}]}}',
+    ],
+)
+def test_files_that_are_not_results_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(content)
+    with pytest.raises(ArtefactError, match=r"some\.json"):
+        read_results(path)
 
 
 def test_files_of_one_model_are_joined() -> None:

@@ -82,7 +82,7 @@ def test_copies_are_found_and_shown(
     assert "2 groups of near-duplicates" in html
     assert "The 1 largest groups are shown" in html
     assert html.count("data:image/jpeg;base64,") == 2
-    assert html.count("picture cannot be read") == 1
+    assert html.count("image cannot be read") == 1
     assert "http" not in html.replace("http-equiv", "")
     page = duplicates(index.uri, tmp_path / "out", threshold=1.0)
     assert "&lt;b&gt;.jpg" in page.read_text()

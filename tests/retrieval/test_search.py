@@ -227,7 +227,7 @@ def test_command_outputs(indexed: Path, album: Path, index: Index, tmp_path: Pat
         assert (picture.format, picture.size) == ("PNG", (8 + 5 * 200, 8 + 2 * 232))
         colours = {picture.getpixel((8 + 96 + 200 * n, 8 + 96)) for n in range(5)}
     assert (255, 255, 255) not in colours
-    with pytest.raises(ConfigError, match="is no name for a picture"):
+    with pytest.raises(ConfigError, match="is no name for an image"):
         search(db, ["blue"], output="sheet", out=tmp_path / "s.txt", device="cpu")
 
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# Progress and messages go to stderr, so that what a command prints on stdout can be piped.
-console = Console(stderr=True)
+# Progress and messages go to stderr, so that what a command prints on stdout can be piped. Brackets in them are text:
+# names and paths hold some.
+console = Console(stderr=True, markup=False, emoji=False)
 
 
 class _Rate(ProgressColumn):
@@ -42,12 +43,12 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         done: How much had been done before.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         _Rate(unit),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")

@@ -1,22 +1,18 @@
-"""Results compared: what each model reached at each task, against a baseline."""
+"""Results side by side: what each model reached at each task, against a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 
 from mcip.core.errors import ConfigError
 from mcip.evaluation.tasks import Kind
 from mcip.reporting.paper import table1
 from mcip.reporting.results import Measured, Results, difference_interval
+from mcip.reporting.words import metric_word
 
-KIND_WORDS: dict[Kind, str] = {
-    "i2i": "image to image", "knn": "k-NN", "zero-shot": "zero-shot", "t2i": "text to image", "i2t": "image to text",
-}  # fmt: skip
-METRIC_WORDS = {
-    "map": "mAP", "map@1000": "mAP@1k", "top1": "top-1", "top5": "top-5", "r1": "R@1", "r5": "R@5", "r10": "R@10",
-}  # fmt: skip
 # What two measurements must have in common to stand in one column; where the data lies may differ.
 _PROTOCOL = (
     "kind", "split", "index_split", "label", "transform", "exclude_self", "templates", "drop_first", "metric",
@@ -31,7 +27,7 @@ class Comparison:
     Attributes:
         results: One per model; no two have the same name.
         baseline: The name of the model that the others are compared to.
-        highlight: The name of the model that stands for the others; None for the one with the best mean.
+        highlight: The name of the model that is shown against the baseline; None for `headline_model`'s rule.
     """
 
     results: Sequence[Results]
@@ -49,7 +45,7 @@ class Comparison:
             ConfigError: There are none, two have one name, a model is unknown, or a task was not the same for all.
         """
         if not results:
-            raise ConfigError("There are no results to report: give the JSON files that `mcip evaluate` wrote.")
+            raise ConfigError("There are no results: give the JSON files that `mcip evaluate` wrote.")
         names = [result.model for result in results]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"Two results files are of a model {twice[0]!r}: evaluate under different names.")
@@ -60,6 +56,11 @@ class Comparison:
         comparison = cls(results, names[0] if baseline is None else baseline, highlight)
         if comparison.highlight == comparison.baseline:
             raise ConfigError(f"{highlight!r} is the baseline: highlight another model.")
+        if highlight is not None and comparison._is_foreign(highlight):
+            raise ConfigError(
+                f"highlight: {highlight!r} is a row of the paper, but the baseline {comparison.baseline!r} was "
+                "measured here: highlight a measured model, or make a row of the paper the baseline too."
+            )
         comparison._check_protocols()
         return comparison
 
@@ -73,9 +74,9 @@ class Comparison:
                     continue
                 unlike = [key for key in _PROTOCOL if getattr(other.task, key) != getattr(first.task, key)]
                 if unlike or other.data_hash != first.data_hash:
-                    what = ", ".join(unlike) or "data"
                     raise ConfigError(
-                        f"Task {name!r} was not the same for {result.model!r} as for the models before it ({what} "
+                        f"Task {name!r} was not the same for {result.model!r} as for the models before it "
+                        f"({', '.join(unlike) or 'data'} "
                         "differ): evaluate them with one suite, or give the tasks different names."
                     )
 
@@ -85,23 +86,42 @@ class Comparison:
         return [result.model for result in self.results]
 
     @property
-    def tasks(self) -> dict[str, Measured]:
-        """The tasks by name, each as the first model that has it was measured at it; first the paper's columns."""
-        found: dict[str, Measured] = {}
-        for result in self.results:
-            found = found | {name: one for name, one in result.measured.items() if name not in found}
-        place = {column["key"]: number for number, column in enumerate(table1()["columns"])}
-        order = sorted(found, key=lambda name: place.get(found[name].task.column, len(place)))
-        return {name: found[name] for name in order}
-
-    @property
-    def own(self) -> list[str]:
+    def measured_models(self) -> list[str]:
         """The names of the models that were measured, not taken from the paper."""
         return [result.model for result in self.results if not result.paper]
 
+    @cached_property
+    def tasks(self) -> dict[str, Measured]:
+        """The tasks by name, each as the first model that has it was measured at it; first the paper's columns."""
+        first: dict[str, Measured] = {}
+        for result in self.results:
+            first = {**result.measured, **first}
+        names = dict.fromkeys(name for result in self.results for name in result.measured)
+        place = {column["key"]: number for number, column in enumerate(table1()["columns"])}
+        return {
+            name: first[name] for name in sorted(names, key=lambda name: place.get(first[name].task.column, len(place)))
+        }
+
+    @property
+    def common_tasks(self) -> list[str]:
+        """The names of the tasks at which all measured models were measured."""
+        return [
+            task for task in self.tasks if all(self.value(model, task) is not None for model in self.measured_models)
+        ]
+
+    @property
+    def averaged(self) -> list[str]:
+        """The names of the tasks of the mean: all of them, or the paper's columns where its rows are there."""
+        columns = {task for result in self.results if result.paper for task in result.measured}
+        return [name for name in self.tasks if name in columns or not columns]
+
     def of_kind(self, kind: Kind) -> list[str]:
         """The names of the tasks of a kind."""
-        return [name for name, one in self.tasks.items() if one.task.kind == kind]
+        return [name for name, measured in self.tasks.items() if measured.task.kind == kind]
+
+    def metrics_of(self, tasks: Sequence[str]) -> str:
+        """The names of the headline metrics of tasks, for people."""
+        return " and ".join(dict.fromkeys(metric_word(self.tasks[task].headline) for task in tasks))
 
     def result(self, model: str) -> Results:
         """The results of a model."""
@@ -112,12 +132,6 @@ class Comparison:
         measured = self.result(model).measured.get(task)
         return None if measured is None else measured.percent
 
-    @property
-    def averaged(self) -> list[str]:
-        """The tasks of the mean: all of them, or the paper's columns where its rows are there."""
-        columns = {task for result in self.results if result.paper for task in result.measured}
-        return [name for name in self.tasks if name in columns or not columns]
-
     def mean(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
         """The mean over tasks, `averaged` by default; None where the model lacks one, or there are none."""
         values = [self.value(model, task) for task in (self.averaged if tasks is None else tasks)]
@@ -125,8 +139,24 @@ class Comparison:
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
     def difference(self, model: str, task: str) -> float | None:
-        """What a model has over the baseline at a task; None for the baseline itself."""
-        return _minus(self.value(model, task), self.value(self.baseline, task)) if model != self.baseline else None
+        """What a model has over the baseline at a task.
+
+        None for the baseline itself, and for the paper's models unless the baseline is one of them: what was measured
+        here and what the paper prints were not measured side by side.
+        """
+        if model == self.baseline or self._is_foreign(model):
+            return None
+        value, base = self.value(model, task), self.value(self.baseline, task)
+        return None if value is None or base is None else value - base
+
+    def _is_foreign(self, model: str) -> bool:
+        return self.result(model).paper and not self.result(self.baseline).paper
+
+    def gain(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
+        """The mean difference to the baseline over the tasks that both have; None where there are none."""
+        differences = [self.difference(model, task) for task in (self.tasks if tasks is None else tasks)]
+        known = [difference for difference in differences if difference is not None]
+        return sum(known) / len(known) if known else None
 
     def interval(self, model: str, task: str) -> tuple[float, float] | None:
         """The 95 % bootstrap interval of what a model reached at a task, in percent; None where it is not known."""
@@ -140,53 +170,48 @@ class Comparison:
         """
         key = (model, task)
         if key not in self._intervals:
-            one, other = (self.result(name).measured.get(task) for name in (model, self.baseline))
+            measured, base = (self.result(name).measured.get(task) for name in (model, self.baseline))
             self._intervals[key] = None
-            if one is not None and other is not None and model != self.baseline:
-                self._intervals[key] = difference_interval(one, other)
+            if measured is not None and base is not None and model != self.baseline:
+                self._intervals[key] = difference_interval(measured, base)
         return self._intervals[key]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any interval is known."""
+        return any(self.interval(model, task) is not None for model in self.models for task in self.tasks)
 
     def in_doubt(self, model: str, task: str) -> bool:
         """Whether the interval of a difference to the baseline holds 0: other queries might turn its sign."""
         interval = self.difference_interval(model, task)
         return interval is not None and interval[0] <= 0 <= interval[1]
 
-    def gain(self, model: str, tasks: Sequence[str] | None = None) -> float | None:
-        """The mean difference to the baseline over the tasks that both have; None where there are none."""
-        differences = [self.difference(model, task) for task in (self.tasks if tasks is None else tasks)]
-        known = [difference for difference in differences if difference is not None]
-        return sum(known) / len(known) if known else None
-
     @property
-    def best_other(self) -> str | None:
-        """The model that is shown against the baseline: the highlighted one, else the one with the best mean.
+    def headline_model(self) -> str | None:
+        """The model that is shown against the baseline, by the rule that docs/report.md states.
 
-        The paper's models are shown only if asked for. Where tasks are missing, it is the mean of the differences to
-        the baseline. None where nothing can be compared.
+        It is the one with the best mean over the tasks that all measured models have, or, where there is no such task,
+        with the best mean difference to the baseline; of equal ones the earlier. Unless `highlight` names another. The
+        paper's models are shown only if they are named. None where nothing can be compared.
         """
-        gains = {model: gain for model in self.own if (gain := self.gain(model)) is not None}
+        comparable = [model for model in self.measured_models if self.gain(model) is not None]
         if self.highlight is not None:
             return self.highlight if self.gain(self.highlight) is not None else None
-        return max(gains, key=lambda model: gains[model]) if gains else None
+        common = self.common_tasks
+        # Sums of the same numbers in another order differ in their last bits: such means are equal.
+        scores = {
+            model: round((self.mean(model, common) if common else self.gain(model)) or 0.0, 6) for model in comparable
+        }
+        return max(scores, key=lambda model: scores[model]) if scores else None
+
+    def best(self, tasks: Sequence[str], models: Sequence[str] | None = None) -> list[str]:
+        """The models with the highest mean over tasks, in tenths of a percent, as tables show it."""
+        means = {model: self.mean(model, tasks) for model in (self.models if models is None else models)}
+        shown = {model: round(mean, 1) for model, mean in means.items() if mean is not None}
+        return [model for model, mean in shown.items() if mean == max(shown.values())]
 
     def is_best(self, model: str, task: str | None) -> bool:
-        """Whether no model reached more at a task (None: in the mean), in tenths of a percent, as tables show them."""
-        shown = {name: self.mean(name) if task is None else self.value(name, task) for name in self.models}
-        values = {name: round(value, 1) for name, value in shown.items() if value is not None}
-        return len(values) > 1 and model in values and values[model] == max(values.values())
-
-
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
-
-
-def number(value: float | None) -> str:
-    """A value as tables show it, to a tenth."""
-    return "-" if value is None else f"{value:.1f}"
-
-
-def signed(difference: float | None) -> str:
-    """A difference with its sign, to a tenth; empty for None."""
-    if difference is None:
-        return ""
-    return f"{difference:+.1f}" if round(difference, 1) else "+0.0"
+        """Whether no model reached more at a task (None: in the mean); never where only one model was measured."""
+        tasks = self.averaged if task is None else [task]
+        compared = sum(self.mean(name, tasks) is not None for name in self.models)
+        return compared > 1 and model in self.best(tasks)

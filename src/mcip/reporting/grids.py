@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from mcip.core.errors import ArtefactError
 from mcip.data import Table
 from mcip.evaluation.task_data import Sources
-from mcip.reporting.comparison import METRIC_WORDS, Comparison
-from mcip.reporting.pictures import thumbnail
-from mcip.reporting.rankings import Asked, Outcome, Space, space_of
+from mcip.reporting.comparison import Comparison
+from mcip.reporting.rankings import Outcome, Query, Space, space_of
 from mcip.reporting.results import Measured
+from mcip.reporting.thumbnails import row_thumbnail
+from mcip.reporting.words import metric_word
 
 # What a metric is called for one query.
 _OF_ONE_QUERY = {"map": "AP", "map@1000": "AP@1k"}
@@ -25,13 +26,13 @@ class Neighbour:
     """One image of a ranking.
 
     Attributes:
-        picture: A data URI; None where the image cannot be read.
+        image: A data URI; None where the image cannot be read.
         label: Its class, or its id where it has none.
         outcome: "hit" if it is relevant, "miss" if not, "itself" if it is the query, "ignored" if it counts as neither.
         similarity: Cosine.
     """
 
-    picture: str | None
+    image: str | None
     label: str
     outcome: Outcome
     similarity: float
@@ -39,7 +40,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A query's nearest images by one model, and what the whole ranking is worth by the task's metric, in percent."""
+    """A query's nearest images by one model, and the value of the task's metric for the whole ranking, in percent."""
 
     model: str
     score: float
@@ -52,11 +53,11 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Query:
-    """A query with its ranking by each model.
+class Change:
+    """A query with its ranking by each of the two models.
 
     Attributes:
-        picture: A data URI; None where the image cannot be read, and for a text.
+        image: A data URI; None where the image cannot be read, and for a text.
         is_text: Whether it is a text.
         text: The text, or the class of the image.
         id: Of the image; empty for a text.
@@ -64,7 +65,7 @@ class Query:
         after: By the other model.
     """
 
-    picture: str | None
+    image: str | None
     is_text: bool
     text: str
     id: str
@@ -81,7 +82,7 @@ class Grid:
         metric: What a query is measured by, for people.
         before: The baseline's name.
         after: The other model's name.
-        queries: The most different first, of as many classes as possible.
+        changes: The most different queries first, of as many classes as possible.
         better: How many queries have a higher value with the other model.
         worse: How many have a lower one.
         total: How many queries have one.
@@ -91,7 +92,7 @@ class Grid:
     metric: str
     before: str
     after: str
-    queries: list[Query]
+    changes: list[Change]
     better: int
     worse: int
     total: int
@@ -104,28 +105,30 @@ def neighbour_grid(comparison: Comparison, task: str, after: str, queries: int, 
         McipError: The images, or the embeddings or the queries' values of one of the models, are not there any more.
     """
     names = (comparison.baseline, after)
-    both = [comparison.result(name).measured[task] for name in names]
-    asked = both[0].task
-    data = Sources().data(asked)
-    spaces = [space_of(comparison.result(name), asked, data) for name in names]
-    values = [_values(one, space) for one, space in zip(both, spaces, strict=True)]
+    measured = [comparison.result(name).measured[task] for name in names]
+    protocol = measured[0].task
+    data = Sources().data(protocol)
+    spaces = [space_of(comparison.result(name), protocol, data) for name in names]
+    values = [_values(*pair) for pair in zip(measured, spaces, strict=True)]
     if values[0].shape != values[1].shape:
         raise ArtefactError("The two models were not given the same images. Evaluate them again.")
     change = values[1] - values[0]
-    chosen = most_different(change, np.array([one.text for one in spaces[0].asked]), queries)
+    rows = most_different(change, np.array([query.text for query in spaces[0].queries]), queries)
 
-    def ranking(query: int, number: int) -> Ranking:
-        found = [
-            Neighbour(thumbnail(one.table, one.row), _label(one.table, one.row), one.outcome, one.similarity)
-            for one in spaces[number].nearest(query, neighbours, asked)
+    def ranking(row: int, number: int) -> Ranking:
+        nearest = [
+            Neighbour(
+                row_thumbnail(image.table, image.row), _label(image.table, image.row), image.outcome, image.similarity
+            )
+            for image in spaces[number].nearest(row, neighbours, protocol)
         ]
-        return Ranking(names[number], round(100 * float(values[number][query]), 1), found)
+        return Ranking(names[number], round(100 * float(values[number][row]), 1), nearest)
 
-    found = [_query(spaces[0].asked[row], [ranking(row, number) for number in (0, 1)]) for row in chosen.tolist()]
-    headline = both[0].headline
-    metric = _OF_ONE_QUERY.get(headline, METRIC_WORDS.get(headline, headline))
+    changes = [_change(spaces[0].queries[row], [ranking(row, number) for number in (0, 1)]) for row in rows.tolist()]
+    headline = measured[0].headline
+    metric = _OF_ONE_QUERY.get(headline, metric_word(headline))
     total = int((~np.isnan(change)).sum())
-    return Grid(task, metric, *names, found, int((change > 0).sum()), int((change < 0).sum()), total)
+    return Grid(task, metric, *names, changes, int((change > 0).sum()), int((change < 0).sum()), total)
 
 
 def most_different(change: NDArray[np.float64], labels: NDArray[np.str_], count: int) -> NDArray[np.int64]:
@@ -141,28 +144,28 @@ def most_different(change: NDArray[np.float64], labels: NDArray[np.str_], count:
     """
     size = np.nan_to_num(np.abs(change))
     order = np.argsort(-size, kind="stable")[: np.count_nonzero(size)]
-    seen: dict[str, int] = {}
-    turn = []
+    counts: dict[str, int] = {}
+    rounds = []
     for row in order:
-        turn.append(seen.get(labels[row], 0))
-        seen[labels[row]] = turn[-1] + 1
-    chosen = order[np.argsort(turn, kind="stable")[:count]]
-    return chosen[np.argsort(-size[chosen], kind="stable")]
+        rounds.append(counts.get(labels[row], 0))
+        counts[labels[row]] = rounds[-1] + 1
+    rows = order[np.argsort(rounds, kind="stable")[:count]]
+    return rows[np.argsort(-size[rows], kind="stable")]
 
 
 def _values(measured: Measured, space: Space) -> NDArray[np.float64]:
     values = measured.values().astype(np.float64)
-    if len(values) != len(space.asked):
+    if len(values) != len(space.queries):
         raise ArtefactError(
-            f"There are values of {len(values)} queries, but {len(space.asked)} queries. Evaluate the models again."
+            f"There are values of {len(values)} queries, but {len(space.queries)} queries. Evaluate the models again."
         )
     return values
 
 
-def _query(asked: Asked, rankings: Sequence[Ranking]) -> Query:
-    if asked.table is None:
-        return Query(None, True, asked.text, "", *rankings)
-    return Query(thumbnail(asked.table, asked.row), False, asked.text, asked.table.ids[asked.row], *rankings)
+def _change(query: Query, rankings: Sequence[Ranking]) -> Change:
+    if query.table is None:
+        return Change(None, True, query.text, "", *rankings)
+    return Change(row_thumbnail(query.table, query.row), False, query.text, query.table.ids[query.row], *rankings)
 
 
 def _label(table: Table, row: int) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from mcip.core.errors import ConfigError, McipError
 from mcip.data import Table, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
-from mcip.reporting.pictures import thumbnail
+from mcip.reporting.thumbnails import row_thumbnail
+
+TableSource: TypeAlias = "str | os.PathLike[str] | Table"
 
 
 @dataclass(frozen=True)
 class Example:
     """An image with the captions mined for it and their similarities (cosine), best first."""
 
-    picture: str | None
+    image: str | None
     id: str
     captions: list[tuple[str, float]]
 
@@ -45,19 +49,31 @@ class Mined:
     examples: list[Example]
     note: str | None
 
+    @property
+    def images(self) -> int:
+        """How many images were mined for."""
+        return sum(self.images_by_count)
 
-def read_mined(folder: Path, tables: Iterable[str], examples: int = 6) -> Mined:
-    """Read a captions artefact, and find the pictures of its examples.
+    @property
+    def mean(self) -> float:
+        """Captions per image."""
+        return sum(count * images for count, images in enumerate(self.images_by_count)) / max(1, self.images)
+
+
+def read_mined(
+    captions: str | os.PathLike[str] | MinedCaptions, tables: Iterable[TableSource], examples: int = 6
+) -> Mined:
+    """Read a captions artefact, and find the images of its examples.
 
     Args:
-        folder: What `mcip mine` wrote.
-        tables: Where the table that was mined for may be; the first that is it, or has it as a split, is taken.
+        captions: What `mcip mine` wrote.
+        tables: Candidates for the table that was mined for; the first that is it, or has it as a split, is taken.
         examples: How many examples.
 
     Raises:
-        ArtefactError: `folder` holds no complete captions artefact.
+        ArtefactError: `captions` holds no complete captions artefact.
     """
-    mined = MinedCaptions(folder)
+    mined = captions if isinstance(captions, MinedCaptions) else MinedCaptions(Path(captions))
     facts = mined.artefact.manifest
     table, note = None, None
     try:
@@ -70,32 +86,34 @@ def read_mined(folder: Path, tables: Iterable[str], examples: int = 6) -> Mined:
     )  # fmt: skip
 
 
-def _mined_table(fingerprint: str, sources: Iterable[str]) -> Table:
-    tried = []
-    for source in dict.fromkeys(sources):
+def _mined_table(fingerprint: str, sources: Iterable[TableSource]) -> Table:
+    reasons = []
+    for source in sources:
         try:
-            table = read_table(source)
+            source = Path(source) if isinstance(source, os.PathLike) else source
+            table = source if isinstance(source, Table) else read_table(source)
         except McipError as error:
-            tried.append(str(error))
+            reasons.append(str(error))
             continue
         for split in (None, *dict.fromkeys(table.splits)):
             part = table.select(split)
             if part.images_fingerprint == fingerprint:
                 return part
-        tried.append(f"{source} is not the table that was mined for.")
-    raise ConfigError(" ".join([*tried, "Name the table that was mined for: --images."]))
+        reasons.append(f"{table.name} is not the table that was mined for.")
+    raise ConfigError(" ".join([*reasons, "Name the table that was mined for: --images."]))
 
 
 def _examples(mined: MinedCaptions, table: Table, count: int) -> list[Example]:
     images = mined.images
     row_of = {image: row for row, image in enumerate(table.ids)}
     similarities = images["similarities"].to_pylist()
-    order = np.argsort([-max(own, default=-2.0) for own in similarities], kind="stable")
+    order = np.argsort([-max(cosines, default=-2.0) for cosines in similarities], kind="stable")
     places = np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64)
-    found = []
+    examples = []
     for row in order[places].tolist():
         image = images["id"][row].as_py()
         texts = [mined.captions[caption] for caption in images["captions"][row].as_py()]
-        own = list(zip(texts, similarities[row], strict=True))
-        found.append(Example(thumbnail(table, row_of[image]), image, own))
-    return found
+        examples.append(
+            Example(row_thumbnail(table, row_of[image]), image, list(zip(texts, similarities[row], strict=True)))
+        )
+    return examples

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mcip.core.artefacts import atomic_write
-from mcip.evaluation.tasks import HEADLINE, Kind
-from mcip.reporting.comparison import KIND_WORDS, METRIC_WORDS, Comparison
+from mcip.evaluation.tasks import Kind
+from mcip.reporting.comparison import Comparison
 from mcip.reporting.labels import place_labels, plain
 from mcip.reporting.paper import MARK
+from mcip.reporting.words import KIND_WORDS, metric_word
 
 _MARKERS = "osD^vPX*hp"
 
@@ -49,7 +50,12 @@ LIGHT = Theme(PAPER.text, PAPER.grid, PAPER.baseline, PAPER.models, "none")
 DARK = Theme("#e6e9ee", "#343c48", "#98a3b1", ("#56b4e9", "#ff9e4a", "#3fcf9f", "#e59ac8", "#e5cf4e"), "none")
 
 # The teaser's two panels: what stands on the y axis against image to image.
-PANELS: tuple[Kind, ...] = ("t2i", "zero-shot")
+_PANELS: tuple[Kind, ...] = ("t2i", "zero-shot")
+
+
+def panels(comparison: Comparison) -> list[Kind]:
+    """The teaser's panels in which there is a model that was measured here."""
+    return [y for y in _PANELS if set(panel_points(comparison, y)) & set(comparison.measured_models)]
 
 
 def panel_points(comparison: Comparison, y: Kind) -> dict[str, tuple[float, float]]:
@@ -72,9 +78,9 @@ def panel(comparison: Comparison, y: Kind, theme: Theme) -> Figure:
 def teaser(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     """The paper's teaser: text to image and zero-shot against image to image, an arrow from the baseline to each model.
 
-    None where no model was measured at both kinds of a panel.
+    None where no model was measured here at both kinds of a panel.
     """
-    kinds = [y for y in PANELS if panel_points(comparison, y)]
+    kinds = panels(comparison)
     if not kinds:
         return None
     figure = _figure(4.6 * len(kinds), 3.9, theme)
@@ -130,8 +136,7 @@ def _short(model: str) -> str:
 
 
 def _titled(comparison: Comparison, task: str) -> str:
-    one = comparison.tasks[task]
-    return plain(f"{task} ({METRIC_WORDS.get(one.headline, one.headline)})")
+    return plain(f"{task} ({metric_word(comparison.tasks[task].headline)})")
 
 
 def _looks(comparison: Comparison, theme: Theme) -> dict[str, dict[str, Any]]:
@@ -243,5 +248,5 @@ def _limits(values: list[float], above: float) -> tuple[float, float]:
 
 def _axis(comparison: Comparison, kind: Kind) -> str:
     tasks = comparison.of_kind(kind)
-    name = f"{KIND_WORDS[kind]}, {METRIC_WORDS[HEADLINE[kind]]} in %"
+    name = f"{KIND_WORDS[kind]}, {comparison.metrics_of(tasks)} in %"
     return name if len(tasks) < 2 else f"{name}, mean of {len(tasks)} tasks"

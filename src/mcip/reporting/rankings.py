@@ -1,4 +1,4 @@
-"""The nearest images of chosen queries of a task, from the embeddings that a model was evaluated with."""
+"""The nearest images of single queries of a task, from the embeddings that a model was evaluated with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mcip.data import Table
 from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, TextRetrieval
 from mcip.evaluation.tasks import Task
-from mcip.reporting.pictures import stored_captions, stored_images
 from mcip.reporting.results import Results
+from mcip.reporting.stored import stored_captions, stored_images
 
 Outcome: TypeAlias = Literal["hit", "miss", "itself", "ignored"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """A query.
 
     Attributes:
@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedImage:
     """An image of a ranking: its place in a table, whether it is relevant, and its similarity (cosine)."""
 
     table: Table
@@ -55,37 +55,41 @@ class Space:
     """A model's vectors of the queries and of the gallery of a task.
 
     Attributes:
-        asked: The queries.
-        vectors: Where their vectors are.
-        rows: The row of each query in `vectors`.
+        queries: The queries.
+        vectors: Embeddings that hold their vectors.
+        rows: The row of each query in `vectors`, shape (Q,).
         tables: The gallery.
-        images: Its vectors, an entry a table.
-        kept: Per table, which of the vectors are in the gallery; all of them for None.
+        images: Its embeddings, one entry per table.
+        subset: The rows of the only table that are in the gallery, where queries are ranked among themselves; None
+            where the gallery is all of `tables`.
     """
 
-    asked: Sequence[Asked]
+    queries: Sequence[Query]
     vectors: Embeddings
     rows: NDArray[np.int64]
     tables: Sequence[Table]
     images: Sequence[Embeddings]
-    kept: NDArray[np.int64] | None = None
+    subset: NDArray[np.int64] | None = None
 
-    def nearest(self, query: int, count: int, task: Task) -> list[Found]:
-        """The images that a query finds first, without what the protocol removes from its ranking."""
-        asked = self.asked[query]
-        own = task.kind == "i2i" and self.kept is not None
-        removes = own and (task.exclude_self or task.drop_first)
-        similarities, indices = topk(self.vectors.take([int(self.rows[query])]), self._blocks(), count + removes)
-        found = [self._found(asked, *pair) for pair in zip(indices[0].tolist(), similarities[0].tolist(), strict=True)]
-        if own and task.drop_first:
-            found = found[1:]
-        elif own and task.exclude_self:
-            found = [one for one in found if one.outcome != "itself"]
-        return found[:count]
+    def nearest(self, query: int, count: int, task: Task) -> list[RankedImage]:
+        """The first images of a query's ranking, without what the protocol removes from it."""
+        among_queries = task.kind == "i2i" and self.subset is not None
+        removed = int(among_queries and (task.exclude_self or task.drop_first))
+        vector = self.vectors.take([int(self.rows[query])])
+        similarities, indices = topk(vector, self._blocks(), count + removed)
+        ranking = [
+            self._ranked(self.queries[query], index, similarity)
+            for index, similarity in zip(indices[0].tolist(), similarities[0].tolist(), strict=True)
+        ]
+        if among_queries and task.drop_first:
+            ranking = ranking[1:]
+        elif among_queries and task.exclude_self:
+            ranking = [image for image in ranking if image.outcome != "itself"]
+        return ranking[:count]
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        if self.kept is not None:
-            yield 0, self.images[0].take(self.kept)
+        if self.subset is not None:
+            yield 0, self.images[0].take(self.subset)
             return
         start = 0
         for embeddings in self.images:
@@ -93,9 +97,9 @@ class Space:
                 yield start + first, block
             start += len(embeddings)
 
-    def _found(self, asked: Asked, index: int, similarity: float) -> Found:
-        if self.kept is not None:
-            index = int(self.kept[index])
+    def _ranked(self, query: Query, index: int, similarity: float) -> RankedImage:
+        if self.subset is not None:
+            index = int(self.subset[index])
         number, before = 0, 0
         while index >= len(self.images[number]):
             index -= len(self.images[number])
@@ -103,7 +107,7 @@ class Space:
             number += 1
         table = self.tables[number]
         row = table.ids.index(self.images[number].ids[index])
-        return Found(table, row, _outcome(asked, table, row, before + row), similarity)
+        return RankedImage(table, row, _outcome(query, table, row, before + row), similarity)
 
 
 def space_of(results: Results, task: Task, data: Data) -> Space:
@@ -117,10 +121,10 @@ def space_of(results: Results, task: Task, data: Data) -> Space:
     if isinstance(data, CrossModal):
         return _captions(results, task, data)
     if isinstance(data, TextRetrieval):
-        asked = [Asked(text, None, -1, label) for text, label in zip(data.texts, data.labels, strict=True)]
+        queries = [Query(text, None, -1, label) for text, label in zip(data.texts, data.labels, strict=True)]
         vectors = stored_captions(results, data.fingerprint)
         images = [stored_images(results, task, table) for table in data.gallery]
-        return Space(asked, vectors, np.arange(len(asked)), data.gallery, images)
+        return Space(queries, vectors, np.arange(len(queries)), data.gallery, images)
     raise ArtefactError(f"The queries of {task.name} find classes, not images.")
 
 
@@ -128,39 +132,41 @@ def _image_queries(results: Results, task: Task, data: Retrieval) -> Space:
     table, vectors = data.queries, stored_images(results, task, data.queries)
     rows = _rows_of(table, vectors.ids)
     if data.truth is not None:
-        asked = [
-            Asked(image, table, row, frozenset([*truth["easy"], *truth["hard"]]), frozenset(truth["junk"]))
+        queries = [
+            Query(image, table, row, frozenset([*truth["easy"], *truth["hard"]]), frozenset(truth["junk"]))
             for image, row, truth in ((table.ids[row], row, data.truth[row]) for row in rows)
         ]
         places = np.arange(len(rows))
     else:
         places = np.array([place for place, row in enumerate(rows) if table.labels[row] is not None], np.int64)
         labels = [table.labels[rows[place]] or "" for place in places]
-        asked = [Asked(label, table, rows[place], label) for label, place in zip(labels, places.tolist(), strict=True)]
+        queries = [
+            Query(label, table, rows[place], label) for label, place in zip(labels, places.tolist(), strict=True)
+        ]
     if not data.gallery:
-        return Space(asked, vectors, places, [table], [vectors], places)
-    return Space(asked, vectors, places, data.gallery, [stored_images(results, task, one) for one in data.gallery])
+        return Space(queries, vectors, places, [table], [vectors], places)
+    return Space(queries, vectors, places, data.gallery, [stored_images(results, task, part) for part in data.gallery])
 
 
 def _captions(results: Results, task: Task, data: CrossModal) -> Space:
     table, images = data.images, stored_images(results, task, data.images)
     readable = set(_rows_of(table, images.ids))
-    asked = [
-        Asked(caption, None, -1, frozenset([row]))
+    queries = [
+        Query(caption, None, -1, frozenset([row]))
         for row, captions in enumerate(table.captions)
         if row in readable
         for caption in captions
     ]
-    return Space(asked, stored_captions(results, table.fingerprint), np.arange(len(asked)), [table], [images])
+    return Space(queries, stored_captions(results, table.fingerprint), np.arange(len(queries)), [table], [images])
 
 
-def _outcome(asked: Asked, table: Table, row: int, place: int) -> Outcome:
-    """Whether an image, the `place`-th of the gallery's tables, is what a query asked for."""
-    if table is asked.table and row == asked.row:
+def _outcome(query: Query, table: Table, row: int, place: int) -> Outcome:
+    """Whether an image, the `place`-th of the gallery's tables, is relevant to a query."""
+    if table is query.table and row == query.row:
         return "itself"
-    if isinstance(asked.relevant, str):
-        return "hit" if table.labels[row] == asked.relevant else "miss"
-    return "hit" if place in asked.relevant else "ignored" if place in asked.ignored else "miss"
+    if isinstance(query.relevant, str):
+        return "hit" if table.labels[row] == query.relevant else "miss"
+    return "hit" if place in query.relevant else "ignored" if place in query.ignored else "miss"
 
 
 def _rows_of(table: Table, ids: Sequence[str]) -> list[int]:

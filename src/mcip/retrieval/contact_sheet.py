@@ -1,4 +1,4 @@
-"""Results as one picture: a contact sheet."""
+"""Results as one image: a contact sheet."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _PAPER, _TILE_COLOUR, _INK = (255, 255, 255), (236, 239, 243), (40, 48, 60)
 
 
 def contact_sheet(index: Index, results: Results, path: Path, columns: int = 5) -> Path:
-    """Draw the pictures that were found, each with its score and id, into one.
+    """Draw the images of search results, each with its score and id, into one.
 
     Args:
-        index: Where they were found.
-        results: What was found.
+        index: The index that was searched.
+        results: The results.
         path: The file to write; its suffix says which format.
-        columns: Pictures a row.
+        columns: Images per row.
 
     Raises:
-        ConfigError: The file's suffix is not that of a picture.
+        ConfigError: The file's suffix is not that of an image format.
     """
     Image.init()
     format_ = Image.EXTENSION.get(path.suffix.lower())
     if format_ not in Image.SAVE:
-        raise ConfigError(f"{path} is no name for a picture: end it in .png or .jpg.")
+        raise ConfigError(f"{path} is no name for an image: end it in .png or .jpg.")
     across = max(1, min(columns, len(results)))
     down = max(1, math.ceil(len(results) / across))
     step, line = TILE + _GAP, TILE + _GAP + 2 * _LINE
@@ -44,8 +44,8 @@ def contact_sheet(index: Index, results: Results, path: Path, columns: int = 5) 
     for number, hit in enumerate(results):
         x, y = _GAP + number % across * step, _GAP + number // across * line
         sheet.paste(_tile(index, hit), (x, y))
-        for row, told in enumerate((f"{hit.score:.3f}", hit.id)):
-            draw.text((x, y + TILE + row * _LINE), _fitting(draw, told), _INK)
+        for row, text in enumerate((f"{hit.score:.3f}", hit.id)):
+            draw.text((x, y + TILE + row * _LINE), _fitting(draw, text), _INK)
     with atomic_write(path) as temporary:
         sheet.save(temporary, format_)
     return path
@@ -54,16 +54,16 @@ def contact_sheet(index: Index, results: Results, path: Path, columns: int = 5) 
 def _tile(index: Index, hit: Hit) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), _TILE_COLOUR)
     try:
-        picture = ImageOps.contain(decode(index.picture(hit.id)[0]), (TILE, TILE))
+        image = ImageOps.contain(decode(index.picture(hit.id)[0]), (TILE, TILE))
     except UnreadableImage:
         ImageDraw.Draw(tile).text((8, 8), "cannot be read", _INK)
         return tile
-    tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    tile.paste(image, ((TILE - image.width) // 2, (TILE - image.height) // 2))
     return tile
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """The end of a text, as much as fits under a picture."""
+    """The end of a text, as much as fits under an image."""
     while draw.textlength(text) > TILE:
         text = "\N{HORIZONTAL ELLIPSIS}" + text[2:]
     return text

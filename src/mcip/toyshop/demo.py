@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcip.reporting.report import Report
 
 # The images have 64 pixels.
 _THUMBNAILS = 64
 
 
-def demo(out: Path = Path("runs/demo")) -> Path:
+def demo(out: Path = Path("runs/demo")) -> Report:
     """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, report, and index the test images.
 
     Takes a few minutes on two cores. It resumes when it is started again. The images are indexed where the extra
@@ -23,13 +27,15 @@ def demo(out: Path = Path("runs/demo")) -> Path:
     from mcip.core import optional
     from mcip.core.progress import console
     from mcip.stages.index import index
-    from mcip.toyshop.method import TEST, Recipe, run
+    from mcip.toyshop.method import BASE, TEST, Recipe, run
 
     out = Path(out)
     page = run(TEST, Recipe(), out)
+    best = page.comparison.headline_model
     if optional.installed():
-        pictures, best = out / "tables" / f"{TEST.products.name}.parquet", out / "mcip+re-a" / "model"
-        db = index(str(pictures), str(out / "photos.lance"), model=str(best), thumbnails=_THUMBNAILS)
+        table = out / "tables" / f"{TEST.products.name}.parquet"
+        model = BASE if best == "base" else out / best / "model"
+        db = index(str(table), str(out / "photos.lance"), model=str(model), thumbnails=_THUMBNAILS)
         console.print(f"Search its images on a page: mcip serve {db}", markup=False)
     else:
         console.print("To search its images: pip install 'mcip[search,serve]', and run it again.", markup=False)

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from mcip.core.artefacts import atomic_write
 from mcip.core.choices import TransformName
-from mcip.core.progress import console
 from mcip.data import read_table
 from mcip.evaluation.tasks import Task
+from mcip.reporting.report import Report
 from mcip.stages.align import align
 from mcip.stages.evaluate import measure_models
 from mcip.stages.interpolate import interpolate
@@ -73,7 +73,7 @@ class Recipe:
     align_lr: float = 5e-4
 
 
-def run(world: World, recipe: Recipe, out: Path) -> Path:
+def run(world: World, recipe: Recipe, out: Path) -> Report:
     """Run the method in `world` with `recipe`: mine, tune, realign, evaluate, report; see `mcip.demo`."""
     tables = out / "tables"
     labelled, captioned, products, pictures = (
@@ -96,11 +96,7 @@ def run(world: World, recipe: Recipe, out: Path) -> Path:
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")
-    page = report(
-        [str(path) for path in results], out, baseline="base", highlight="mcip+re-a", captions=mined, images=labelled
-    )
-    console.print(f"The page with the results: {page}")
-    return page
+    return report(results, out, baseline="base", captions=mined, images=labelled)
 
 
 def tasks(products: str, pictures: str) -> list[Task]:

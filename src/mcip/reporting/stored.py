@@ -1,34 +1,16 @@
-"""Small pictures for a page."""
+"""The embeddings that `mcip evaluate` kept beside its results."""
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
-from PIL import Image
-
 from mcip.core.artefacts import Artefact
-from mcip.core.errors import ArtefactError, UnreadableImage
+from mcip.core.errors import ArtefactError
 from mcip.data import Table
 from mcip.embeddings.store import KIND, Embeddings
 from mcip.evaluation.encoders import captions_name, images_name
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import Results
-
-THUMBNAIL = 160
-
-
-def thumbnail(table: Table, row: int, size: int = THUMBNAIL) -> str | None:
-    """A row's picture, at most `size` pixels wide and high, as a data URI; None where it cannot be read."""
-    try:
-        picture = table.image(row)
-    except UnreadableImage:
-        return None
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def stored_images(results: Results, task: Task, table: Table) -> Embeddings:
@@ -49,12 +31,12 @@ def stored_captions(results: Results, name: str) -> Embeddings:
     return _stored(results, captions_name(name, results.fingerprint), "captions")
 
 
-def _stored(results: Results, name: str, what: str) -> Embeddings:
+def _stored(results: Results, name: str, content: str) -> Embeddings:
     folders: list[Path] = [store / name for store in results.stores]
     for folder in folders:
         if Artefact.is_one(folder, KIND):
             return Embeddings(folder)
     raise ArtefactError(
-        f"There are no embeddings of these {what} by {results.model} ({folders[0]}): "
-        f"they were removed, or the {what} have changed. Evaluate the model again."
+        f"There are no embeddings of these {content} by {results.model} ({folders[0]}): "
+        f"they were removed, or the {content} have changed. Evaluate the model again."
     )
