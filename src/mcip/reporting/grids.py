@@ -12,9 +12,9 @@ from mcip.core.errors import ArtefactError
 from mcip.data import Table
 from mcip.evaluation.task_data import Sources
 from mcip.reporting.comparison import METRIC_WORDS, Comparison
-from mcip.reporting.pictures import thumbnail
 from mcip.reporting.rankings import Asked, Outcome, Space, space_of
 from mcip.reporting.results import Measured
+from mcip.reporting.thumbnails import row_thumbnail
 
 # What a metric is called for one query.
 _OF_ONE_QUERY = {"map": "AP", "map@1000": "AP@1k"}
@@ -116,7 +116,7 @@ def neighbour_grid(comparison: Comparison, task: str, after: str, queries: int, 
 
     def ranking(query: int, number: int) -> Ranking:
         found = [
-            Neighbour(thumbnail(one.table, one.row), _label(one.table, one.row), one.outcome, one.similarity)
+            Neighbour(row_thumbnail(one.table, one.row), _label(one.table, one.row), one.outcome, one.similarity)
             for one in spaces[number].nearest(query, neighbours, asked)
         ]
         return Ranking(names[number], round(100 * float(values[number][query]), 1), found)
@@ -162,7 +162,7 @@ def _values(measured: Measured, space: Space) -> NDArray[np.float64]:
 def _query(asked: Asked, rankings: Sequence[Ranking]) -> Query:
     if asked.table is None:
         return Query(None, True, asked.text, "", *rankings)
-    return Query(thumbnail(asked.table, asked.row), False, asked.text, asked.table.ids[asked.row], *rankings)
+    return Query(row_thumbnail(asked.table, asked.row), False, asked.text, asked.table.ids[asked.row], *rankings)
 
 
 def _label(table: Table, row: int) -> str:

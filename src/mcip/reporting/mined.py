@@ -11,7 +11,7 @@ import numpy as np
 from mcip.core.errors import ConfigError, McipError
 from mcip.data import Table, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
-from mcip.reporting.pictures import thumbnail
+from mcip.reporting.thumbnails import row_thumbnail
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,5 @@ def _examples(mined: MinedCaptions, table: Table, count: int) -> list[Example]:
         image = images["id"][row].as_py()
         texts = [mined.captions[caption] for caption in images["captions"][row].as_py()]
         own = list(zip(texts, similarities[row], strict=True))
-        found.append(Example(thumbnail(table, row_of[image]), image, own))
+        found.append(Example(row_thumbnail(table, row_of[image]), image, own))
     return found

@@ -15,8 +15,8 @@ from mcip.data import Table
 from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, TextRetrieval
 from mcip.evaluation.tasks import Task
-from mcip.reporting.pictures import stored_captions, stored_images
 from mcip.reporting.results import Results
+from mcip.reporting.thumbnails import stored_captions, stored_images
 
 Outcome: TypeAlias = Literal["hit", "miss", "itself", "ignored"]
 

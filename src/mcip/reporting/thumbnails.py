@@ -1,34 +1,30 @@
-"""Small pictures for a page."""
+"""What a page shows of images: their thumbnails, and the embeddings by which they were ranked."""
 
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
-
-from PIL import Image
+from typing import Final
 
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError, UnreadableImage
 from mcip.data import Table
+from mcip.data.thumbnails import thumbnail
 from mcip.embeddings.store import KIND, Embeddings
 from mcip.evaluation.encoders import captions_name, images_name
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import Results
 
-THUMBNAIL = 160
+THUMBNAIL_SIDE: Final = 160
 
 
-def thumbnail(table: Table, row: int, size: int = THUMBNAIL) -> str | None:
-    """A row's picture, at most `size` pixels wide and high, as a data URI; None where it cannot be read."""
+def row_thumbnail(table: Table, row: int, side: int = THUMBNAIL_SIDE) -> str | None:
+    """A row's image, at most `side` pixels wide and high, as a data URI; None where it cannot be read."""
     try:
-        picture = table.image(row)
+        content = thumbnail(table.image(row), side)
     except UnreadableImage:
         return None
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def stored_images(results: Results, task: Task, table: Table) -> Embeddings:
