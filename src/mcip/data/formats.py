@@ -32,7 +32,8 @@ _FORMATS: Final = (
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _ICO: Final = b"\0\0\1\0"
 _JXL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_HEIC_BRANDS: Final = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_HEIC_BRANDS: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_AVIF_BRANDS: Final = {b"avif", b"avis"}
 _PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"sPLT", b"tIME")
 # JPEG XL: widths as parts of the height, and the bits of a size and what is added to it.
 _JXL_RATIOS: Final = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
@@ -49,15 +50,37 @@ def missing_extra(suffix: str) -> str | None:
     return None if suffix.lower() in IMAGE_SUFFIXES else SUFFIX_EXTRAS.get(suffix.lower())
 
 
+def register_extra(content: bytes) -> None:
+    """Make Pillow know the format of a file, if it is one that is read with an extra and not known yet.
+
+    Raises:
+        UnreadableImage: The extra is not installed; the message says how to install it.
+    """
+    Image.init()
+    if content.startswith(_JXL):
+        format_, name = "JPEG XL", "JXL"
+    elif _is_heic(content):
+        format_, name = "HEIC", "HEIF"
+    else:
+        return
+    if name in Image.OPEN:
+        return
+    extra, module = _EXTRAS[format_]
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError:
+        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'") from None
+    if format_ == "HEIC":
+        plugin.register_heif_opener()
+
+
 def open_lazily(content: bytes) -> Image.Image:
     """Open an image file without decoding its pixels, where Pillow can do that; see `eager_size`.
 
     Raises:
-        UnreadableImage: It needs an extra that is not installed.
         UnidentifiedImageError: It is no image of a format that is read.
         Exception: What Pillow raises on damaged files.
     """
-    _register_extra(content)
     return Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
@@ -92,24 +115,13 @@ def without_texts(content: bytes) -> bytes | None:
     return plain if len(plain) < len(content) else None
 
 
-def _register_extra(content: bytes) -> None:
-    """Make Pillow know a format that is read with an extra, when the first file of it comes."""
-    Image.init()
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
-        format_, pillow_name = "HEIC", "HEIF"
-    elif content.startswith(_JXL):
-        format_, pillow_name = "JPEG XL", "JXL"
-    else:
-        return
-    if pillow_name in Image.OPEN:
-        return
-    extra, module = _EXTRAS[format_]
-    try:
-        plugin = importlib.import_module(module)
-    except ImportError:
-        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'") from None
-    if format_ == "HEIC":
-        plugin.register_heif_opener()
+def _is_heic(content: bytes) -> bool:
+    """Whether a file's first box says that it is HEIC or HEIF, and not AVIF, which Pillow reads by itself."""
+    if content[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(content[:4], "big"), 256)
+    brands = {content[at : at + 4] for at in range(8, end, 4)}
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 def _icon_size(content: bytes) -> tuple[int, int]:

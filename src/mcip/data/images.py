@@ -11,7 +11,7 @@ from typing import Final
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from mcip.core.errors import UnreadableImage
-from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra, open_lazily, without_texts
+from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra, open_lazily, register_extra, without_texts
 from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
 from mcip.data.quiet import without_pillow_warnings
@@ -108,6 +108,7 @@ def to_rgb(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     with _reasons(max_pixels), without_pillow_warnings():
+        register_extra(content)
         eager = eager_size(content)
         if eager is not None:
             format_, size = eager
