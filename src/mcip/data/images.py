@@ -11,7 +11,15 @@ from typing import Final
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from mcip.core.errors import UnreadableImage
-from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra, open_lazily, register_extra, without_texts
+from mcip.data.formats import (
+    IMAGE_SUFFIXES,
+    SUFFIX_EXTRAS,
+    eager_size,
+    missing_extra,
+    open_lazily,
+    register_extra,
+    without_texts,
+)
 from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
 from mcip.data.quiet import without_pillow_warnings
@@ -30,7 +38,7 @@ _MAX_SIDE: Final = 1_000_000
 _MODE_BYTES: Final = {"1": 1, "L": 1, "P": 1}
 _DEEP_BYTES: Final = 2
 _RGB_BYTES: Final = 4
-_DECODER_BYTES: Final = {"ICO": 8, "TIFF": 4, "WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 12, "JXL": 24}
+_DECODER_BYTES: Final = {"ICO": 8, "TIFF": 4, "WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 12, "JXL": 16}
 _PROGRESSIVE_JPEG_BYTES: Final = 6
 # Images are converted in strips of rows, so that what it takes in between is small.
 _STRIP_PIXELS: Final = 2**18
