@@ -12,6 +12,7 @@ from PIL import Image
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra
+from mcip.data.images import media_type
 from tests.limits import with_little_memory
 
 from .conftest import file_bytes, picture
@@ -102,6 +103,13 @@ def test_size_of_an_icons_image_is_checked_before_it_is_decoded() -> None:
         assert reason in with_little_memory(50_000_000, decode, content)
     bitmap = struct.pack("<IiiHHIIiiII", 40, 13_300, 26_600, 1, 32, 0, 0, 0, 0, 0, 0)
     assert "too large" in with_little_memory(50_000_000, decode, icon(bitmap))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "ICO", "WEBP"])
+def test_media_type(kind: str) -> None:
+    assert media_type(file_bytes(picture(0, 32, 32), kind)) == Image.MIME[kind]
+    with pytest.raises(UnreadableImage):
+        media_type(b"no image")
 
 
 @pytest.mark.parametrize("after_pixels", [False, True])

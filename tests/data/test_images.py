@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import io
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,13 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from mcip.core.errors import UnreadableImage
-from mcip.data import decode, image_transform, to_rgb
-from mcip.data.images import MAX_PIXELS
-from tests.limits import with_little_memory
+from mcip.data import decode
 
 from . import png
 from .conftest import file_bytes, picture
-from .profiles import ADOBE_RGB, rgb_profile
 
 
 def values(image: Image.Image) -> np.ndarray:
@@ -187,154 +181,3 @@ def test_damaged_bytes_decode_or_are_unreadable(noise: bytes, position: int) -> 
     content[position : position + len(noise)] = noise
     with suppress(UnreadableImage):
         assert decode(bytes(content), max_pixels=10**6).mode == "RGB"  # damage may claim a huge size
-
-
-def transparent_palette() -> Image.Image:
-    image = Image.new("P", (24, 16), 1)
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    image.paste(0, (0, 0, 8, 8))
-    return image
-
-
-def rotated(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return file_bytes(picture(), "JPEG", exif=exif)
-
-
-def kinds_of_files() -> dict[str, bytes]:
-    rgb, ramp = picture(), np.linspace(0, 1, 384).reshape(16, 24)
-    rgba = rgb.copy()
-    rgba.putalpha(picture(1).convert("L"))
-    grey16 = Image.fromarray((ramp * 65535).astype(np.uint16))
-    return {
-        "RGB": file_bytes(rgb),
-        "RGBA": file_bytes(rgba),
-        "RGBA WebP": file_bytes(rgba, "WEBP", lossless=True),
-        "LA": file_bytes(rgba.convert("LA")),
-        "L": file_bytes(rgb.convert("L")),
-        "L with one transparent level": file_bytes(rgb.convert("L"), transparency=3),
-        "RGB with one transparent color": file_bytes(rgb, transparency=rgb.getpixel((0, 0))),
-        "1": file_bytes(rgb.convert("1")),
-        "P": file_bytes(rgb.quantize(16)),
-        "P with one transparent color": file_bytes(transparent_palette(), transparency=0),
-        "P with transparent colors": file_bytes(transparent_palette(), transparency=bytes((0, 100))),
-        "GIF": file_bytes(transparent_palette(), "GIF", transparency=0),
-        "CMYK": file_bytes(rgb.convert("CMYK"), "JPEG"),
-        "YCbCr": file_bytes(rgb.convert("YCbCr"), "TIFF"),
-        "LAB": file_bytes(Image.new("LAB", (4, 4), (150, 140, 90)), "TIFF"),
-        "16-bit grey": file_bytes(grey16),
-        "16-bit grey, big endian": file_bytes(Image.fromarray((ramp * 65535).astype(">u2")), "TIFF"),
-        "int32": file_bytes(Image.fromarray((ramp * 200).astype(np.int32)), "TIFF"),
-        "float": file_bytes(Image.fromarray((ramp * 1.001).astype(np.float32)), "TIFF"),
-        "with a profile": file_bytes(rgb, icc_profile=rgb_profile(ADOBE_RGB)),
-        **{f"turned {turn}": rotated(turn) for turn in range(2, 9)},
-    }
-
-
-@pytest.mark.parametrize("kind", kinds_of_files())
-def test_a_file_and_its_pil_image_give_the_same_pixels(kind: str) -> None:
-    content = kinds_of_files()[kind]
-    expected = decode(content)
-    with Image.open(io.BytesIO(content)) as opened:
-        mode, size = opened.mode, opened.size
-        np.testing.assert_array_equal(values(to_rgb(opened)), values(expected))
-        assert image_transform({"size": 8})(opened).equal(image_transform({"size": 8})(expected))
-        # The image that was given stays as it is.
-        assert (opened.mode, opened.size) == (mode, size)
-        np.testing.assert_array_equal(values(to_rgb(opened)), values(expected))
-    assert to_rgb(expected) is expected
-
-
-@pytest.mark.parametrize("mode", ["La", "RGBa", "PA", "HSV", "RGBX"])
-def test_modes_that_no_file_has(mode: str) -> None:
-    layer = Image.new("RGBA", (2, 1), (200, 200, 200, 255))
-    image = {"La": layer.convert("LA").convert("La"), "PA": layer.convert("P").convert("PA")}.get(mode)
-    image = image or (layer.convert("RGB").convert(mode) if mode in ("HSV", "RGBX") else layer.convert(mode))
-    np.testing.assert_allclose(values(to_rgb(image)), 200, atol=3)
-
-
-def test_pil_image_of_a_file_that_is_cut_off_is_unreadable() -> None:
-    content = file_bytes(picture(width=200, height=200), "JPEG")[:-500]
-    with Image.open(io.BytesIO(content)) as opened, pytest.raises(UnreadableImage, match="cut off"):
-        to_rgb(opened)
-
-
-@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_no_pixels_are_unreadable(size: tuple[int, int]) -> None:
-    with pytest.raises(UnreadableImage):
-        decode(png.claiming(*size))
-    with pytest.raises(UnreadableImage, match="no pixels"):
-        to_rgb(Image.new("RGB", size))
-
-
-def test_sides_of_a_million_pixels_are_too_thin() -> None:
-    assert "too thin" in with_little_memory(50_000_000, decode, png.claiming(2_000_000, 1))
-
-
-@pytest.mark.parametrize(("kind", "fits"), [("PNG", True), ("JPEG", True), ("WEBP", True), ("JPEG2000", False)])
-def test_memory_of_a_format_is_bounded_by_the_limit_of_pixels(kind: str, fits: bool) -> None:
-    content = file_bytes(picture(width=100, height=100), kind)
-    decode(content, max_pixels=13_000)
-    if fits:
-        decode(content, max_pixels=10_000)
-    else:
-        with pytest.raises(UnreadableImage, match=r"100 x 100 pixels of its kind take .* MB"):
-            decode(content, max_pixels=10_000)
-
-
-@pytest.mark.parametrize("kind", ["rotated", "transparent", "progressive"])
-def test_decoding_takes_no_more_memory_than_its_bound(kind: str) -> None:
-    side = 4000
-    image, options = Image.linear_gradient("L").resize((side, side)).convert("RGB"), {}
-    if kind == "transparent":
-        image.putalpha(200)
-    elif kind == "rotated":
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = 6
-    else:
-        options["progressive"] = True
-    content = file_bytes(image, "PNG" if kind == "transparent" else "JPEG", **options)
-    decode(file_bytes(picture()))
-    assert with_little_memory(15 * side * side, decode, content) == ""
-
-
-def warning_files() -> list[bytes]:
-    tiff = file_bytes(picture(), "TIFF", tiffinfo={270: "a" * 40})
-    return [
-        png.claiming(9_500, 9_500),
-        file_bytes(picture(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12"),
-        tiff.replace((40 + 1).to_bytes(4, "little"), (10**6).to_bytes(4, "little")),
-        png.icon(file_bytes(picture(0, 20, 30))),
-        file_bytes(transparent_palette(), transparency=bytes((0, 100))),
-        file_bytes(picture()),
-    ]
-
-
-def test_threads_leave_the_filters_of_warnings_as_they_are() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        filters = list(warnings.filters)
-
-        def decode_or_fail(content: bytes) -> str:
-            with suppress(UnreadableImage):
-                decode(content)
-            return "ok"
-
-        with ThreadPoolExecutor(4) as threads:
-            assert set(threads.map(decode_or_fail, warning_files() * 20)) == {"ok"}
-        assert warnings.filters == filters
-        assert [str(warning.message) for warning in caught] == []
-        # Outside of the decoder, Pillow warns as ever.
-        for content in warning_files()[:4]:
-            with suppress(OSError), Image.open(io.BytesIO(content)) as opened:
-                opened.getexif()
-        assert len(caught) >= 4
-        assert all("PIL" in warning.filename for warning in caught)
-
-
-@pytest.mark.filterwarnings("error")
-def test_warnings_as_errors_do_not_hide_an_image() -> None:
-    for content in warning_files()[1:]:
-        assert decode(content).mode == "RGB"
-    assert MAX_PIXELS > 9_500**2

@@ -24,7 +24,16 @@ from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
 from mcip.data.quiet import without_pillow_warnings
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_BYTES", "MAX_PIXELS", "SUFFIX_EXTRAS", "decode", "missing_extra", "to_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIX_EXTRAS",
+    "decode",
+    "media_type",
+    "missing_extra",
+    "to_rgb",
+]
 
 # What Pillow raises an error at.
 MAX_PIXELS: Final = 178_956_970
@@ -114,6 +123,23 @@ def to_rgb(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return result if turn is None else result.transpose(turn)
 
 
+def media_type(content: bytes) -> str:
+    """The media type of an image file, by its first bytes.
+
+    Raises:
+        UnreadableImage: It is no image, or one of a format whose extra is not installed.
+    """
+    with _reasons(MAX_PIXELS), without_pillow_warnings():
+        register_extra(content)
+        eager = eager_size(content)
+        if eager is not None:
+            name: str | None = eager[0]
+        else:
+            with open_lazily(content) as opened:
+                name = opened.format
+        return Image.MIME.get(name or "", "application/octet-stream")
+
+
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     with _reasons(max_pixels), without_pillow_warnings():
         register_extra(content)
@@ -191,6 +217,13 @@ def _bytes_per_pixel(image: Image.Image) -> int:
     return decoded + decoder + _RGB_BYTES
 
 
+def _tile_sizes(image: Image.Image) -> list[tuple[int, int]]:
+    """The size of a TIFF's tiles, which are decoded whole, however small the image is; none of other images."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+    return [(width, height)] if isinstance(width, int) and isinstance(height, int) else []
+
+
 def _orientation(image: Image.Image) -> int | None:
     # Damaged EXIF data says nothing about the pixels.
     with suppress(Exception):
@@ -200,7 +233,8 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _converted(image: Image.Image, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None]:
     """An image as RGB without metadata, and how it has to be turned to be upright."""
-    _check_size(image.size, _bytes_per_pixel(image), max_pixels)
+    for size in (image.size, *_tile_sizes(image)):
+        _check_size(size, _bytes_per_pixel(image), max_pixels)
     image.load()
     # Formats differ in whether they store metadata before the pixels or after them.
     turn = _TURNS.get(_orientation(image) or 0)

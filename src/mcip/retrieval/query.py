@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -22,12 +21,6 @@ def is_image(part: ImageLike) -> bool:
     if not isinstance(part, str):
         return True
     return part.startswith(ID) or Path(part).suffix.lower() in IMAGE_SUFFIXES or ("/" in part and Path(part).is_file())
-
-
-def media_type(content: bytes) -> str:
-    """The media type of a picture's file, by its first bytes."""
-    with Image.open(io.BytesIO(content)) as image:
-        return Image.MIME.get(image.format or "", "application/octet-stream")
 
 
 def load_image(image: ImageLike) -> Image.Image:
