@@ -47,8 +47,13 @@ def cmyk_profile(cyan: tuple[int, int, int]) -> bytes:
 def in_srgb(rgb: np.ndarray, colorants: np.ndarray, gamma: float = 2.2) -> np.ndarray:
     """What 8-bit values of a space are in sRGB, from its definition."""
     linear = (np.asarray(rgb) / 255) ** gamma @ (np.linalg.inv(SRGB) @ colorants).T
-    linear = linear.clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    return encoded(linear.clip(0, 1))
+
+
+def encoded(linear: np.ndarray) -> np.ndarray:
+    """Linear light from 0 to 1 as values of sRGB from 0 to 255."""
+    values: np.ndarray = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    return values
 
 
 def _xyz(values: Sequence[float] | np.ndarray) -> bytes:

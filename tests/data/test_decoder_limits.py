@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import pytest
 from PIL import Image, TiffImagePlugin
@@ -39,14 +40,14 @@ def test_memory_of_a_format_is_bounded_by_the_limit_of_pixels(kind: str, fits: b
 @pytest.mark.parametrize("kind", ["rotated", "transparent", "progressive"])
 def test_decoding_takes_no_more_memory_than_its_bound(kind: str) -> None:
     side = 4000
-    image, options = Image.linear_gradient("L").resize((side, side)).convert("RGB"), {}
+    image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
+    options: dict[str, Any] = {"progressive": True} if kind == "progressive" else {}
     if kind == "transparent":
         image.putalpha(200)
     elif kind == "rotated":
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = 6
-    else:
-        options["progressive"] = True
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options["exif"] = exif
     content = file_bytes(image, "PNG" if kind == "transparent" else "JPEG", **options)
     decode(file_bytes(picture()))
     assert with_little_memory(15 * side * side, decode, content) == ""

@@ -17,6 +17,7 @@ from tests.limits import with_little_memory
 
 from .conftest import file_bytes, picture
 from .png import BOMB, chunk, claiming, icon, with_chunk
+from .profiles import ADOBE_RGB, rgb_profile
 
 HEIC = struct.pack(">I4s4sI", 24, b"ftyp", b"heic", 0) + b"mif1heic" + bytes(40)
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I4s4sI4s", 20, b"ftyp", b"jxl ", 0, b"jxl ")
@@ -128,6 +129,14 @@ def test_media_type(kind: str) -> None:
 def test_texts_and_profiles_of_a_png_do_not_hide_its_pixels(extra: bytes, after_pixels: bool) -> None:
     content = with_chunk(file_bytes(picture()), extra, after_pixels)
     np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(picture()))
+
+
+def test_a_text_that_cannot_be_read_does_not_cost_the_profile() -> None:
+    content = file_bytes(picture(), icc_profile=rgb_profile(ADOBE_RGB))
+    expected = np.asarray(decode(content))
+    assert not np.array_equal(expected, np.asarray(picture()))
+    damaged = with_chunk(content, chunk(b"zTXt", b"Comment\0\0" + BOMB))
+    np.testing.assert_array_equal(np.asarray(decode(damaged)), expected)
 
 
 def test_texts_that_unpack_to_much_take_little_memory() -> None:

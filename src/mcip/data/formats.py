@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import io
 import struct
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
@@ -34,7 +35,7 @@ _ICO: Final = b"\0\0\1\0"
 _JXL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIC_BRANDS: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _AVIF_BRANDS: Final = {b"avif", b"avis"}
-_PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"sPLT", b"tIME")
+_PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"sPLT", b"tIME")
 # JPEG XL: widths as parts of the height, and the bits of a size and what is added to it.
 _JXL_RATIOS: Final = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _JXL_SIZE_BITS: Final = (9, 13, 18, 30)
@@ -97,22 +98,28 @@ def eager_size(content: bytes) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
-def without_texts(content: bytes) -> bytes | None:
-    """A PNG without its texts and color profile, which may be damaged, or unpack to more than Pillow accepts.
+def simpler_versions(content: bytes) -> Iterator[bytes]:
+    """A PNG without its texts, then also without its color profile; those that it has.
 
-    Returns:
-        None if it is no PNG, or has none of them.
+    They hold the same pixels. Texts and profiles may be damaged, or unpack to more than Pillow accepts.
     """
     if not content.startswith(_PNG):
-        return None
+        return
+    for names in (_PNG_TEXTS, (*_PNG_TEXTS, b"iCCP")):
+        version = _without_chunks(content, names)
+        if len(version) < len(content):
+            yield version
+            content = version
+
+
+def _without_chunks(content: bytes, names: Collection[bytes]) -> bytes:
     kept, at = [_PNG], len(_PNG)
     while at + 8 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
-        if content[at + 4 : at + 8] not in _PNG_TEXTS:
+        if content[at + 4 : at + 8] not in names:
             kept.append(content[at : at + 12 + length])
         at += 12 + length
-    plain = b"".join(kept)
-    return plain if len(plain) < len(content) else None
+    return b"".join(kept)
 
 
 def _is_heic(content: bytes) -> bool:

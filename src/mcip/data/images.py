@@ -18,7 +18,7 @@ from mcip.data.formats import (
     missing_extra,
     open_lazily,
     register_extra,
-    without_texts,
+    simpler_versions,
 )
 from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
@@ -90,11 +90,10 @@ def decode(image: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Ima
     try:
         return _decoded(content, max_pixels)
     except UnreadableImage:
-        plain = without_texts(content)
-        if plain is None:
-            raise
-    # The pixels of an image with damaged or huge texts are as good as any.
-    return _decoded(plain, max_pixels)
+        for version in simpler_versions(content):
+            with suppress(UnreadableImage):
+                return _decoded(version, max_pixels)
+        raise
 
 
 def to_rgb(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
