@@ -63,3 +63,17 @@ def test_tiles_larger_than_the_image_are_bounded(tile: tuple[int, int]) -> None:
     content = b"II*\0\x10\0\0\0" + zlib.compress(bytes(8))[:8] + info.tobytes(16)
     with pytest.raises(UnreadableImage, match=r"too large|too thin"):
         decode(content, max_pixels=10**7)
+
+
+@pytest.mark.parametrize(("scans", "reason"), [(30, ""), (200, "more than 50 scans")])
+def test_scans_of_a_progressive_jpeg_are_bounded(scans: int, reason: str) -> None:
+    content = file_bytes(picture(width=64, height=64), "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 200)
+    *parts, last = content.removesuffix(b"\xff\xd9").split(b"\xff\xda")
+    many = b"\xff\xda".join([*parts, *[last] * scans]) + b"\xff\xd9"
+    # What follows the image, for example a film, does not count.
+    content = many + b"\xff\xda" * 1000
+    if reason:
+        with pytest.raises(UnreadableImage, match=reason):
+            decode(content)
+    else:
+        assert decode(content).size == (64, 64)

@@ -31,6 +31,8 @@ _FORMATS: Final = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "HEIF", "JXL",
 )  # fmt: skip
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_SCAN: Final = b"\xff\xda"
+_JPEG_END: Final = b"\xff\xd9"
 _ICO: Final = b"\0\0\1\0"
 _JXL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIC_BRANDS: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
@@ -96,6 +98,18 @@ def eager_size(content: bytes) -> tuple[str, tuple[int, int]] | None:
     if content.startswith(_JXL):
         return "JXL", _jxl_size(content)
     return None
+
+
+def scans_of_jpeg(content: bytes) -> int:
+    """How many scans a JPEG file has: each goes over all pixels of a progressive one, however few bytes it has."""
+    at = 2
+    while content[at : at + 2] not in (_JPEG_SCAN, b""):
+        if content[at + 1 : at + 2] == b"\xff":  # filling before a marker
+            at += 1
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    end = content.find(_JPEG_END, at)
+    return content.count(_JPEG_SCAN, at, end if end >= 0 else len(content))
 
 
 def simpler_versions(content: bytes) -> Iterator[bytes]:

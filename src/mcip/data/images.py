@@ -18,6 +18,7 @@ from mcip.data.formats import (
     missing_extra,
     open_lazily,
     register_extra,
+    scans_of_jpeg,
     simpler_versions,
 )
 from mcip.data.grey import grey_range, is_deep, to_8_bits
@@ -49,6 +50,8 @@ _DEEP_BYTES: Final = 2
 _RGB_BYTES: Final = 4
 _DECODER_BYTES: Final = {"ICO": 8, "TIFF": 4, "WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 12, "JXL": 16}
 _PROGRESSIVE_JPEG_BYTES: Final = 6
+# Encoders write about 10 scans of a progressive JPEG.
+_MAX_SCANS: Final = 50
 # Images are converted in strips of rows, so that what it takes in between is small.
 _STRIP_PIXELS: Final = 2**18
 _TURNS: Final = {
@@ -150,6 +153,8 @@ def _decoded(content: bytes, max_pixels: int) -> Image.Image:
             opened = open_lazily(content)
         except UnidentifiedImageError:
             raise UnreadableImage(f"not an image ({len(content)} bytes, starting with {content[:8]!r})") from None
+        if "progressive" in opened.info and scans_of_jpeg(content) > _MAX_SCANS:
+            raise UnreadableImage(f"it has more than {_MAX_SCANS} scans, perhaps to keep decoders busy")
         result, turn = _converted(opened, max_pixels)
         # Turning takes as much memory again: by then, the image as it was decoded is gone.
         opened.close()
