@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from PIL import Image, ImageFile
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 
+from . import png
 from .conftest import file_bytes, picture
 
 
@@ -58,39 +57,13 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
     np.testing.assert_array_equal(decoded[..., 0].ravel(), np.arange(256))
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A part of a PNG file."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG of uint16 (H, W, C): Pillow cannot write these."""
-    height, width, channels = values.shape
-    colour_type = {2: 4, 3: 2, 4: 6}[channels]
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_16_bit_colour_and_transparency_are_scaled(channels: int) -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16, 1).repeat(channels, axis=2)
     if channels != 3:
         ramp[..., -1] = 65535  # opaque
-    decoded = values(decode(png_of_16_bits(ramp)))
+    decoded = values(decode(png.of_16_bits(ramp)))
     np.testing.assert_allclose(decoded, (ramp[..., :1] / 257).repeat(3, axis=2), atol=1)
-
-
-def test_float_tiff_of_any_range_is_scaled() -> None:
-    ramp = np.linspace(-3, 900, 256, dtype=np.float32).reshape(16, 16)
-    decoded = values(decode(file_bytes(Image.fromarray(ramp), "TIFF")))
-    assert decoded.min() == 0
-    assert decoded.max() == 255
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5, 7.0, -4.0, 1e9, float("nan")])
-def test_constant_float_tiff_does_not_fail(value: float) -> None:
-    decode(file_bytes(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF"))
 
 
 def test_palette_is_resolved() -> None:
@@ -172,19 +145,13 @@ def test_empty_file() -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"no file .*gone\.jpg"):
         decode(tmp_path / "gone.jpg")
-    with pytest.raises(UnreadableImage, match="cannot read"):
+    with pytest.raises(UnreadableImage, match="it is no file"):
         decode(tmp_path)
-
-
-def bomb(side: int) -> bytes:
-    """A PNG of a few bytes that claims side x side pixels."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 def test_decompression_bomb_is_refused() -> None:
     with pytest.raises(UnreadableImage, match="bomb"):
-        decode(bomb(100_000))
+        decode(png.claiming(100_000, 100_000))
 
 
 @pytest.mark.filterwarnings("error")
@@ -202,7 +169,7 @@ def test_postscript_is_never_run() -> None:
 
 def test_pillow_settings_stay_as_they_are() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-    for content in (bomb(100_000), file_bytes(picture())[:100], file_bytes(picture())):
+    for content in (png.claiming(100_000, 100_000), file_bytes(picture())[:100], file_bytes(picture())):
         with suppress(UnreadableImage):
             decode(content, max_pixels=10**12)
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mcip.core.errors import ConfigError, DataError
 from mcip.data import Pixels, Table, decode, image_transform, read_table
+from mcip.data.loader import prefetch
 
-from .conftest import MakeImage
+from .conftest import MakeImage, file_bytes
 
 TRANSFORM = image_transform({"size": 8}, "paper")
 ROWS = [[3, 1], [0, 3, 2], [], [1, 1]]
@@ -38,13 +41,13 @@ def expected(table: Table, rows: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])
-def test_batches_are_the_rows_asked_for_in_order(table: Table, workers: int, cache_gb: float) -> None:
+def test_batches_are_the_given_rows_in_order(table: Table, workers: int, cache_gb: float) -> None:
     pixels = Pixels(table, TRANSFORM, workers=workers, cache_gb=cache_gb)
     assert pixels.cached == (cache_gb > 0)
     for _ in range(2):
-        found = list(pixels.batches(ROWS))
-        assert [kept for _, kept in found] == ROWS
-        for (batch, kept), rows in zip(found, ROWS, strict=True):
+        actual = list(pixels.batches(ROWS))
+        assert [kept for _, kept in actual] == ROWS
+        for (batch, kept), rows in zip(actual, ROWS, strict=True):
             assert kept == rows
             assert batch.dtype == torch.uint8
             assert torch.equal(batch, expected(table, rows))
@@ -55,15 +58,15 @@ def test_batches_are_the_rows_asked_for_in_order(table: Table, workers: int, cac
 def test_unreadable_images_are_left_out_and_listed(broken: Table, workers: int, cache_gb: float) -> None:
     pixels = Pixels(broken, TRANSFORM, workers=workers, cache_gb=cache_gb, max_unreadable=0.25)
     for _ in range(2):
-        found = list(pixels.batches(ROWS))
-        assert [kept for _, kept in found] == [[3], [0, 3, 2], [], []]
-        for batch, kept in found:
+        actual = list(pixels.batches(ROWS))
+        assert [kept for _, kept in actual] == [[3], [0, 3, 2], [], []]
+        for batch, kept in actual:
             assert torch.equal(batch, expected(broken, kept))
     assert list(pixels.unreadable) == [1]
     assert "not an image" in pixels.unreadable[1]
 
 
-def test_too_many_unreadable_images_stop_when_all_are_seen(broken: Table) -> None:
+def test_too_many_unreadable_images_stop_when_all_are_read(broken: Table) -> None:
     pixels = Pixels(broken, TRANSFORM)
     steps = pixels.batches([[0, 1], [2, 3]])
     next(steps)
@@ -74,7 +77,7 @@ def test_too_many_unreadable_images_stop_when_all_are_seen(broken: Table) -> Non
     assert "raise max_unreadable" in str(error.value)
 
 
-def test_a_hundred_seen_images_are_enough_to_stop(tmp_path: Path) -> None:
+def test_a_hundred_read_images_are_enough_to_stop(tmp_path: Path) -> None:
     for number in range(150):
         (tmp_path / f"{number:03}.png").write_bytes(b"not an image")
     pixels = Pixels(read_table(tmp_path), TRANSFORM, max_unreadable=0.5)
@@ -82,6 +85,44 @@ def test_a_hundred_seen_images_are_enough_to_stop(tmp_path: Path) -> None:
     assert len(list(itertools.islice(steps, 99))) == 99
     with pytest.raises(DataError, match="100 of the 100 images"):
         next(steps)
+
+
+def test_prefetch_is_one_item_ahead_and_no_more() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            taken.append(number)
+            yield number
+
+    received = []
+    for number in prefetch(items()):
+        received.append(number)
+        assert len(taken) <= len(received) + 1
+    assert received == taken == list(range(6))
+    assert list(prefetch(iter(()))) == []
+
+
+def test_prefetch_raises_what_the_items_raise() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise DataError("the second one")
+
+    ahead = prefetch(items())
+    assert next(ahead) == 1
+    with pytest.raises(DataError, match="the second one"):
+        next(ahead)
+
+
+def test_thin_images_are_left_out_and_listed(tmp_path: Path, make_image: MakeImage) -> None:
+    for seed in range(3):
+        make_image(f"root/{seed}.png", seed)
+    (tmp_path / "root" / "thin.png").write_bytes(file_bytes(Image.new("RGB", (1, 60_000))))
+    table = read_table(tmp_path / "root")
+    for transform in (image_transform({"size": 32}), image_transform({"size": 32, "resize_mode": "longest"})):
+        pixels = Pixels(table, transform, max_unreadable=0.5)
+        assert [rows for _, rows in pixels.batches([[0, 3, 1], [2]])] == [[0, 1], [2]]
+        assert "too thin: 1 x 60000 pixels" in pixels.unreadable[3]
 
 
 def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -1,112 +1,287 @@
-"""Decoding one image file into RGB, whatever its mode, or saying why it cannot be read."""
+"""The one decoder: an image file, or a PIL image of any mode, as upright RGB, or why it cannot be read."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from mcip.core.errors import UnreadableImage
+from mcip.data.formats import (
+    IMAGE_SUFFIXES,
+    SUFFIX_EXTRAS,
+    eager_size,
+    missing_extra,
+    open_lazily,
+    register_extra,
+    scans_of_jpeg,
+    simpler_versions,
+)
+from mcip.data.grey import grey_range, is_deep, to_8_bits
+from mcip.data.icc import opaque_mode, srgb_transform
+from mcip.data.quiet import without_pillow_warnings
 
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIX_EXTRAS",
+    "decode",
+    "media_type",
+    "missing_extra",
+    "to_rgb",
+]
+
+# What Pillow raises an error at.
 MAX_PIXELS: Final = 178_956_970
-_JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
-_OTHER_SUFFIXES: Final = (".png", ".apng", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm")
-IMAGE_SUFFIXES: Final = frozenset((*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".pnm", ".ico", ".tga"))
-
-# Formats that are plain pictures. EPS and WMF are left out on purpose: Pillow hands them to external programs.
-_FORMATS: Final = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+# Memory that decoding one image may take.
+MAX_BYTES: Final = 1_600_000_000
+# Of this memory, what may be taken for each pixel of `max_pixels`.
+_MAX_BYTES_PER_PIXEL: Final = 16
+# No image has sides as long as this; resampling takes memory for each pixel of a side.
+_MAX_SIDE: Final = 1_000_000
+# Bytes per pixel in memory: of a decoded image by its mode, of RGB, and of decoders beside the image they decode.
+_MODE_BYTES: Final = {"1": 1, "L": 1, "P": 1}
+_DEEP_BYTES: Final = 2
+_RGB_BYTES: Final = 4
+_DECODER_BYTES: Final = {"ICO": 8, "TIFF": 4, "WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 12, "JXL": 16}
+_PROGRESSIVE_JPEG_BYTES: Final = 6
+# Encoders write about 10 scans of a progressive JPEG.
+_MAX_SCANS: Final = 50
+# Images are converted in strips of rows, so that what it takes in between is small.
+_STRIP_PIXELS: Final = 2**18
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(image: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to RGB, upright and on white.
+    """Decode an image file to RGB; see `to_rgb` for how.
 
-    The EXIF orientation is applied, transparency is put on white, CMYK is converted, 16-bit grey is scaled to
-    8 bits (not clipped), and of an animation the first frame is taken. Pillow's global settings stay as they are.
+    Of an animation or a file of several pages, the first one is taken. Neither Pillow's global settings nor the filters
+    of warnings are changed, so that several threads may decode at a time.
 
     Args:
         image: The file's bytes, or its path.
-        max_pixels: The largest width x height that is decoded. Pillow's own limit holds as well.
+        max_pixels: The largest width x height that is decoded. Decoding takes at most 16 bytes for each of them, and
+            at most `MAX_BYTES`; formats and modes that would take more are refused before memory is taken.
 
     Returns:
         An image of mode "RGB".
 
     Raises:
-        UnreadableImage: The file is missing, empty, cut off, no image or too large; the message is the reason.
+        UnreadableImage: The file is missing, empty, cut off, no image, too large, or of a format whose extra is not
+            installed; the message is the reason.
+
+    Example:
+        >>> decode("cat.jpg").mode
+        'RGB'
     """
-    if isinstance(image, bytes):
-        content = image
-    else:
-        try:
-            content = Path(image).read_bytes()
-        except FileNotFoundError:
-            raise UnreadableImage(f"no file {image}") from None
-        except OSError as error:
-            raise UnreadableImage(f"cannot read {image}: {error.strerror or error}") from error
+    content = image if isinstance(image, bytes) else _read(image, max_pixels)
     if not content:
         raise UnreadableImage("empty file (0 bytes)")
-    with warnings.catch_warnings():
-        # Pillow warns about half its limit and about damaged metadata; what matters here is raised below.
-        warnings.simplefilter("ignore")
+    try:
+        return _decoded(content, max_pixels)
+    except UnreadableImage:
+        for version in simpler_versions(content):
+            with suppress(UnreadableImage):
+                return _decoded(version, max_pixels)
+        raise
+
+
+def to_rgb(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Convert a PIL image to RGB, as `decode` does with a file: both give the same pixels.
+
+    The EXIF orientation is applied, transparency is put on white, colors of an embedded profile (RGB, grey or CMYK)
+    are converted to sRGB (a damaged profile is passed over), and grey of 16 bits, 32 bits or floats is scaled, not
+    clipped: `mcip.data.grey.grey_range` says which values become black and white.
+
+    Args:
+        image: Of any mode; it may be opened but not decoded yet. It is left as it is.
+        max_pixels: See `decode`.
+
+    Returns:
+        An image of mode "RGB" without metadata, for which `to_rgb` is the identity.
+
+    Raises:
+        UnreadableImage: It cannot be decoded, is too large or has no pixels; the message is the reason.
+
+    Example:
+        >>> to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    with _reasons(max_pixels), without_pillow_warnings():
+        result, turn = _converted(image, max_pixels)
+        return result if turn is None else result.transpose(turn)
+
+
+def media_type(content: bytes) -> str:
+    """The media type of an image file, by its first bytes.
+
+    Raises:
+        UnreadableImage: It is no image, or one of a format whose extra is not installed.
+    """
+    with _reasons(MAX_PIXELS), without_pillow_warnings():
+        register_extra(content)
+        eager = eager_size(content)
+        if eager is not None:
+            name: str | None = eager[0]
+        else:
+            with open_lazily(content) as opened:
+                name = opened.format
+        return Image.MIME.get(name or "", "application/octet-stream")
+
+
+def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+    with _reasons(max_pixels), without_pillow_warnings():
+        register_extra(content)
+        eager = eager_size(content)
+        if eager is not None:
+            format_, size = eager
+            _check_size(size, _DECODER_BYTES[format_] + 2 * _RGB_BYTES, max_pixels)
         try:
-            with Image.open(io.BytesIO(content), formats=_registered_formats()) as opened:
-                width, height = opened.size
-                if width * height > max_pixels:
-                    raise UnreadableImage(_too_large(f"{width} x {height} pixels", max_pixels))
-                opened.load()
-                _turn_upright(opened)
-                return _to_rgb(opened)
-        except UnreadableImage:
-            raise
-        except Image.DecompressionBombError as error:
-            raise UnreadableImage(_too_large(str(error), max_pixels)) from error
+            opened = open_lazily(content)
         except UnidentifiedImageError:
             raise UnreadableImage(f"not an image ({len(content)} bytes, starting with {content[:8]!r})") from None
-        except MemoryError as error:
-            raise UnreadableImage("not enough memory to decode it") from error
-        except Exception as error:  # Pillow's plugins raise many kinds of errors on damaged files
-            raise UnreadableImage(f"damaged or cut off: {str(error) or type(error).__name__}") from error
+        if "progressive" in opened.info and scans_of_jpeg(content) > _MAX_SCANS:
+            raise UnreadableImage(f"it has more than {_MAX_SCANS} scans, perhaps to keep decoders busy")
+        result, turn = _converted(opened, max_pixels)
+        # Turning takes as much memory again: by then, the image as it was decoded is gone.
+        opened.close()
+        del opened
+        return result if turn is None else result.transpose(turn)
 
 
-def _registered_formats() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+def _read(path: str | Path, max_pixels: int) -> bytes:
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(f"cannot read {path}: it is no file")
+        # The pixels of the largest image take less, however they are stored.
+        if status.st_size > max(MAX_BYTES, 8 * max_pixels):
+            raise UnreadableImage(f"too large: {path} has {status.st_size:,} bytes")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UnreadableImage(f"no file {path}") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def _reasons(max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises into `UnreadableImage`."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(_too_large(str(error), max_pixels)) from error
+    except MemoryError as error:
+        raise UnreadableImage("not enough memory to decode it") from error
+    except Exception as error:  # Pillow's plugins raise many kinds of errors on damaged files
+        raise UnreadableImage(f"damaged or cut off: {str(error) or type(error).__name__}") from error
 
 
 def _too_large(found: str, max_pixels: int) -> str:
     return f"too large, perhaps a decompression bomb: {found}; at most {max_pixels:,} pixels are decoded"
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _check_size(size: tuple[int, int], bytes_per_pixel: int, max_pixels: int) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise UnreadableImage(f"it has no pixels: {width} x {height}")
+    if width * height > max_pixels:
+        raise UnreadableImage(_too_large(f"{width} x {height} pixels", max_pixels))
+    if max(size) > _MAX_SIDE:
+        raise UnreadableImage(f"too thin: {width} x {height} pixels; a side may have {_MAX_SIDE:,} at most")
+    most = min(MAX_BYTES, _MAX_BYTES_PER_PIXEL * max_pixels)
+    if width * height * bytes_per_pixel > most:
+        raise UnreadableImage(
+            f"too large: {width} x {height} pixels of its kind take {width * height * bytes_per_pixel / 1e6:,.0f} MB "
+            f"when they are decoded, more than {most / 1e6:,.0f}"
+        )
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Memory for each pixel of an image while it is decoded and converted."""
+    decoded = _DEEP_BYTES if image.mode.startswith("I;") else _MODE_BYTES.get(image.mode, _RGB_BYTES)
+    decoder = _DECODER_BYTES.get(image.format or "", 0)
+    if "progressive" in image.info:
+        decoder = _PROGRESSIVE_JPEG_BYTES
+    return decoded + decoder + _RGB_BYTES
+
+
+def _tile_sizes(image: Image.Image) -> list[tuple[int, int]]:
+    """The size of a TIFF's tiles, which are decoded whole, however small the image is; none of other images."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+    return [(width, height)] if isinstance(width, int) and isinstance(height, int) else []
+
+
+def _orientation(image: Image.Image) -> int | None:
     # Damaged EXIF data says nothing about the pixels.
     with suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
+        return image.getexif().get(ExifTags.Base.Orientation)
+    return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+def _converted(image: Image.Image, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None]:
+    """An image as RGB without metadata, and how it has to be turned to be upright."""
+    for size in (image.size, *_tile_sizes(image)):
+        _check_size(size, _bytes_per_pixel(image), max_pixels)
+    image.load()
+    # Formats differ in whether they store metadata before the pixels or after them.
+    turn = _TURNS.get(_orientation(image) or 0)
+    transform = srgb_transform(image)
+    if image.mode == "RGB" and transform is None and not image.has_transparency_data:
+        if type(image) is Image.Image and not image.info:
+            return image, turn
+        result = image.copy()
+        result.info = {}
+    elif is_deep(image):
+        black, white = grey_range(image)
+        result = _in_strips(image, lambda strip: _colors(to_8_bits(strip, black, white), transform))
+    elif image.has_transparency_data:
+        result = _in_strips(image, lambda strip: _on_white(strip, transform))
+    else:
+        mode = opaque_mode(image.mode)
+        result = _in_strips(image, lambda strip: _colors(strip.convert(mode) if transform else strip, transform))
+    return result, turn
 
 
-def _to_8_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale grey values of 16 bits, or of another range, to 0 .. 255."""
-    values = np.nan_to_num(grey.astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and grey.dtype.kind in "iu" and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    result = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(convert(strip), (0, top))
+    return result
+
+
+def _colors(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
+    """The colors of an image without transparency as sRGB; `image` has the mode of the transform."""
+    if transform is None:
+        return image.convert("RGB")
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # it is None only where the image itself is changed
+    return converted
+
+
+def _on_white(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    if transform is not None:
+        colors = _colors(layer.convert(opaque_mode(image.mode)), transform)
+        colors.putalpha(layer.getchannel("A"))
+        layer = colors
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,19 +14,36 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
-from mcip.data.ahead import one_ahead
 from mcip.data.images import decode
 from mcip.data.table import Table
 from mcip.data.transforms import ImageTransform
 
+# From this many images on, a share of unreadable ones is reason to stop.
 _ENOUGH_ROWS = 100
+T = TypeVar("T")
+
+
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """Prefetch one item ahead in a background thread.
+
+    Args:
+        items: None of them None.
+
+    Yields:
+        The items, in the same order.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 class Pixels:
-    """Serves `transform.prepare` of a table's images in batches, and keeps account of the unreadable ones.
+    """Serves `transform.prepare` of a table's images in batches, and lists the unreadable ones.
 
     Attributes:
-        unreadable: Row to reason, of the images met so far that could not be decoded. They are left out of batches.
+        unreadable: Row to reason, of the images read so far that could not be decoded. They are left out of batches.
         cached: Whether decoded images are kept: the whole prepared table fits into `cache_gb`.
     """
 
@@ -43,7 +62,7 @@ class Pixels:
             transform: Its `prepare` is applied; `finish` is left to the caller.
             workers: Processes that decode ahead; 0 decodes in a thread of this process, one batch ahead.
             cache_gb: Memory for keeping prepared images, in 10^9 bytes; 0 keeps none.
-            max_unreadable: Largest tolerated share of unreadable images among those seen.
+            max_unreadable: Largest tolerated share of unreadable images among those read.
         """
         if workers < 0 or cache_gb < 0 or not 0 <= max_unreadable <= 1:
             raise ConfigError(
@@ -59,10 +78,10 @@ class Pixels:
         self._shape = (3, side, side)
         self.cached = 0 < len(table) * 3 * side * side <= cache_gb * 1e9
         self._store = torch.empty(len(table), *self._shape, dtype=torch.uint8) if self.cached else None
-        self._seen = np.zeros(len(table), dtype=bool)
+        self._read = np.zeros(len(table), dtype=bool)
 
     def batches(self, row_batches: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, list[int]]]:
-        """Yield the pixels of each batch of rows, in the order asked for.
+        """Yield the pixels of each batch of rows, in the given order.
 
         Args:
             row_batches: Row numbers of each batch; may be endless, is read a few batches ahead.
@@ -71,39 +90,39 @@ class Pixels:
             uint8 (b, 3, P, P) and the b rows, those of the batch without the unreadable ones.
 
         Raises:
-            DataError: More than `max_unreadable` of the images seen (of 100 or more, or of the whole table) cannot be
+            DataError: More than `max_unreadable` of the images read (of 100 or more, or of the whole table) cannot be
                 decoded, or a row is not in the table.
         """
         remaining = iter(row_batches)
-        if not (self.cached and self._seen.all()):
+        if not (self.cached and self._read.all()):
             yield from self._decode_ahead(remaining)
         for rows in remaining:  # every image is in memory now
             yield self._collect(self._checked(rows))
 
     def _decode_ahead(self, remaining: Iterator[Sequence[int]]) -> Iterator[tuple[Tensor, list[int]]]:
-        asked: deque[list[int]] = deque()
-        requested = self._seen.copy()
+        pending: deque[list[int]] = deque()
+        requested = self._read.copy()
 
-        def wanted() -> Iterator[list[int]]:
+        def rows_to_decode() -> Iterator[list[int]]:
             for rows in remaining:
-                asked.append(self._checked(rows))
+                pending.append(self._checked(rows))
                 if self._store is None:
-                    yield asked[-1]
+                    yield pending[-1]
                     continue
-                missing = [row for row in dict.fromkeys(asked[-1]) if not requested[row]]
+                missing = [row for row in dict.fromkeys(pending[-1]) if not requested[row]]
                 requested[missing] = True
                 yield missing
                 if requested.all():
                     return
 
         decoder = _Decoder(self.table, self.transform)
-        for decoded, good, bad in _loader(decoder, wanted(), self.workers):
+        for decoded, good, bad in _loader(decoder, rows_to_decode(), self.workers):
             self.unreadable.update(bad)
-            self._seen[list(chain(good, bad))] = True
+            self._read[list(chain(good, bad))] = True
             if self._store is not None and good:
                 self._store[torch.tensor(good)] = decoded
             self._check_share()
-            rows = asked.popleft()
+            rows = pending.popleft()
             yield (decoded, good) if self._store is None else self._collect(rows)
 
     def _collect(self, rows: list[int]) -> tuple[Tensor, list[int]]:
@@ -119,13 +138,13 @@ class Pixels:
         return checked
 
     def _check_share(self) -> None:
-        seen = int(self._seen.sum())
-        if len(self.unreadable) <= self.max_unreadable * seen or (seen < _ENOUGH_ROWS and seen < len(self.table)):
+        read = int(self._read.sum())
+        if len(self.unreadable) <= self.max_unreadable * read or (read < _ENOUGH_ROWS and read < len(self.table)):
             return
         ids = self.table.ids
         first = "\n".join(f"  row {row} ({ids[row]}): {why}" for row, why in list(self.unreadable.items())[:5])
         raise DataError(
-            f"{len(self.unreadable)} of the {seen} images of {self.table.name} read so far are unreadable, more than "
+            f"{len(self.unreadable)} of the {read} images of {self.table.name} read so far are unreadable, more than "
             f"max_unreadable = {self.max_unreadable:g} allows:\n{first}\n"
             "Repair or remove them, or raise max_unreadable."
         )
@@ -157,5 +176,5 @@ def _loader(
     decoder: _Decoder, rows: Iterator[list[int]], workers: int
 ) -> Iterable[tuple[Tensor, list[int], dict[int, str]]]:
     if workers == 0:
-        return one_ahead(decoder[batch] for batch in rows)
+        return prefetch(decoder[batch] for batch in rows)
     return DataLoader(decoder, batch_size=None, sampler=rows, num_workers=workers)

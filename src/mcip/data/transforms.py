@@ -8,14 +8,15 @@ from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 import torch
-from open_clip.transform import MaybeToTensor, PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode
 from torchvision.transforms import functional as tvf
 
 from mcip.core.choices import TransformName
 from mcip.core.errors import ConfigError
+from mcip.data.images import to_rgb
+from mcip.data.resize import ModelResize, Squash
 
 # Brightness, contrast and saturation factors are drawn from [1 - JITTER, 1 + JITTER] (the paper's ColorJitter).
 JITTER: Final = 0.4
@@ -45,21 +46,24 @@ class ImageTransform:
     def __init__(self, preprocess: PreprocessCfg, name: TransformName = "model", train: bool = False) -> None:
         self.name: TransformName = name
         self.train = train
-        self.size = _square(preprocess.size)
+        model_resize = ModelResize(preprocess)
+        self.size = model_resize.side
         self.prepared_size = self.size if name == "model" else round(MARGIN * self.size)
         self.mean = _three(preprocess.mean)
         self.std = _three(preprocess.std)
         self.preprocess = preprocess
-        self._resize = _model_resize(preprocess)
+        self._resize = model_resize if name == "model" else Squash(self.prepared_size)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Resize one image to uint8 (3, P, P)."""
-        if self.name == "model":
-            resized = self._resize(image)
-        else:
-            side = [self.prepared_size, self.prepared_size]
-            resized = tvf.resize(image.convert("RGB"), side, InterpolationMode.BICUBIC)
-        pixels: Tensor = tvf.pil_to_tensor(resized)
+        """Resize one image to uint8 (3, P, P).
+
+        Args:
+            image: Of any mode and orientation: what `mcip.data.to_rgb` makes of it is resized.
+
+        Raises:
+            UnreadableImage: It cannot be decoded, or is too thin for resizing.
+        """
+        pixels: Tensor = tvf.pil_to_tensor(self._resize(to_rgb(image)))
         return pixels
 
     def finish(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -87,10 +91,10 @@ class ImageTransform:
             if draws is not None:
                 pixels = _flip(pixels, draws[:, 2] < 0.5)
             return self._normalise(pixels)
-        room = side - self.size
+        margin = side - self.size
         if draws is None:
             return self._normalise(tvf.center_crop(pixels, [self.size, self.size]))
-        corners = (draws[:, :2] * (room + 1)).long().clamp_(max=room)
+        corners = (draws[:, :2] * (margin + 1)).long().clamp_(max=margin)
         flip = draws[:, 2] < 0.5
         factors = 1 + JITTER * (2 * draws[:, 3:] - 1)
         result = torch.empty(len(pixels), 3, self.size, self.size, device=pixels.device)
@@ -130,7 +134,7 @@ def image_transform(
         train: Whether to augment.
 
     Raises:
-        ConfigError: An unknown key or name, or a picture that is not square.
+        ConfigError: An unknown key or name, or images that are not square.
     """
     known = [field.name for field in fields(PreprocessCfg)]
     for key in preprocess_cfg:
@@ -199,19 +203,6 @@ def _crop_and_flip(pixels: Tensor, corners: Tensor, flip: Tensor, size: int) -> 
 
 def _flip(pixels: Tensor, flip: Tensor) -> Tensor:
     return torch.where(flip.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
-
-
-def _model_resize(preprocess: PreprocessCfg) -> Compose:
-    steps = image_transform_v2(preprocess, is_train=False).transforms
-    end = next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))
-    return Compose(steps[:end])
-
-
-def _square(size: int | tuple[int, ...]) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise ConfigError(f"images must be square, but preprocess_cfg says size {size}")
-    return int(sides.pop())
 
 
 def _three(values: float | tuple[float, ...]) -> tuple[float, ...]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import Final
-
-from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import Table
+from mcip.data.thumbnails import thumbnail
 
 THUMBNAIL_SIDE: Final = 160
 
@@ -22,10 +20,6 @@ def jpeg_uri(content: bytes) -> str:
 def row_thumbnail(table: Table, row: int, side: int = THUMBNAIL_SIDE) -> str | None:
     """A row's image, at most `side` pixels wide and high, as a data URI; None where it cannot be read."""
     try:
-        image = table.image(row)
+        return jpeg_uri(thumbnail(table.image(row), side))
     except UnreadableImage:
         return None
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return jpeg_uri(file.getvalue())

@@ -7,10 +7,10 @@ from typing import Any
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
+from mcip.data.thumbnails import thumbnail
 from mcip.reporting.templating import render
 from mcip.reporting.thumbnails import jpeg_uri
 from mcip.retrieval.index import Index
-from mcip.retrieval.prefetch import thumbnail
 
 _SIZE = 160
 _PER_GROUP = 24

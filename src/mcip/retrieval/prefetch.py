@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from typing import Final
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, UnreadableImage
 from mcip.data import decode
-from mcip.data.ahead import one_ahead
+from mcip.data.loader import prefetch
+from mcip.data.thumbnails import thumbnail
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.listing import Content
-
-THUMBNAIL_QUALITY: Final = 85
-
-
-def thumbnail(picture: Image.Image, size: int) -> bytes:
-    """A picture as JPEG, at most `size` pixels wide and high."""
-    small = picture.copy()
-    small.thumbnail((size, size), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=THUMBNAIL_QUALITY)
-    return file.getvalue()
 
 
 def content_hash(content: bytes) -> str:
@@ -91,7 +78,7 @@ def read_ahead(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iter
     if workers < 0:
         raise ConfigError(f"workers is {workers}: it must be 0 or more.")
     if workers == 0:
-        return one_ahead(reader[numbers] for numbers in parts)
+        return prefetch(reader[numbers] for numbers in parts)
     # Lance runs threads, which a fork does not survive.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from PIL import Image
 
-from mcip.data import decode
+from mcip.data import decode, to_rgb
 from mcip.data.images import IMAGE_SUFFIXES
 from mcip.retrieval.listing import read_image
 
@@ -24,21 +23,15 @@ def is_image(part: ImageLike) -> bool:
     return part.startswith(ID) or Path(part).suffix.lower() in IMAGE_SUFFIXES or ("/" in part and Path(part).is_file())
 
 
-def media_type(content: bytes) -> str:
-    """The media type of a picture's file, by its first bytes."""
-    with Image.open(io.BytesIO(content)) as image:
-        return Image.MIME.get(image.format or "", "application/octet-stream")
-
-
-def load_image(picture: ImageLike) -> Image.Image:
-    """A picture as an RGB image.
+def load_image(image: ImageLike) -> Image.Image:
+    """An image as RGB; a file and the image that PIL opens it as give the same pixels.
 
     Raises:
         UnreadableImage: It cannot be read.
     """
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    return decode(read_image(str(picture)))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    return decode(read_image(str(image)))
 
 
 def listed(value: Any) -> list[Any]:

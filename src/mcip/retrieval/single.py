@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import DataError, UnreadableImage
+from mcip.data.images import media_type
 from mcip.retrieval.listing import read_image
 from mcip.retrieval.prefetch import content_hash
-from mcip.retrieval.query import media_type
 from mcip.retrieval.table import IndexTable, quoted
 
 

@@ -1,0 +1,129 @@
+"""Resizing an image to the model's square, with bounded memory however thin the image is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from open_clip.transform import MaybeToTensor, PreprocessCfg, image_transform_v2
+from PIL import Image
+from torchvision.transforms import Compose, InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from mcip.core.errors import ConfigError, UnreadableImage
+
+# Pixels that a resized image may have in memory before it is cropped; 4 bytes each. Thinner ones are made in stripes.
+_WHOLE_PIXELS: Final = 2**22
+# Pixels that each of the two passes of resizing may compute: for a square of 224 pixels, those of 1 x 668.
+_MOST_PIXELS: Final = 2**25
+# Sides of a resized image before it is cropped: Pillow takes about 50 bytes for each of their pixels.
+_MOST_SIDE: Final = 2**22
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Resizes an image to side x side pixels, whatever its aspect ratio; bicubic."""
+
+    side: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Resize an RGB image.
+
+        Raises:
+            UnreadableImage: It is too thin.
+        """
+        _check_resizing(image.size, (self.side, self.side), self.side)
+        resized: Image.Image = tvf.resize(image, [self.side, self.side], InterpolationMode.BICUBIC)
+        return resized
+
+
+@dataclass
+class ModelResize:
+    """Resizes, and crops or pads, an image to a square as open_clip's evaluation transform does, to the last bit.
+
+    Attributes:
+        preprocess: The model's configuration.
+        side: Of the square, in pixels.
+    """
+
+    preprocess: PreprocessCfg
+    side: int = field(init=False)
+    _steps: Compose = field(init=False)
+    _mode: Literal["shortest", "longest", "squash"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ConfigError: Its images are not square.
+        """
+        self.side = _square(self.preprocess.size)
+        steps = image_transform_v2(self.preprocess, is_train=False).transforms
+        self._steps = Compose(steps[: next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))])
+        self._mode = self.preprocess.resize_mode or "shortest"
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Resize and crop an RGB image.
+
+        Raises:
+            UnreadableImage: It is too thin.
+        """
+        resized = self._resized_size(*image.size)
+        _check_resizing(image.size, resized, self.side)
+        enlarged = min(image.size) < self.side
+        if self._mode == "shortest" and enlarged and max(resized) * self.side > _WHOLE_PIXELS:
+            return self._center_in_stripes(image, resized)
+        square: Image.Image = self._steps(image)
+        return square
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing, before the square is cut out or padded."""
+        if self._mode == "squash":
+            return self.side, self.side
+        if self._mode == "longest":
+            ratio = max(width, height) / self.side
+            return round(width / ratio), round(height / ratio)
+        if width <= height:
+            return self.side, int(self.side * height / width)
+        return int(self.side * width / height), self.side
+
+    def _center_in_stripes(self, image: Image.Image, resized: tuple[int, int]) -> Image.Image:
+        """The center of an enlarged image, without making the rest of it all at once.
+
+        Pillow enlarges along rows first, then along columns, and rounds to 8 bits in between. No row depends on another
+        one in the first pass, nor a column in the second: so both can be done in parts, and cropped at once.
+        """
+        bilinear = self.preprocess.interpolation == "bilinear"
+        resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+        (wide, high), side, height = resized, self.side, image.height
+        # torchvision's center_crop rounds like this.
+        left, top = round((wide - side) / 2), round((high - side) / 2)
+        rows = Image.new("RGB", (side, height))
+        step = max(1, _WHOLE_PIXELS // wide)
+        for y in range(0, height, step):
+            part = image.crop((0, y, image.width, min(y + step, height)))
+            rows.paste(part.resize((wide, part.height), resample).crop((left, 0, left + side, part.height)), (0, y))
+        square = Image.new("RGB", (side, side))
+        step = max(1, _WHOLE_PIXELS // high)
+        for x in range(0, side, step):
+            part = rows.crop((x, 0, min(x + step, side), height))
+            square.paste(part.resize((part.width, high), resample).crop((0, top, part.width, top + side)), (x, 0))
+        return square
+
+
+def _check_resizing(size: tuple[int, int], resized: tuple[int, int], side: int) -> None:
+    """Refuse an image for which resizing, then cropping to `side`, would make too much, or nothing."""
+    (width, height), (wide, high) = size, resized
+    # What is not larger than the image itself needs no limit.
+    most_pixels, most_side = max(_MOST_PIXELS, width * height), max(_MOST_SIDE, *size)
+    if min(resized) < 1 or max(resized) > most_side or max(wide * height, side * high) > most_pixels:
+        raise UnreadableImage(
+            f"too thin: {width} x {height} pixels would be {wide} x {high} before a square of {side} is cut out"
+        )
+
+
+def _square(size: int | tuple[int, ...]) -> int:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise ConfigError(f"images must be square, but preprocess_cfg says size {size}")
+    return int(sides.pop())
