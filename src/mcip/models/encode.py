@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from mcip.core.choices import TransformName
 from mcip.core.errors import ModelError, UnreadableImage
 from mcip.core.progress import Advance, progress
-from mcip.data import ImageTransform, decode
+from mcip.data import ImageTransform, decode, to_rgb
 from mcip.data.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def load_image(item: EncodeInput) -> Image.Image:
         UnreadableImage: It cannot be read; the message is the reason.
     """
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return to_rgb(item)
     if isinstance(item, str) and item.startswith("file://"):
         raw = Path(item.removeprefix("file://"))
         return decode(raw if raw.exists() else Path(unquote(str(raw))))
