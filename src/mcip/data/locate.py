@@ -64,6 +64,8 @@ def locate(source: str | os.PathLike[str]) -> Located:
         DataError: There is no such source, it cannot be read, or it holds nothing that is read.
     """
     text = os.fspath(source)
+    if not text:
+        raise DataError("the name of the data is empty: give a path, a URI, or a data set of the hub")
     if text.startswith("file://"):
         text = url2pathname(unquote(urlsplit(text).path))
     elif "://" in text:

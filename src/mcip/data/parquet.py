@@ -110,7 +110,7 @@ def _features(files: Sequence[Shard], columns: Sequence[str] | None) -> datasets
             if columns is not None and field.name not in columns:
                 continue
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-            field = pa.field(field.name, kind)  # noqa: PLW2901
+            field = pa.field(field.name, kind)
             fields[field.name] = _unified(fields.get(field.name, field), field, file)
         for name, feature in _stated(schema).items():
             if special.setdefault(name, feature) != feature and isinstance(feature, datasets.ClassLabel):

@@ -32,10 +32,7 @@ def open_source(source: str | os.PathLike[str]) -> Source:
     if located.kind == "hub":
         opened = open_splits(hub_rows(str(source)), str(source))
         return replace(opened, cache=_cache_of_files(opened.rows))
-    if located.kind == "remote":
-        opened = _remote(located, str(source))
-    else:
-        opened = _READERS[located.kind](located)
+    opened = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
     return replace(opened, skipped=dict(Counter(located.skipped) + Counter(opened.skipped)))
 
 

@@ -57,10 +57,13 @@ class Table:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        classes = len(set(self.labels) - {None})
-        captioned = sum(map(bool, self.captions))
-        splits = ", ".join(dict.fromkeys(self.splits))
-        return f"Table({self.name}: {len(self)} images, {classes} classes, {captioned} with captions, splits {splits})"
+        facts = [
+            f"images: {len(self):,}",
+            f"classes: {len(set(self.labels) - {None}):,}",
+            f"with captions: {sum(map(bool, self.captions)):,}",
+            f"splits: {', '.join(dict.fromkeys(self.splits))}",
+        ]
+        return f"Table({self.name!r}, {'; '.join(facts)})"
 
     def select(self, split: str | None = None) -> Table:
         """The rows of one split, in order; all rows for None.

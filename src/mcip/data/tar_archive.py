@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
 from mcip.core.errors import DataError
 from mcip.data.walk import is_hidden
@@ -21,10 +21,10 @@ MAX_MEMBER_BYTES: Final = 512 * 2**20
 _MAX_RATIO: Final = 200
 _FREE_BYTES: Final = 256 * 2**20
 _BLOCK: Final = 512
-_OPENERS: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),  # type: ignore[dict-item]
-    b"BZh": lambda file: bz2.BZ2File(file),
-    b"\xfd7zXZ": lambda file: lzma.LZMAFile(file),
+_OPENERS: Final[dict[bytes, Callable[[IO[bytes]], Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
 }
 
 
@@ -47,7 +47,8 @@ class TarMember:
         """
         if self._info.size > limit:
             raise DataError(
-                f"{self._file.name}: the member {self.name} states {self._info.size:,} bytes; at most {limit:,} are read"
+                f"{self._file.name}: the member {self.name} states {self._info.size:,} bytes; "
+                f"at most {limit:,} are read"
             )
         with _errors(self._file):
             stream = self._archive.extractfile(self._info)
