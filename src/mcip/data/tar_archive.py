@@ -80,6 +80,10 @@ def tar_members(file: Path) -> Iterator[TarMember]:
         stream.seek(archive.offset)
         if stream.read(_BLOCK) != bytes(_BLOCK):
             raise tarfile.ReadError(f"its end is missing at byte {archive.offset:,}")
+        # Reading on also checks the checksum of what was unpacked.
+        while rest := stream.read(_BLOCK * _BLOCK):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"more follows its end at byte {archive.offset:,}, perhaps another tar")
 
 
 @contextmanager
