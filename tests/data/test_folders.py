@@ -19,8 +19,8 @@ from .test_pools_and_tars import write_tar
 @pytest.mark.parametrize(
     ("images", "labels", "splits", "beside"),
     [
-        (["train/cat/1.png", "val/cat/2.png", "preview.png"], ["cat", "cat"], ["train", "val"], "images beside train, val"),
-        (["train/cat/1.png", "val/cat/2.png", "docs/a.png"], ["cat", "cat"], ["train", "val"], "images beside train, val"),
+        (["train/cat/1.png", "val/cat/2.png", "x.png"], ["cat", "cat"], ["train", "val"], "images beside train, val"),
+        (["train/cat/1.png", "val/cat/2.png", "x/a.png"], ["cat", "cat"], ["train", "val"], "images beside train, val"),
         (["train/a/1.png", "train/b/1.png", "logo.png"], ["a", "b"], ["train"] * 2, "images beside train"),
         (["train/a/1.png", "train/b/1.png", "docs/x.png"], ["a", "b"], ["train"] * 2, "images beside train"),
         (["train/1.png", "val/2.png", "x.png"], [None, None], ["train", "val"], "images beside train, val"),

@@ -107,7 +107,7 @@ def test_images_keep_their_orientation(make_image: MakeImage) -> None:
 
 def test_wrong_objects() -> None:
     with pytest.raises(DataError, match=r"cannot be read from a builtins\.list: give a path"):
-        read_table([1, 2])  # type: ignore[arg-type]
+        read_table([1, 2])
     with pytest.raises(DataError, match="has a column twice"):
         read_table(pd.DataFrame([["a", "b"]], columns=["image", "image"]))
     with pytest.raises(DataError, match="column 'label' holds values of several types"):

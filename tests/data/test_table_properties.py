@@ -97,7 +97,7 @@ def test_ids_are_kept_digit_by_digit_and_unique(kind: str, ids: list[str], tmp_p
 @PROPERTY
 @given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6, unique=True))
 def test_whole_numbers_are_kept_digit_by_digit(ids: list[int], tmp_path: Path) -> None:
-    rows = {"image": [file_bytes(picture())] * len(ids), "id": ids}
+    rows: dict[str, list[Any]] = {"image": [file_bytes(picture())] * len(ids), "id": ids}
     for kind in ("parquet", "frame"):
         assert read_table(written(kind, rows, tmp_path)).ids == list(map(str, ids))
 

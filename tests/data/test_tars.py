@@ -203,7 +203,7 @@ def test_a_negative_size_ends(tmp_path: Path) -> None:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     path.write_bytes(bytes(header) + bytes(2048))
-    with pytest.raises(DataError, match="negative|cut off"):
+    with pytest.raises(DataError, match=r"negative|cut off"):
         read_table(path)
 
 

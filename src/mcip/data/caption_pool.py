@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from mcip.data.tars import tar_captions
 _FEATURES = datasets.Features({"caption": datasets.Value("string")})
 
 
-def collect_captions(source: str | Path | datasets.Dataset, name: str, column: str | None) -> datasets.Dataset:
+def collect_captions(
+    source: str | os.PathLike[str] | datasets.Dataset, name: str, column: str | None
+) -> datasets.Dataset:
     """The captions of a source as the column `caption`; see `mcip.data.read_captions`."""
     rows = source if isinstance(source, datasets.Dataset) else _open(source, column)
     found = _column(rows.column_names, name, column)
@@ -39,7 +42,7 @@ def collect_captions(source: str | Path | datasets.Dataset, name: str, column: s
     return pool
 
 
-def _open(source: str | Path, column: str | None) -> datasets.Dataset:
+def _open(source: str | os.PathLike[str], column: str | None) -> datasets.Dataset:
     located = locate(source)
     kind, files = located.kind, located.files
     if kind == "text":

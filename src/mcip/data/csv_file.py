@@ -65,7 +65,7 @@ def _header(file: Path) -> tuple[list[str], bool]:
     """The names of the columns, and whether the delimiter is followed by a space."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(_reader(stream, file, False), [])
+            header: list[str] = next(_reader(stream, file, False), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is not CSV in UTF-8: {error}") from error
     except OSError as error:

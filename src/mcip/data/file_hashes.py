@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import datasets
 
 from mcip.core.progress import Advance, console, progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 DIGEST_BYTES: Final = 16
 # Stands for a file that is not there or cannot be read. No content has this hash.
@@ -27,6 +31,7 @@ FileState = tuple[str, int, int, int, int]
 _SETTLED_NS: Final = 2_000_000_000
 THREADS: Final = min(8, os.cpu_count() or 1)
 _FILES_AT_ONCE: Final = 5_000
+_STATES_AT_ONCE: Final = 250
 # A bar is shown from this many files or bytes on.
 BAR_FROM: Final = 1_000
 _BAR_FROM_BYTES: Final = 256 * 2**20
@@ -77,7 +82,8 @@ def hash_files(paths: Sequence[str]) -> list[bytes]:
         advance: Advance | None = None
         for start in range(0, len(paths), _FILES_AT_ONCE):
             part = paths[start : start + _FILES_AT_ONCE]
-            states = list(threads.map(_state_or_none, part))
+            slices = (part[at : at + _STATES_AT_ONCE] for at in range(0, len(part), _STATES_AT_ONCE))
+            states = list(chain.from_iterable(threads.map(_states, slices)))
             known = memory.find([state for state in states if state is not None])
             unknown = [number for number, state in enumerate(states) if state is not None and state not in known]
             size = sum(state[1] for state in (states[number] for number in unknown) if state is not None)
@@ -100,9 +106,9 @@ def hash_files(paths: Sequence[str]) -> list[bytes]:
     return hashes
 
 
-def blake(data: object = b"") -> hashlib._Hash:
+def blake(data: Buffer = b"") -> hashlib.blake2b:
     """BLAKE2b of 16 bytes, for `hashlib.file_digest` and buffers."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)  # type: ignore[arg-type]
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
 
 
 def _state_or_none(path: str) -> FileState | None:
@@ -110,6 +116,10 @@ def _state_or_none(path: str) -> FileState | None:
         return file_state(path)
     except (OSError, ValueError):
         return None
+
+
+def _states(paths: Sequence[str]) -> list[FileState | None]:
+    return [_state_or_none(path) for path in paths]
 
 
 def _hash_or_absent(path: str) -> tuple[bytes, FileState | None]:

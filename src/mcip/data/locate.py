@@ -63,7 +63,7 @@ def locate(source: str | os.PathLike[str]) -> Located:
     Raises:
         DataError: There is no such source, it cannot be read, or it holds nothing that is read.
     """
-    text = os.fspath(source)
+    text = os.fsdecode(source)
     if not text:
         raise DataError("the name of the data is empty: give a path, a URI, or a data set of the hub")
     if text.startswith("file://"):
@@ -85,7 +85,7 @@ def locate(source: str | os.PathLike[str]) -> Located:
         )
     if glob.has_magic(text):
         return _locate_glob(path)
-    if isinstance(source, Path) or _looks_like_path(text):
+    if not isinstance(source, str) or _looks_like_path(text):
         raise DataError(f"no file or folder {shortened(str(path))}{_nearest_sibling(path)}")
     return Located("hub", [], path)
 
@@ -205,7 +205,7 @@ def _nearest_sibling(path: Path) -> str:
     if not os.path.isdir(path.parent):  # noqa: PTH112
         return f" ({shortened(str(path.parent))} does not exist either)"
     try:
-        near = get_close_matches(path.name, os.listdir(path.parent), n=1)
+        near = get_close_matches(path.name, [sibling.name for sibling in path.parent.iterdir()], n=1)
     except OSError as error:
         return f" ({path.parent} cannot be read: {error.strerror})"
     return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -18,6 +18,7 @@ Shard: TypeAlias = Path | RemoteFile
 
 _BATCH_BYTES: Final = 32 * 2**20
 _BATCH_ROWS: Final = 10_000
+_BUFFER_BYTES: Final = 2**20
 
 
 def parquet_rows(files: Sequence[Shard], columns: Sequence[str] | None = None) -> datasets.Dataset:
@@ -63,7 +64,9 @@ def column_names(file: Shard) -> list[str]:
 
 def _opened(file: Shard) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file.open() if isinstance(file, RemoteFile) else file)
+        # Without a buffer of its own each group of rows would be read whole.
+        stream = file.open() if isinstance(file, RemoteFile) else file
+        return pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except _errors(file) as error:
         raise _unreadable(file, error) from error
 

@@ -20,7 +20,7 @@ from mcip.data.csv_file import csv_rows
 from mcip.data.file_hashes import cache_root, file_state
 from mcip.data.locate import SPLITS, Located, locate, normal_split, split_of
 from mcip.data.parquet import Shard, parquet_counts, parquet_rows
-from mcip.data.schema import FEATURES, Source
+from mcip.data.schema import FEATURES, Source, of_arrow
 from mcip.data.tars import tar_rows
 
 _LINES_AT_ONCE: Final = 50_000
@@ -34,6 +34,20 @@ def open_source(source: str | os.PathLike[str]) -> Source:
         return replace(opened, cache=_cache_of_files(opened.rows))
     opened = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
     return replace(opened, skipped=dict(Counter(located.skipped) + Counter(opened.skipped)))
+
+
+def source_state(source: str | os.PathLike[str]) -> tuple[object, ...]:
+    """What changes when a file of a source does, without reading it: the key of whatever is kept of the source.
+
+    Raises:
+        DataError: The source, or a file of it, is gone.
+    """
+    located = locate(source)
+    try:
+        local = tuple(file_state(file) for file in located.files)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error}") from error
+    return (os.fsdecode(source), located.kind, *local, *((file.uri, file.version) for file in located.remote))
 
 
 def open_splits(parts: datasets.DatasetDict, name: str) -> Source:
@@ -81,20 +95,23 @@ def _class_folders(located: Located) -> Source:
     root = located.root
     relative = [file.relative_to(root) for file in located.files]
     split_folders = _split_folders(relative)
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    paths, labels, splits, ids = list[str](), list[str | None](), list[str](), list[str]()
+    above = str(root.absolute())
     beside = 0
-    for path, file in zip(relative, located.files, strict=True):
+    for path in relative:
         if split_folders and (len(path.parts) == 1 or path.parts[0] not in split_folders):
             beside += 1
             continue
         folders = path.parts[1:-1] if split_folders else path.parts[:-1]
-        columns["image"].append({"bytes": None, "path": str(file.absolute())})
-        columns["label"].append("/".join(folders) or None)
-        columns["captions"].append([])
-        columns["split"].append(normal_split(path.parts[0]) if split_folders else "train")
-        columns["id"].append(path.as_posix())
+        paths.append(os.path.join(above, path))  # noqa: PTH118 - many paths
+        labels.append("/".join(folders) or None)
+        splits.append(normal_split(path.parts[0]) if split_folders else "train")
+        ids.append(path.as_posix())
+    images = pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), pa.array(paths)], names=["bytes", "path"])
+    columns = [images, pa.array(labels, pa.string()), [[] for _ in ids], splits, ids]
+    table = pa.table(dict(zip(FEATURES, columns, strict=True)), FEATURES.arrow_schema)
     skipped = {f"images beside {', '.join(sorted(split_folders))}": beside} if beside else {}
-    return Source(datasets.Dataset.from_dict(columns, features=FEATURES), str(root), root, skipped=skipped)
+    return Source(of_arrow(table, FEATURES, above, ids, splits), str(root), root, skipped=skipped)
 
 
 def _split_folders(images: list[Path]) -> set[str]:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
-import fsspec
-from fsspec.implementations.arrow import ArrowFSWrapper
+import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
 from pyarrow import fs
 
 from mcip.core.errors import DataError

@@ -231,7 +231,7 @@ def read_captions(data: TableData, column: str | None = None) -> datasets.Datase
     if isinstance(data, Table):
         return collect_captions(data.rows.select_columns("captions"), data.name, None)
     if isinstance(data, str | os.PathLike):
-        return collect_captions(os.fspath(data), os.fspath(data), column)
+        return collect_captions(data, str(data), column)
     opened = open_object(data)
     return collect_captions(opened.rows, opened.name, column)
 
