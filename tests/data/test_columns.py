@@ -86,12 +86,12 @@ def test_exact_names_win_and_two_alike_are_refused(tmp_path: Path) -> None:
     assert read_table(path, columns="label=Label").labels == ["b"]
 
 
-def test_the_error_for_tables_without_labels_names_the_columns(tmp_path: Path) -> None:
+def test_a_table_says_which_columns_its_source_has(tmp_path: Path) -> None:
     table = read_table(write_parquet(tmp_path / "t.parquet", {"image": embedded(1), "category": ["x"]}))
-    message = str(table.subset([0]).no_labels("tuning needs the class of each image"))
-    assert message.startswith("No row of t.parquet has a label: tuning needs the class of each image.")
-    assert "'image', 'category'" in message
-    assert "--columns image=path,label=category" in message
+    hint = table.subset([0]).columns_hint
+    assert hint.startswith(" Its columns are 'image', 'category'. Name the columns")
+    assert "--columns image=path,label=category" in hint
+    assert read_table(table.rows).columns_hint.startswith(" Its columns are 'image', 'label'")
 
 
 @pytest.mark.parametrize("name", ["a`b", "a.b", "_rowid", "path", "source_path", 'q"uote', "sp ace"])
@@ -100,6 +100,9 @@ def test_other_columns_may_have_any_name(tmp_path: Path, make_image: MakeImage, 
     path = write_csv(tmp_path / "t.csv", ["image", name, "label"], ["a.png", "1", "x"])
     table = read_table(path)
     assert (table.labels, table.source_columns) == (["x"], ("image", name, "label"))
+    rows = {"image": embedded(1), name: [{"b": 1}], "label": ["x"], "a": [2]}
+    table = read_table(write_parquet(tmp_path / "t.parquet", rows))
+    assert (table.labels, table.source_columns) == (["x"], tuple(rows))
 
 
 def test_unnamed_index_of_pandas(tmp_path: Path, make_image: MakeImage) -> None:

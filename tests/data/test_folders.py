@@ -127,18 +127,24 @@ def test_a_link_to_a_folder_above_ends(tmp_path: Path, make_image: MakeImage) ->
     assert read_table(tmp_path / "top" / "root").ids == ["a/1.png"]
 
 
+def fail_in(name: str, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let listing the folder of this name fail."""
+    scan = os.scandir
+    fails = {name: error}
+
+    def scandir(folder: str) -> object:
+        if (raised := fails.get(Path(folder).name)) is not None:
+            raise raised
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
 def test_a_folder_that_may_not_be_entered_is_named(
     tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_image("a/1.png")
-    scan = os.scandir
-
-    def refused(folder: str) -> object:
-        if folder.endswith("a"):
-            raise PermissionError(13, "Permission denied", folder)
-        return scan(folder)
-
-    monkeypatch.setattr(os, "scandir", refused)
+    fail_in("a", PermissionError(13, "Permission denied"), monkeypatch)
     with pytest.raises(DataError, match=r"cannot read the folder .*/a: Permission denied\. Allow reading it"):
         read_table(tmp_path)
 
@@ -148,14 +154,7 @@ def test_a_folder_that_vanishes_while_listing(
 ) -> None:
     make_image("a/1.png")
     make_image("gone/1.png")
-    scan = os.scandir
-
-    def vanished(folder: str) -> object:
-        if folder.endswith("gone"):
-            raise FileNotFoundError(2, "No such file or directory", folder)
-        return scan(folder)
-
-    monkeypatch.setattr(os, "scandir", vanished)
+    fail_in("gone", FileNotFoundError(2, "No such file or directory"), monkeypatch)
     assert read_table(tmp_path).ids == ["a/1.png"]
 
 

@@ -146,8 +146,8 @@ def _write(tables: Callable[[], Iterator[pa.Table]], features: datasets.Features
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Remove caches of earlier states of the same files."""
-    for other in folder.parent.iterdir():
+    """Remove caches of earlier states of the same files, and what writers that were killed left."""
+    for other in (*folder.parent.iterdir(), *folder.glob("writing-*")):
         with suppress(OSError):
             if other != folder and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
                 shutil.rmtree(other)

@@ -70,7 +70,7 @@ def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is most like this one, or nothing."""
+    """A hint at the known word that is most like `word`, or nothing."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 

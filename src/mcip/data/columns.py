@@ -70,9 +70,9 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
         raise DataError(f"{source.name}: the column {name!r} holds {kind}; images are paths, bytes or image columns")
     image = datasets.Image(decode=False)
     if content.null_count == 0:
-        one = source.rows.select_columns(name)
-        one = one.rename_column(name, "image") if name != "image" else one
-        return one.cast_column("image", image), None
+        rows = source.rows.select_columns(name)
+        rows = rows.rename_column(name, "image") if name != "image" else rows
+        return rows.cast_column("image", image), None
     values = column.cast(pa.string()) if not embedded else _field(column, "path", pa.string())
     missing = pc.is_null(content).to_pylist()
     given: list[str | None] = values.to_pylist()

@@ -66,14 +66,14 @@ def _header(file: Path) -> tuple[list[str], bool]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             header: list[str] = next(_reader(stream, file, False), [])
+            spaced = any(name.startswith(" ") for name in header[1:])
+            if spaced:
+                stream.seek(0)
+                header = next(_reader(stream, file, True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is not CSV in UTF-8: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    spaced = any(name.startswith(" ") for name in header[1:])
-    if spaced:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(_reader(stream, file, True))
     names = [name.strip() for name in header]
     if not any(names):
         raise DataError(f"{file} is empty: it needs a header line such as image,label,captions,split,id")

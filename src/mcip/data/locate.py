@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,7 +47,7 @@ class Located:
     Attributes:
         kind: images, csv, parquet, tar, text, remote (parquet by URI) or hub.
         files: In order.
-        root: The folder in which paths of images start and below which splits are told by folders.
+        root: The folder in which paths of images start and below which folders may name splits.
         skipped: Number of files by suffix that lie beside them and are not read.
     """
 
@@ -142,7 +143,7 @@ def _embeds_images(files: Sequence[Path]) -> bool:
     for file in files:
         try:
             schema = pq.read_schema(file)
-        except (pa.ArrowException, OSError):  # told when it is read
+        except (pa.ArrowException, OSError):  # reported when it is read
             continue
         for column in schema:
             kind = column.type
@@ -154,7 +155,11 @@ def _embeds_images(files: Sequence[Path]) -> bool:
 
 
 def _size(files: Sequence[Path]) -> int:
-    return sum(os.path.getsize(file) for file in files if os.path.exists(file))  # noqa: PTH110, PTH202
+    total = 0
+    for file in files:
+        with suppress(OSError):  # vanished meanwhile
+            total += file.stat().st_size
+    return total
 
 
 def _locate_glob(pattern: Path) -> Located:

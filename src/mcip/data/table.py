@@ -105,14 +105,10 @@ class Table:
         """The id of each row; no two are equal."""
         return list(self.rows["id"][:])
 
-    def no_labels(self, purpose: str) -> DataError:
-        """The error to raise where no row has a label: it names the columns that there are.
-
-        Args:
-            purpose: What the labels are for, for example "tuning needs the class of each image".
-        """
-        columns = f" Its columns are {quoted(self.source_columns)}. {NAME_THEM}." if self.source_columns else ""
-        return DataError(f"No row of {self.name} has a label: {purpose}.{columns}")
+    @property
+    def columns_hint(self) -> str:
+        """What a message says where labels or captions are missing: the source's columns, and how to name them."""
+        return f" Its columns are {quoted(self.source_columns)}. {NAME_THEM}." if self.source_columns else ""
 
     def image_source(self, row: int) -> bytes | Path:
         """The file of a row's image as it was found: its bytes, or its path."""
@@ -184,7 +180,7 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
             a `datasets.Dataset` or `DatasetDict`, or a pandas frame whose images are paths (relative to the working
             directory), bytes or PIL images.
         split: Keep this split only. "valid" and "validation" are the same as "val". Without a column `split`, the split
-            is told by a folder above the files or by the first word of the file's name, else it is "train".
+            is that named by a folder above the files or by the first word of the file's name, else it is "train".
         columns: The table's column names to the source's, for example {"label": "shape", "captions": "title"} or
             "label=shape,captions=title". Columns are image, label, captions (a list, one text, or in CSV a JSON list),
             caption (one text), split and id; only image is required. Case does not count in the source's names.
@@ -195,7 +191,7 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
         ConfigError: `columns` names a column that a table does not have.
 
     Example:
-        >>> table = mcip.read_table("photos", split="train")  # doctest: +SKIP
+        >>> table = mcip.read_table("images", split="train")  # doctest: +SKIP
     """
     named = parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
     if isinstance(data, Table):

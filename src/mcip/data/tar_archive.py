@@ -29,7 +29,7 @@ _OPENERS: Final[dict[bytes, Callable[[IO[bytes]], Any]]] = {
 
 
 class TarMember:
-    """A file in a tar: its name, its stated size, and its contents where they are wanted."""
+    """A file in a tar: its name, its stated size, and its contents where they are needed."""
 
     def __init__(self, archive: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> None:
         self._archive = archive
