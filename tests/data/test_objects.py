@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -51,6 +52,20 @@ def test_data_set() -> None:
     part = read_table(data_set(0, 1, 1).select([2, 0]).with_format("numpy"))
     assert part.labels == ["dog", "cat"]
     assert part.image(0).tobytes() == picture(2).tobytes()
+
+
+def test_data_set_with_added_columns(tmp_path: Path) -> None:
+    """They lie in memory, beside images that are memory-mapped."""
+    data_set(0, 1, 1).to_parquet(tmp_path / "t.parquet")
+    stored = read_table(tmp_path / "t.parquet").rows
+    added = stored.remove_columns(["label", "id"]).add_column("label", ["a", "b", "c"])
+    for rows, labels in ((added, ["a", "b", "c"]), (added.select([2, 0]), ["c", "a"]), (stored, ["cat", "dog", "dog"])):
+        table = read_table(rows)
+        assert table.labels == labels
+        assert [table.image(row).tobytes() for row in range(len(rows))] == [
+            picture({"a": 0, "b": 1, "c": 2}.get(str(label), row)).tobytes() for row, label in enumerate(labels)
+        ]
+    assert read_table(datasets.concatenate_datasets([added, added])).labels == ["a", "b", "c"] * 2
 
 
 def test_data_set_of_splits() -> None:

@@ -70,7 +70,7 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
         raise DataError(f"{source.name}: the column {name!r} holds {kind}; images are paths, bytes or image columns")
     image = datasets.Image(decode=False)
     if content.null_count == 0:
-        rows = source.rows.select_columns(name)
+        rows = _only(source.rows, name)
         rows = rows.rename_column(name, "image") if name != "image" else rows
         return rows.cast_column("image", image), None
     values = column.cast(pa.string()) if not embedded else _field(column, "path", pa.string())
@@ -83,6 +83,20 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
     made_from = source.rows._fingerprint, name, source.folder
     files = of_arrow(pa.table({"image": structs}), features, made_from)
     return files, [path or "" for path in given] if all(missing) else None
+
+
+def _only(rows: datasets.Dataset, name: str) -> datasets.Dataset:
+    """One column, still memory-mapped.
+
+    Of rows to which columns were added in memory, `select_columns` leaves blocks without columns, which have no rows
+    and cannot be put beside others.
+    """
+    column = rows.select_columns(name)
+    if not isinstance(column.data, datasets.table.ConcatenationTable):
+        return column
+    blocks = [[block for block in line if block.num_columns] for line in column.data.blocks]
+    table = datasets.table.ConcatenationTable.from_blocks(blocks)
+    return datasets.Dataset(table, column.info, column.split, column._indices, column._fingerprint)
 
 
 def _existing_paths(source: Source, given: list[str | None], needed: list[bool]) -> list[str | None]:

@@ -107,9 +107,10 @@ def _embedded(images: datasets.Dataset) -> Iterator[tuple[int, list[bytes | None
             column = batch["image"].combine_chunks()
             chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
             embedded = any(chunk.field("bytes").null_count < len(chunk) for chunk in chunks)
-            contents = [value for chunk in chunks for value in chunk.field("bytes")] if embedded else []
             names = [value for chunk in chunks for value in chunk.field("path").to_pylist()]
-            digests = list(threads.map(_hash_value, contents)) if embedded else [None] * len(names)
+            digests: list[bytes | None] = [None] * len(names)
+            if embedded:
+                digests = list(threads.map(_hash_value, (value for chunk in chunks for value in chunk.field("bytes"))))
             if advance is None and len(images) >= BAR_FROM and embedded:
                 advance = stack.enter_context(progress("hashing images", len(images), "images", start))
             yield start, digests, names
