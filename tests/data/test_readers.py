@@ -57,7 +57,9 @@ def test_a_class_named_train_is_a_class(tmp_path: Path, make_image: MakeImage) -
     assert read_table(tmp_path).labels == ["bus", "train"]
 
 
-def test_nested_folders_are_told_apart_and_loose_images_have_no_label(tmp_path: Path, make_image: MakeImage) -> None:
+def test_nested_folders_are_different_classes_and_loose_images_have_no_label(
+    tmp_path: Path, make_image: MakeImage
+) -> None:
     for name in ("S1/a/1.png", "S2/a/1.png", "loose.png"):
         make_image(name)
     assert read_table(tmp_path).labels == ["S1/a", "S2/a", None]
@@ -122,7 +124,7 @@ def test_csv_with_other_column_names(tmp_path: Path, make_image: MakeImage) -> N
     assert (table.ids, table.labels, table.captions) == (["a.png"], ["disc"], [["[not a list"]])
 
 
-def test_caption_that_is_asked_for_wins_over_captions(tmp_path: Path, make_image: MakeImage) -> None:
+def test_a_caption_column_that_is_named_wins_over_captions(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("a.png")
     path = write_csv(tmp_path / "t.csv", ["image", "captions", "title"], ["a.png", "long", "short"])
     assert read_table(path).captions == [["long"]]
@@ -264,15 +266,15 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         split: datasets.Dataset.from_dict({"image": embedded(len(labels)), "label": labels}, features=features)
         for split, labels in {"train": [0, 1], "validation": [1]}.items()
     }
-    asked: list[tuple[str, str | None]] = []
+    calls: list[tuple[str, str | None]] = []
 
     def load(name: str, configuration: str | None) -> datasets.DatasetDict:
-        asked.append((name, configuration))
+        calls.append((name, configuration))
         return datasets.DatasetDict(parts)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     table = read_table("someone/pets:small")
-    assert asked == [("someone/pets", "small")]
+    assert calls == [("someone/pets", "small")]
     assert table.labels == ["cat", "dog", "dog"]
     assert table.ids == ["train/0", "train/1", "val/0"]
     assert table.image(1).tobytes() == picture(1).tobytes()
