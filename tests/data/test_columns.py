@@ -115,6 +115,13 @@ def test_unnamed_index_of_pandas(tmp_path: Path, make_image: MakeImage) -> None:
         read_table(path)
 
 
+@pytest.mark.parametrize("mark", [";", "|", "\t"])
+def test_other_separators_are_named(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "t.csv").write_text(f"image{mark}label\na.png{mark}x\n")
+    with pytest.raises(DataError, match=r"its header is one column 'image.+label': separate the columns by commas"):
+        read_table(tmp_path / "t.csv")
+
+
 def test_large_cells(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("a.png")
     path = write_csv(tmp_path / "t.csv", ["image", "caption"], ["a.png", "x" * 200_000])

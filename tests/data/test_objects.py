@@ -153,6 +153,13 @@ def test_frame_of_a_table_and_back(make_image: MakeImage) -> None:
         assert read_table(frame).fingerprint == table.fingerprint
 
 
+def test_tables_can_be_keys(make_image: MakeImage) -> None:
+    make_image("a/1.png")
+    (make_image("a/2.png").parent / "x.md").write_text("x")
+    table = read_table(make_image("a/3.png").parent)
+    assert {table: 1}[table] == 1
+
+
 def test_what_a_table_prints(make_image: MakeImage) -> None:
     make_image("a.png")
     make_image("b.png")

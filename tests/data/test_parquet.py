@@ -107,6 +107,18 @@ def test_earlier_caches_of_a_file_are_removed(tmp_path: Path) -> None:
     assert not first.exists()
 
 
+def test_flipped_bits_are_noticed_where_pages_have_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    content = file_bytes(picture())
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"image": [content]}), path, write_page_checksum=True, **options)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(content) + 60] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"cannot read .*t\.parquet"):
+        read_table(path)
+
+
 # Remote files
 
 

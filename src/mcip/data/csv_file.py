@@ -75,6 +75,10 @@ def _header(file: Path) -> tuple[list[str], bool]:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     names = [name.strip() for name in header]
+    if len(names) == 1 and any(mark in names[0] for mark in ";|\t"):
+        raise DataError(
+            f"{file}: its header is one column {names[0]!r}: separate the columns by commas, or by tabs in a .tsv file"
+        )
     if not any(names):
         raise DataError(f"{file} is empty: it needs a header line such as image,label,captions,split,id")
     twice = sorted({name for name in names if name and names.count(name) > 1})

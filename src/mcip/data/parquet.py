@@ -66,7 +66,7 @@ def _opened(file: Shard) -> pq.ParquetFile:
     try:
         # Without a buffer of its own each group of rows would be read whole.
         stream = file.open() if isinstance(file, RemoteFile) else file
-        return pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        return pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     except _errors(file) as error:
         raise _unreadable(file, error) from error
 

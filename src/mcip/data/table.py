@@ -35,7 +35,7 @@ __all__ = ["Table", "TableData", "read_captions", "read_table"]
 _skipped_noted: set[str] = set()
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Table:
     """Images with what is known about them, read but not decoded.
 
