@@ -125,8 +125,10 @@ def test_wrong_objects() -> None:
         read_table([1, 2])
     with pytest.raises(DataError, match="has a column twice"):
         read_table(pd.DataFrame([["a", "b"]], columns=["image", "image"]))
-    with pytest.raises(DataError, match="column 'label' holds values of several types"):
+    with pytest.raises(DataError, match=r"column 'label' cannot be read .*must be of one type"):
         read_table(pd.DataFrame({"image": [file_bytes(picture())] * 2, "label": [1, "b"]}))
+    with pytest.raises(DataError, match="images are paths, bytes or PIL images"):
+        read_table(pd.DataFrame({"image": [np.asarray(picture())]}))
     with pytest.raises(DataError, match="has no rows"):
         read_table(pd.DataFrame({"image": []}, dtype=str))
 

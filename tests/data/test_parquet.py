@@ -85,6 +85,15 @@ def test_captions_that_are_structs_are_refused(tmp_path: Path) -> None:
             read_table(write_parquet(tmp_path / "t.parquet", {"image": embedded(1), "captions": captions}))
 
 
+def test_columns_of_types_that_are_not_read(tmp_path: Path) -> None:
+    """They matter only where the table needs them."""
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    path = write_parquet(tmp_path / "t.parquet", {"image": embedded(1), "counts": maps, "label": ["x"]})
+    assert read_table(path).labels == ["x"]
+    with pytest.raises(DataError, match=r"the column 'label' holds map<.*>, which cannot be read"):
+        read_table(write_parquet(path, {"image": embedded(1), "label": maps}))
+
+
 def test_many_row_groups_keep_their_order(tmp_path: Path) -> None:
     images = [file_bytes(picture(seed)) for seed in range(7)]
     pq.write_table(pa.table({"image": images, "id": list("abcdefg")}), tmp_path / "t.parquet", row_group_size=2)

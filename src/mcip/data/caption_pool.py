@@ -20,7 +20,7 @@ from mcip.data.csv_file import csv_rows
 from mcip.data.locate import locate
 from mcip.data.parquet import column_names, parquet_rows
 from mcip.data.readers import hub_rows, text_rows
-from mcip.data.schema import of_arrow
+from mcip.data.schema import folded, of_arrow
 from mcip.data.tars import tar_captions
 
 _FEATURES = datasets.Features({"caption": datasets.Value("string")})
@@ -84,9 +84,11 @@ def _column(present: Iterable[str], source: str, column: str | None) -> str:
     known = list(present)
     if column is not None and column not in known:
         raise DataError(f"{source} has no column {column!r}{nearest(column, known)}; its columns are {quoted(known)}")
-    folded = {name.strip().casefold(): name for name in known}
+    by_folded = {folded(name): name for name in known}
     names = (column,) if column is not None else ("caption", "captions")
-    found = next((name if name in known else folded[name] for name in names if name in known or name in folded), None)
+    found = next(
+        (name if name in known else by_folded[name] for name in names if name in known or name in by_folded), None
+    )
     if found is None:
         raise DataError(
             f"{source} has no column 'caption' or 'captions'; name the one that holds them; "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mcip.core.errors import ConfigError, DataError
-from mcip.data.schema import NAMES, Source
+from mcip.data.schema import NAMES, Source, folded
 
 # What every message about a column that is missing or ambiguous ends with.
 NAME_THEM = "Name the columns, for example --columns image=path,label=category (in Python columns={'image': 'path'})"
@@ -83,7 +83,7 @@ def quoted(names: Iterable[str]) -> str:
 def _match(name: str, present: Sequence[str], source: str) -> str | None:
     if name in present:
         return name
-    like = [other for other in present if other.strip().casefold() == name.strip().casefold()]
+    like = [other for other in present if folded(other) == folded(name)]
     if len(like) > 1:
         raise DataError(f"{source}: the columns {quoted(like)} could all be {name!r}. {NAME_THEM}")
     return like[0] if like else None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mcip.core.errors import DataError
 from mcip.data.readers import open_splits
-from mcip.data.schema import NAMES, Source
+from mcip.data.schema import NAMES, Source, folded
 
 # The modes that PNG keeps; images of other modes are kept as TIFF.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -51,8 +51,11 @@ def _frame_rows(frame: pd.DataFrame) -> datasets.Dataset:
         try:
             column = pa.array(_images(cells) if _holds_images(cells) else cells, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            if name.strip().casefold() in NAMES:
-                raise DataError(f"the frame's column {name!r} holds values of several types: {error}") from error
+            if folded(name) in NAMES:
+                raise DataError(
+                    f"the frame's column {name!r} cannot be read ({error}): its values must be of one type, and images "
+                    "are paths, bytes or PIL images"
+                ) from error
             continue  # a column that no table reads
         columns[name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     return datasets.Dataset(pa.table(columns))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from mcip.core.errors import DataError
 from mcip.data.cache import stored
 from mcip.data.remote import RemoteFile
+from mcip.data.schema import NAMES, folded
 
 Shard: TypeAlias = Path | RemoteFile
 
@@ -123,6 +124,8 @@ def _features(files: Sequence[Shard], columns: Sequence[str] | None) -> datasets
         try:
             found[name] = datasets.Features.from_arrow_schema(pa.schema([field]))[name]
         except (ValueError, NotImplementedError) as error:
+            if columns is None and folded(name) not in NAMES:
+                continue  # a column of maps or the like, which no table reads
             raise DataError(f"{files[0]}: the column {name!r} holds {field.type}, which cannot be read") from error
         stated = special.get(name)
         if stated is not None and datasets.Features({name: stated}).arrow_schema.field(name).type == field.type:

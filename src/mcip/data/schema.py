@@ -48,6 +48,11 @@ class Source:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
 
+def folded(name: str) -> str:
+    """A column's name as names are compared: without case and the spaces around it."""
+    return name.strip().casefold()
+
+
 def of_arrow(table: pa.Table, features: datasets.Features, *facts: object) -> datasets.Dataset:
     """Make a data set of an Arrow table without copying it.
 
