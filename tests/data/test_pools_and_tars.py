@@ -74,7 +74,7 @@ def test_folder_and_glob_of_tars(tmp_path: Path) -> None:
     ("members", "message"),
     [
         ({"0.txt": b"x"}, r"sample 0 of t\.tar has no image; its members are \.txt"),
-        ({"0.png": b"x", "0.json": b"{"}, r"0\.json is not JSON"),
+        ({"0.png": b"x", "0.json": b"{"}, r"sample 0 of t\.tar: its \.json member is not JSON"),
         ({"0.png": b"x", "0.txt": b"\xff"}, "not UTF-8"),
         ({"a.png": b"x", "b.png": b"x", "a.jpg": b"y"}, "rows 1 and 3 .* same id 't/a'"),
         ({}, "has no rows"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mcip.core.errors import DataError, UnreadableImage
@@ -73,7 +74,7 @@ def test_full_disk_is_named(tmp_path: Path, make_image: MakeImage, monkeypatch: 
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(datasets.Dataset, "from_generator", full)
+    monkeypatch.setattr(pa.ipc, "new_stream", full)
     with pytest.raises(DataError, match=r"t\.csv \(into the cache .*No space left on device"):
         read_table(write_csv(tmp_path / "t.csv", ["image"], ["a.png"]))
 

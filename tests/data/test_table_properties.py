@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mcip.core.errors import DataError
 from mcip.data import Table, read_captions, read_table
 
 from .conftest import MakeImage, file_bytes, picture
@@ -69,6 +73,63 @@ def test_parquet(rows: list[dict[str, Any]], large: bool, tmp_path: Path) -> Non
     }
     pq.write_table(pa.table(content), tmp_path / "t.parquet")
     assert_same(read_table(tmp_path / "t.parquet"), rows)
+
+
+# Texts that numbers would make equal, and any others; an id may not be empty.
+IDS = st.integers(-(2**70), 2**70).map(str) | st.sampled_from(["1", "01", "1.0", "1.10", "1.1", "1e5", "100000", "nan"])
+IDS |= TEXTS.filter(lambda text: text.strip("\ufeff\r\n") != "")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "frame"])
+@PROPERTY
+@given(ids=st.lists(IDS, min_size=1, max_size=6))
+def test_ids_are_kept_digit_by_digit_and_unique(kind: str, ids: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(file_bytes(picture()))
+    source = written(kind, {"image": [str(tmp_path / "a.png")] * len(ids), "id": ids, "label": ids}, tmp_path)
+    if len(set(ids)) < len(ids):
+        with pytest.raises(DataError, match="have the same id"):
+            read_table(source)
+    else:
+        table = read_table(source)
+        assert table.ids == table.labels == ids
+
+
+@PROPERTY
+@given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6, unique=True))
+def test_whole_numbers_are_kept_digit_by_digit(ids: list[int], tmp_path: Path) -> None:
+    rows: dict[str, list[Any]] = {"image": [file_bytes(picture())] * len(ids), "id": ids}
+    for kind in ("parquet", "frame"):
+        assert read_table(written(kind, rows, tmp_path)).ids == list(map(str, ids))
+
+
+@PROPERTY
+@given(names=st.lists(st.text("ab.1/", min_size=1, max_size=5), min_size=1, max_size=6))
+def test_ids_of_tars_are_unique_or_refused(names: list[str], tmp_path: Path) -> None:
+    """No two images get one id, whatever the members are called."""
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(f"{name}.png")
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+    try:
+        table = read_table(tmp_path / "t.tar")
+    except DataError:
+        return
+    assert len(set(table.ids)) == len(table)
+
+
+def written(kind: str, columns: dict[str, list[Any]], folder: Path) -> Path | pd.DataFrame:
+    if kind == "frame":
+        return pd.DataFrame(columns)
+    path = folder / f"ids.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table(columns), path)
+        return path
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
 
 
 @pytest.mark.parametrize("ending", ["txt", "parquet"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,20 +10,25 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mcip.core.errors import DataError
 from mcip.data.cache import generated
-from mcip.data.columns import arrow_column, caption_cell, is_list, is_text, nearest, quoted
+from mcip.data.cells import caption_cell, is_list, is_text
+from mcip.data.column_names import nearest, quoted
+from mcip.data.columns import arrow_column
+from mcip.data.csv_file import csv_rows
 from mcip.data.locate import locate
-from mcip.data.readers import csv_rows, hub_rows, parquet_counts, parquet_rows, text_rows
-from mcip.data.schema import of_arrow
+from mcip.data.parquet import column_names, parquet_rows
+from mcip.data.readers import hub_rows, text_rows
+from mcip.data.schema import folded, of_arrow
 from mcip.data.tars import tar_captions
 
 _FEATURES = datasets.Features({"caption": datasets.Value("string")})
 
 
-def collect_captions(source: str | Path | datasets.Dataset, name: str, column: str | None) -> datasets.Dataset:
+def collect_captions(
+    source: str | os.PathLike[str] | datasets.Dataset, name: str, column: str | None
+) -> datasets.Dataset:
     """The captions of a source as the column `caption`; see `mcip.data.read_captions`."""
     rows = source if isinstance(source, datasets.Dataset) else _open(source, column)
     found = _column(rows.column_names, name, column)
@@ -36,16 +42,17 @@ def collect_captions(source: str | Path | datasets.Dataset, name: str, column: s
     return pool
 
 
-def _open(source: str | Path, column: str | None) -> datasets.Dataset:
-    kind, files, root = locate(source)
+def _open(source: str | os.PathLike[str], column: str | None) -> datasets.Dataset:
+    located = locate(source)
+    kind, files = located.kind, located.files
     if kind == "text":
         return text_rows(files).rename_column("text", "caption")
     if kind == "csv":
         return datasets.concatenate_datasets([_csv(file, column) for file in files])
-    if kind == "parquet":
-        parquet_counts(files)  # says which file is damaged
-        present = pq.read_schema(files[0]).names
-        return parquet_rows(files, [_column(present, str(source), column)])
+    if kind in ("parquet", "remote"):
+        shards = files or located.remote
+        present = dict.fromkeys(name for shard in shards for name in column_names(shard))
+        return parquet_rows(shards, [_column(present, str(source), column)])
     if kind == "tar":
         return tar_captions(files)
     if kind == "hub":
@@ -53,14 +60,16 @@ def _open(source: str | Path, column: str | None) -> datasets.Dataset:
         return datasets.concatenate_datasets(
             [part.select_columns(_column(part.column_names, str(source), column)) for part in parts.values()]
         )
-    raise DataError(f"{root} is a folder of images without captions; a pool is a .txt, .csv, .parquet or .tar file")
+    raise DataError(
+        f"{located.root} is a folder of images without captions; a pool is a .txt, .csv, .parquet or .tar file"
+    )
 
 
 def _csv(file: Path, column: str | None) -> datasets.Dataset:
     rows = csv_rows(file)
     name = _column(rows.column_names, file.name, column)
     texts = rows.select_columns(name)
-    if not pc.any(pc.starts_with(arrow_column(texts, name), "[")).as_py():
+    if not pc.any(pc.match_substring_regex(arrow_column(texts, name), r"^\s*[\[{]")).as_py():
         return texts
 
     def generate() -> Iterator[dict[str, str]]:
@@ -75,7 +84,11 @@ def _column(present: Iterable[str], source: str, column: str | None) -> str:
     known = list(present)
     if column is not None and column not in known:
         raise DataError(f"{source} has no column {column!r}{nearest(column, known)}; its columns are {quoted(known)}")
-    found = next((name for name in (column, "caption", "captions") if name in known), None)
+    by_folded = {folded(name): name for name in known}
+    names = (column,) if column is not None else ("caption", "captions")
+    found = next(
+        (name if name in known else by_folded[name] for name in names if name in known or name in by_folded), None
+    )
     if found is None:
         raise DataError(
             f"{source} has no column 'caption' or 'captions'; name the one that holds them; "

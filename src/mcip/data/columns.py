@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mcip.core.errors import DataError
-from mcip.data.locate import normal_split
-from mcip.data.schema import FEATURES, NAMES, Source, of_arrow
+from mcip.data.cells import caption_cell, is_list, is_text
+from mcip.data.column_names import NAME_THEM, find_columns, quoted
+from mcip.data.locate import normal_split, shortened
+from mcip.data.numbers import whole_texts
+from mcip.data.schema import FEATURES, Source, of_arrow
 
 
 def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Dataset:
@@ -29,8 +30,7 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
         raise DataError(f"{source.name} has no rows")
     if "image" not in found:
         raise DataError(
-            f"{source.name} has no column 'image'; its columns are {quoted(source.rows.column_names)}. "
-            'Say which one holds the images, for example columns={"image": "path"}'
+            f"{source.name} has no column 'image'; its columns are {quoted(source.rows.column_names)}. {NAME_THEM}"
         )
     images, paths = _images(source, found["image"])
     splits = _splits(source, found.get("split"))
@@ -47,38 +47,12 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
     return datasets.concatenate_datasets([images, rest], axis=1).select_columns(list(FEATURES))
 
 
-def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
-    """Match our column names with the source's.
-
-    Raises:
-        DataError: `columns` names a column that we or the source do not have.
-    """
-    present = list(source.rows.column_names)
-    for ours, theirs in columns.items():
-        if ours not in NAMES:
-            raise DataError(f"columns: there is no table column {ours!r}{nearest(ours, NAMES)}; use {quoted(NAMES)}")
-        if theirs not in present:
-            raise DataError(
-                f"{source.name} has no column {theirs!r} (asked for as {ours!r}){nearest(theirs, present)}; "
-                f"its columns are {quoted(present)}"
-            )
-    found = {name: name for name in NAMES if name in present} | dict(columns)
-    if "caption" in columns and "captions" not in columns:
-        found.pop("captions", None)
-    return found
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is most like this one, or nothing."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def arrow_column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
     """A column as it lies in the memory map, without copying; copied where the rows are a selection."""
     if rows._indices is not None:
         rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
-    return rows.data.column(name)
+    column = rows.data.column(name)
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | None]:
@@ -96,9 +70,9 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
         raise DataError(f"{source.name}: the column {name!r} holds {kind}; images are paths, bytes or image columns")
     image = datasets.Image(decode=False)
     if content.null_count == 0:
-        one = source.rows.select_columns(name)
-        one = one.rename_column(name, "image") if name != "image" else one
-        return one.cast_column("image", image), None
+        rows = _only(source.rows, name)
+        rows = rows.rename_column(name, "image") if name != "image" else rows
+        return rows.cast_column("image", image), None
     values = column.cast(pa.string()) if not embedded else _field(column, "path", pa.string())
     missing = pc.is_null(content).to_pylist()
     given: list[str | None] = values.to_pylist()
@@ -111,20 +85,36 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
     return files, [path or "" for path in given] if all(missing) else None
 
 
+def _only(rows: datasets.Dataset, name: str) -> datasets.Dataset:
+    """One column, still memory-mapped.
+
+    Of rows to which columns were added in memory, `select_columns` leaves blocks without columns, which have no rows
+    and cannot be put beside others.
+    """
+    column = rows.select_columns(name)
+    if not isinstance(column.data, datasets.table.ConcatenationTable):
+        return column
+    blocks = [[block for block in line if block.num_columns] for line in column.data.blocks]
+    table = datasets.table.ConcatenationTable.from_blocks(blocks)
+    return datasets.Dataset(table, column.info, column.split, column._indices, column._fingerprint)
+
+
 def _existing_paths(source: Source, given: list[str | None], needed: list[bool]) -> list[str | None]:
     """Absolute paths of the images that are files, each of them checked."""
-    folder = source.folder or Path()
+    folder = (source.folder or Path()).absolute()
     paths: list[str | None] = []
     gone: list[tuple[int, str, str]] = []
     for row, (path, need) in enumerate(zip(given, needed, strict=True), start=1):
         if need and not path:
             raise DataError(f"row {row} of {source.name}: no image")
-        absolute = str((folder / Path(path).expanduser()).absolute()) if path and need else path
-        if need and absolute and not Path(absolute).is_file():
+        # Unlike their namesakes of Path, these take any text: one that is too long, or that names an unknown user.
+        absolute = os.path.join(folder, os.path.expanduser(path)) if path and need else path  # noqa: PTH111, PTH118
+        if need and absolute and not os.path.isfile(absolute):  # noqa: PTH113
             gone.append((row, str(path), absolute))
         paths.append(absolute)
     if gone:
         row, path, absolute = gone[0]
+        path, absolute = shortened(path), shortened(absolute)
         more = f"; nor those of {len(gone) - 1} other rows" if len(gone) > 1 else ""
         raise DataError(f"row {row} of {source.name}: no file {path} (looked for {absolute}){more}")
     return paths
@@ -142,6 +132,9 @@ def _captions(source: Source, found: Mapping[str, str]) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array([[]] * len(source.rows), pa.list_(pa.string()))])
     column = arrow_column(source.rows, name)
     kind = column.type
+    if is_list(kind) and pa.types.is_null(kind.value_type):  # no row has a caption
+        column = column.cast(pa.list_(pa.string()))
+        kind = column.type
     if is_list(kind) and is_text(kind.value_type):
         if column.null_count == 0 and not _has_blank(pc.list_flatten(column)):
             return column.cast(pa.list_(pa.string()))
@@ -153,19 +146,6 @@ def _captions(source: Source, found: Mapping[str, str]) -> pa.ChunkedArray:
         raise DataError(f"{source.name}: the column {name!r} holds {kind}; captions are a list of texts, or one text")
     cleaned = [[text for text in cell or [] if text and text.strip()] for cell in lists]
     return pa.chunked_array([pa.array(cleaned, pa.list_(pa.string()))])
-
-
-def caption_cell(cell: str | None, where: str) -> list[str]:
-    """The captions in one text cell: a JSON list of texts, or the cell itself as one caption."""
-    if not cell:
-        return []
-    try:
-        captions: Any = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
-    except ValueError:  # a caption that begins with a bracket
-        return [cell]
-    if not all(isinstance(caption, str) for caption in captions):
-        raise DataError(f"{where}: the JSON list in its captions must hold texts only, not {cell}")
-    return list(captions)
 
 
 def _splits(source: Source, name: str | None) -> list[str]:
@@ -212,7 +192,9 @@ def _as_text(source: Source, name: str, what: str) -> pa.ChunkedArray:
     if isinstance(feature, datasets.ClassLabel):
         names = [None if value is None or value < 0 else feature.int2str(value) for value in column.to_pylist()]
         return _text(names)
-    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind) or pa.types.is_dictionary(kind)):
+    if pa.types.is_floating(kind) and (whole := whole_texts(column)) is not None:
+        return whole
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise DataError(f"{source.name}: the column {name!r} holds {kind}; {what} are texts or whole numbers")
     texts = column.cast(pa.string())
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts) if _has_empty(texts) else texts
@@ -233,24 +215,9 @@ def _text(values: Iterable[str | None]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(list(values), pa.string())])
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column type is text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column type is lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
 def _has_empty(texts: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.equal(texts, "")).as_py())
 
 
 def _has_blank(texts: pa.ChunkedArray) -> bool:
     return texts.null_count > 0 or bool(pc.any(pc.equal(pc.utf8_trim_whitespace(texts), "")).as_py())
-
-
-def quoted(names: Iterable[str]) -> str:
-    """Names as a message shows them."""
-    return ", ".join(map(repr, names))

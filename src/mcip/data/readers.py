@@ -2,100 +2,77 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mcip.core.errors import DataError
-from mcip.data.cache import cached, generated, quiet
-from mcip.data.locate import SPLITS, locate, normal_split, split_of
-from mcip.data.schema import FEATURES, Source
+from mcip.data.cache import folder_of, quiet, stored
+from mcip.data.csv_file import csv_rows
+from mcip.data.file_hashes import cache_root, file_state
+from mcip.data.locate import SPLITS, Located, locate, normal_split, split_of
+from mcip.data.parquet import Shard, parquet_counts, parquet_rows
+from mcip.data.schema import FEATURES, Source, of_arrow
 from mcip.data.tars import tar_rows
 
+_LINES_AT_ONCE: Final = 50_000
 
-def open_source(source: str | Path) -> Source:
+
+def open_source(source: str | os.PathLike[str]) -> Source:
     """Open a source for `read_table`, with the reader of its kind."""
-    kind, files, root = locate(source)
-    if kind == "hub":
-        return _hub(str(source))
-    return _READERS[kind](files, root)
+    located = locate(source)
+    if located.kind == "hub":
+        opened = open_splits(hub_rows(str(source)), str(source))
+        return replace(opened, cache=_cache_of_files(opened.rows))
+    opened = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
+    return replace(opened, skipped=dict(Counter(located.skipped) + Counter(opened.skipped)))
 
 
-def csv_rows(file: Path) -> datasets.Dataset:
-    """Read a CSV or TSV file with a header line; every cell is a string, an empty one null."""
+def source_state(source: str | os.PathLike[str]) -> tuple[object, ...]:
+    """What changes when a file of a source does, without reading it: the key of whatever is kept of the source.
 
-    def generate() -> Iterator[dict[str, str | None]]:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = csv.reader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
-            try:
-                header = next(lines)
-                row = 0
-                for cells in lines:
-                    if not cells:
-                        continue
-                    row += 1
-                    if len(cells) != len(header):
-                        raise DataError(
-                            f"row {row} of {file.name} (line {lines.line_num}) has {len(cells)} cells, the header "
-                            f"{len(header)}: put text that holds the delimiter into double quotes"
-                        )
-                    yield {name: cell or None for name, cell in zip(header, cells, strict=True)}
-            except csv.Error as error:
-                raise DataError(f"line {lines.line_num} of {file.name}: {error}") from error
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-
-    header = _csv_header(file)
-    features = datasets.Features({name: datasets.Value("string") for name in header})
-    return generated(generate, features, [file], "csv")
+    Raises:
+        DataError: The source, or a file of it, is gone.
+    """
+    located = locate(source)
+    try:
+        local = tuple(file_state(file) for file in located.files)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error}") from error
+    return (os.fsdecode(source), located.kind, *local, *((file.uri, file.version) for file in located.remote))
 
 
-def parquet_rows(files: list[Path], columns: list[str] | None = None) -> datasets.Dataset:
-    """Read parquet files of one schema, memory-mapped."""
-    names = [str(file) for file, count in zip(files, parquet_counts(files), strict=True) if count]
-    if not names:
-        raise DataError(f"{files[0] if len(files) == 1 else files[0].parent} has no rows")
-
-    def make(cache_dir: str, _: str) -> datasets.Dataset:
-        return datasets.Dataset.from_parquet(names, cache_dir=cache_dir, columns=columns)
-
-    return cached(make, files, f"parquet {columns}")
-
-
-def parquet_counts(files: list[Path]) -> list[int]:
-    """The number of rows of each parquet file."""
-    counts = []
-    for file in files:
-        try:
-            counts.append(pq.read_metadata(file).num_rows)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot read {file}, it is cut off or no parquet file: {error}") from error
-    return counts
+def open_splits(parts: datasets.DatasetDict, name: str) -> Source:
+    """The rows of all splits, one after another."""
+    if not parts:
+        raise DataError(f"{name} has no splits")
+    rows = datasets.concatenate_datasets([parts[split] for split in parts])
+    splits = tuple((normal_split(str(split)), len(parts[split])) for split in parts)
+    return Source(rows, name, None, splits)
 
 
 def text_rows(files: list[Path]) -> datasets.Dataset:
-    """Read text files, a row a line, as the column `text`, memory-mapped."""
-    names = []
-    for file in files:
-        try:
-            with file.open(encoding="utf-8-sig") as lines:
-                if any(line.strip() for line in lines):
-                    names.append(str(file))
-        except (UnicodeDecodeError, OSError) as error:
-            raise DataError(f"cannot read {file} as UTF-8 text: {error}") from error
-    if not names:
-        raise DataError(f"{files[0] if len(files) == 1 else files[0].parent} holds no captions: the pool is empty")
+    """Read text files, one row per line, as the column `text`, memory-mapped."""
+    features = datasets.Features({"text": datasets.Value("string")})
 
-    def make(cache_dir: str, _: str) -> datasets.Dataset:
-        return datasets.Dataset.from_text(names, cache_dir=cache_dir, encoding="utf-8-sig")
+    def tables() -> Iterator[pa.Table]:
+        for file in files:
+            try:
+                with file.open(encoding="utf-8-sig") as lines:
+                    while part := [line.rstrip("\n") for line in islice(lines, _LINES_AT_ONCE)]:
+                        yield pa.table({"text": part}, features.arrow_schema)
+            except (UnicodeDecodeError, OSError) as error:
+                raise DataError(f"cannot read {file} as UTF-8 text: {error}") from error
 
-    return cached(make, files, "text")
+    return stored(tables, features, files, "text", "holds no captions: the pool is empty")
 
 
 def hub_rows(name: str) -> datasets.DatasetDict:
@@ -114,77 +91,90 @@ def hub_rows(name: str) -> datasets.DatasetDict:
     return loaded
 
 
-def _class_folders(files: list[Path], root: Path) -> Source:
-    relative = [file.relative_to(root) for file in files]
-    split_folders = all(len(path.parts) > 1 and path.parts[0].lower() in SPLITS for path in relative)
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
-    for path, file in zip(relative, files, strict=True):
-        identity = path.as_posix()
-        try:
-            identity.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{root}: the file name {os.fsencode(path)!r} is not UTF-8: rename it") from None
+def _class_folders(located: Located) -> Source:
+    root = located.root
+    relative = [file.relative_to(root) for file in located.files]
+    split_folders = _split_folders(relative)
+    paths, labels, splits, ids = list[str](), list[str | None](), list[str](), list[str]()
+    above = str(root.absolute())
+    beside = 0
+    for path in relative:
+        if split_folders and (len(path.parts) == 1 or path.parts[0] not in split_folders):
+            beside += 1
+            continue
         folders = path.parts[1:-1] if split_folders else path.parts[:-1]
-        columns["image"].append({"bytes": None, "path": str(file.absolute())})
-        columns["label"].append("/".join(folders) or None)
-        columns["captions"].append([])
-        columns["split"].append(normal_split(path.parts[0]) if split_folders else "train")
-        columns["id"].append(identity)
-    return Source(datasets.Dataset.from_dict(columns, features=FEATURES), str(root), root)
+        paths.append(os.path.join(above, path))  # noqa: PTH118 - many paths
+        labels.append("/".join(folders) or None)
+        splits.append(normal_split(path.parts[0]) if split_folders else "train")
+        ids.append(path.as_posix())
+    images = pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), pa.array(paths)], names=["bytes", "path"])
+    columns = [images, pa.array(labels, pa.string()), [[] for _ in ids], splits, ids]
+    table = pa.table(dict(zip(FEATURES, columns, strict=True)), FEATURES.arrow_schema)
+    skipped = {f"images beside {', '.join(sorted(split_folders))}": beside} if beside else {}
+    return Source(of_arrow(table, FEATURES, above, ids, splits), str(root), root, skipped=skipped)
 
 
-def _one_csv(files: list[Path], root: Path) -> Source:
+def _split_folders(images: list[Path]) -> set[str]:
+    """The folders that are splits rather than classes; images beside them belong to no split.
+
+    They are where every folder is named as a split, where two different splits are there, or where most images lie in
+    class folders below one that is named as a split.
+    """
+    below = [path for path in images if len(path.parts) > 1]
+    folders = {path.parts[0] for path in below}
+    named = {folder for folder in folders if folder.lower() in SPLITS}
+    if named == folders or len({normal_split(folder) for folder in named}) > 1:
+        return named
+    inside = [path for path in below if path.parts[0] in named]
+    nested = bool(inside) and all(len(path.parts) > 2 for path in inside)
+    flat = all(len(path.parts) == 2 for path in below if path.parts[0] not in named)
+    return named if nested and flat and 2 * len(inside) > len(images) else set()
+
+
+def _csv(located: Located) -> Source:
+    files = located.files
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:5])
-        raise DataError(f"{root} holds {len(files)} CSV files ({names}): give the path of the one you mean")
+        raise DataError(f"{located.root} holds {len(files)} CSV files ({names}): give the path of the one you mean")
     rows = csv_rows(files[0])
-    return Source(rows, files[0].name, files[0].parent, ((split_of(files[0], root), len(rows)),))
+    splits = ((split_of(files[0], located.root), len(rows)),)
+    return Source(rows, files[0].name, files[0].parent, splits, typed=False)
 
 
-def _parquet(files: list[Path], root: Path) -> Source:
+def _parquet(located: Located) -> Source:
+    splits = [split_of(file, located.root) for file in located.files]
+    return _shards(located.files, splits, _name(located), located.root)
+
+
+def _remote(located: Located, name: str) -> Source:
+    return _shards(located.remote, [split_of(Path(file.name), Path()) for file in located.remote], name, None)
+
+
+def _shards(files: list[Shard] | Any, splits: list[str], name: str, folder: Path | None) -> Source:
     rows = parquet_rows(files)
-    splits = tuple((split_of(file, root), count) for file, count in zip(files, parquet_counts(files), strict=True))
-    return Source(rows, _name(files, root), root, splits)
+    runs = tuple(zip(splits, parquet_counts(files), strict=True))
+    return Source(rows, name, folder, runs, folder_of(rows))
 
 
-def _tars(files: list[Path], root: Path) -> Source:
-    return Source(tar_rows(files, root), _name(files, root))
+def _tars(located: Located) -> Source:
+    rows = tar_rows(located.files, located.root)
+    return Source(rows, _name(located), located.root, cache=folder_of(rows))
 
 
-def _text(files: list[Path], root: Path) -> Source:
-    raise DataError(f"{_name(files, root)} is text: it can be a pool of captions, but not a table of images")
+def _text(located: Located) -> Source:
+    raise DataError(f"{_name(located)} is text: it can be a pool of captions, but not a table of images")
 
 
-def _hub(name: str) -> Source:
-    parts = hub_rows(name)
-    rows = datasets.concatenate_datasets([parts[split] for split in parts])
-    return Source(rows, name, None, tuple((normal_split(str(split)), len(parts[split])) for split in parts))
+def _name(located: Located) -> str:
+    return located.files[0].name if len(located.files) == 1 else str(located.root)
 
 
-def _name(files: list[Path], root: Path) -> str:
-    return files[0].name if len(files) == 1 else str(root)
+def _cache_of_files(rows: datasets.Dataset) -> Path | None:
+    """A cache folder for what is found out about memory-mapped rows; it belongs to the present state of their files."""
+    states = [file_state(file["filename"]) for file in rows.cache_files]
+    if not states or rows._indices is not None:
+        return None
+    return cache_root() / "hub" / hashlib.sha256(repr((states, len(rows))).encode()).hexdigest()[:32]
 
 
-def _csv_header(file: Path) -> list[str]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(csv.reader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not CSV in UTF-8: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    if not header:
-        raise DataError(f"{file} is empty: it needs a header line such as image,label,captions,split,id")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{file}: the header names {', '.join(map(repr, twice))} more than once")
-    return header
-
-
-_READERS: Final[dict[str, Callable[[list[Path], Path], Source]]] = {
-    "images": _class_folders,
-    "csv": _one_csv,
-    "parquet": _parquet,
-    "tar": _tars,
-    "text": _text,
-}
+_READERS: Final = {"images": _class_folders, "csv": _csv, "parquet": _parquet, "tar": _tars, "text": _text}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ FEATURES: Final = datasets.Features(
         "id": datasets.Value("string"),
     }
 )
-# What a source may call its columns without being told: the table's names, and `caption` for a single one.
+# What a source may call its columns where none are named: the table's names, and `caption` for a single one.
 NAMES: Final = (*FEATURES, "caption")
 
 
@@ -32,12 +33,24 @@ class Source:
         name: What messages call the source.
         folder: Where relative image paths start; the working directory where None.
         splits: Split of each row where the layout tells it, by runs: (split, number of rows).
+        cache: Where the hashes of embedded images can be kept: a folder that belongs to the present state of the
+            source's files; None where the rows come from no files.
+        typed: Whether the types of the columns are the source's. The cells of CSV are all texts.
+        skipped: Number of files by suffix that lie beside the source's and are not read.
     """
 
     rows: datasets.Dataset
     name: str
     folder: Path | None = None
     splits: tuple[tuple[str, int], ...] = ()
+    cache: Path | None = None
+    typed: bool = True
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+def folded(name: str) -> str:
+    """A column's name as names are compared: without case and the spaces around it."""
+    return name.strip().casefold()
 
 
 def of_arrow(table: pa.Table, features: datasets.Features, *facts: object) -> datasets.Dataset:

@@ -3,38 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import datasets
+import numpy as np
+import pandas as pd
 from PIL import Image
 
 from mcip.core.errors import DataError, UnreadableImage
+from mcip.core.progress import console
 from mcip.data.caption_pool import collect_captions
-from mcip.data.columns import nearest, standard_rows
+from mcip.data.column_names import NAME_THEM, find_columns, nearest, parse_columns, quoted
+from mcip.data.columns import standard_rows
+from mcip.data.image_hashes import ImageHashes, hash_images
 from mcip.data.images import decode
 from mcip.data.locate import normal_split
+from mcip.data.objects import open_object
 from mcip.data.readers import open_source
+from mcip.data.walk import counted
 
-__all__ = ["Table", "read_captions", "read_table"]
+if TYPE_CHECKING:
+    from mcip.data.schema import Source
+
+__all__ = ["Table", "TableData", "read_captions", "read_table"]
+
+_skipped_noted: set[str] = set()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Table:
     """Images with what is known about them, read but not decoded.
 
     Attributes:
         rows: Columns image ({"bytes", "path"}), label (string or null), captions (list of strings), split, id.
         name: What messages call the table, for example "train.csv".
+        skipped: Number of files by suffix that lie beside the table's and are not read.
+        source_columns: Names of the columns that the source has.
+        hashes: Where the hashes of embedded images are remembered.
     """
 
     rows: datasets.Dataset
     name: str
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    source_columns: Sequence[str] = ()
+    hashes: ImageHashes | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        facts = [
+            f"images: {len(self):,}",
+            f"classes: {len(set(self.labels) - {None}):,}",
+            f"with captions: {sum(map(bool, self.captions)):,}",
+            f"splits: {', '.join(dict.fromkeys(self.splits))}",
+        ]
+        return f"Table({self.name!r}, {'; '.join(facts)})"
 
     def select(self, split: str | None = None) -> Table:
         """The rows of one split, in order; all rows for None.
@@ -44,8 +73,8 @@ class Table:
         """
         if split is None:
             return self
-        wanted = normal_split(split)
-        found = [row for row, name in enumerate(self.splits) if name == wanted]
+        name = normal_split(split)
+        found = [row for row, known in enumerate(self.splits) if known == name]
         if not found:
             known = list(dict.fromkeys(self.splits))
             raise DataError(f"{self.name} has no split {split!r}{nearest(split, known)}; it has {', '.join(known)}")
@@ -53,7 +82,8 @@ class Table:
 
     def subset(self, indices: Sequence[int]) -> Table:
         """The rows of these numbers, in this order."""
-        return Table(self.rows.select(indices, keep_in_memory=True), self.name)
+        hashes = None if self.hashes is None else self.hashes.subset(indices)
+        return replace(self, rows=self.rows.select(indices, keep_in_memory=True), hashes=hashes)
 
     @cached_property
     def labels(self) -> list[str | None]:
@@ -75,6 +105,11 @@ class Table:
         """The id of each row; no two are equal."""
         return list(self.rows["id"][:])
 
+    @property
+    def columns_hint(self) -> str:
+        """What a message says where labels or captions are missing: the source's columns, and how to name them."""
+        return f" Its columns are {quoted(self.source_columns)}. {NAME_THEM}." if self.source_columns else ""
+
     def image_source(self, row: int) -> bytes | Path:
         """The file of a row's image as it was found: its bytes, or its path."""
         image = self.rows[row]["image"]
@@ -91,70 +126,96 @@ class Table:
         except UnreadableImage as error:
             raise UnreadableImage(f"row {row} of {self.name} ({self.ids[row]}): {error}") from error
 
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a frame; the column `image` holds paths, or the bytes of embedded files, not decoded.
+
+        Example:
+            >>> table.to_pandas().groupby("label").size()  # doctest: +SKIP
+        """
+        frame = self.rows.to_pandas()
+        frame["image"] = [image["path"] if image["bytes"] is None else image["bytes"] for image in frame["image"]]
+        frame["captions"] = [list(captions) for captions in frame["captions"]]
+        return frame
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids, labels, captions, splits and the sizes of the image files, in the order of the rows.
+        """SHA-256 over ids, labels, captions, splits and the contents of the image files, in the order of the rows.
 
-        It does not depend on where the data lies. An image replaced by another of exactly as many bytes goes unnoticed.
+        It does not depend on where the data lies. Each image is read once; its hash is remembered in the cache until
+        the file's size, times or inode change.
         """
         digest = hashlib.sha256()
-        parts = zip(self.ids, self.labels, self.captions, self.splits, self._image_sizes(), strict=True)
-        for part in parts:
-            digest.update(repr(part).encode())
+        for part in zip(self.ids, self.labels, self.captions, self.splits, strict=True):
+            digest.update(repr(part).encode("utf-8", "surrogatepass"))
+        digest.update(self._image_hashes.tobytes())
         return digest.hexdigest()
 
     @cached_property
     def images_fingerprint(self) -> str:
-        """SHA-256 over ids and the sizes of the image files only: what an image's embedding depends on."""
-        return hashlib.sha256(repr(list(zip(self.ids, self._image_sizes(), strict=True))).encode()).hexdigest()
+        """SHA-256 over ids and the contents of the image files only: what an image's embedding depends on."""
+        digest = hashlib.sha256(repr(self.ids).encode())
+        digest.update(self._image_hashes.tobytes())
+        return digest.hexdigest()
 
-    def _image_sizes(self) -> list[int]:
-        sizes: list[int] = []
-        for batch in self.rows.select_columns("image").with_format("arrow").iter(1000):
-            images = batch["image"].combine_chunks()
-            content, paths = images.field("bytes"), images.field("path")
-            for data, path in zip(content, paths, strict=True):
-                if data.is_valid:
-                    sizes.append(len(data.as_buffer()))
-                else:
-                    try:
-                        sizes.append(Path(path.as_py()).stat().st_size)
-                    except OSError:
-                        sizes.append(-1)
-        return sizes
+    @cached_property
+    def _image_hashes(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        return hash_images(self.rows.select_columns("image"), self.hashes)
 
 
-def read_table(source: str | Path, split: str | None = None, columns: dict[str, str] | None = None) -> Table:
+TableData: TypeAlias = str | os.PathLike[str] | Table | datasets.Dataset | datasets.DatasetDict | pd.DataFrame
+
+
+def read_table(data: TableData, split: str | None = None, columns: Mapping[str, str] | str | None = None) -> Table:
     """Read a table and check it, without decoding its images.
 
     Args:
-        source: One of
+        data: One of
             a folder of class folders, with or without train, val and test folders above them; the label is the
             class folder's name (its path below the root where folders are nested);
             a .csv or .tsv file with a header; image paths are relative to its folder;
-            a .parquet file, or a folder or glob of them;
+            a .parquet file, or a folder or glob of them, or a URI such as "s3://bucket/table.parquet";
             a webdataset .tar file, or a folder or glob of them (.txt: caption, .cls: label, .json: the other columns);
-            a data set of the hub, "owner/name" or "owner/name:configuration".
+            a data set of the hub, "owner/name" or "owner/name:configuration";
+            a table, which is returned;
+            a `datasets.Dataset` or `DatasetDict`, or a pandas frame whose images are paths (relative to the working
+            directory), bytes or PIL images.
         split: Keep this split only. "valid" and "validation" are the same as "val". Without a column `split`, the split
-            is told by a folder above the files or by the first word of the file's name, else it is "train".
-        columns: Our column names to the source's, for example {"label": "shape", "captions": "title"}. Columns are
-            image, label, captions (a list, one text, or in CSV a JSON list), caption (one text), split and id; only
-            image is required.
+            is that named by a folder above the files or by the first word of the file's name, else it is "train".
+        columns: The table's column names to the source's, for example {"label": "shape", "captions": "title"} or
+            "label=shape,captions=title". Columns are image, label, captions (a list, one text, or in CSV a JSON list),
+            caption (one text), split and id; only image is required. Case does not count in the source's names.
 
     Raises:
         DataError: The source is missing or empty, a column is missing or of a wrong type, a row has no image, a file
             is missing, or an id occurs twice. The message says which row.
+        ConfigError: `columns` names a column that a table does not have.
+
+    Example:
+        >>> table = mcip.read_table("images", split="train")  # doctest: +SKIP
     """
-    opened = open_source(source)
-    return Table(standard_rows(opened, columns or {}), opened.name).select(split)
+    named = parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
+    if isinstance(data, Table):
+        if named:
+            raise DataError(f"{data.name} is a table already: columns are named where a source is read")
+        return data.select(split)
+    opened = open_source(data) if isinstance(data, str | os.PathLike) else open_object(data)
+    rows = standard_rows(opened, named)
+    _note_skipped(opened)
+    image = find_columns(opened, named)["image"]
+    hashes = None
+    if opened.cache is not None:
+        key = hashlib.sha256(image.encode()).hexdigest()[:16]
+        hashes = ImageHashes(opened.cache / f"images-{key}.npy", len(rows))
+    return Table(rows, opened.name, opened.skipped, tuple(opened.rows.column_names), hashes).select(split)
 
 
-def read_captions(source: str | Path | Table, column: str | None = None) -> datasets.Dataset:
+def read_captions(data: TableData, column: str | None = None) -> datasets.Dataset:
     """Read a pool of captions as one memory-mapped column `caption`, which may be larger than memory.
 
     Args:
-        source: A .txt file (a caption a line), a .csv, .parquet or .tar file or a folder or glob of them, a data set
-            of the hub, or a table. Captions are the column `caption` (text) or `captions` (lists).
+        data: A .txt file (one caption per line), a .csv, .parquet or .tar file or a folder or glob of them, a data set
+            of the hub, a table, a `datasets.Dataset` or `DatasetDict`, or a pandas frame. Captions are the column
+            `caption` (text) or `captions` (lists).
         column: Another name of that column.
 
     Returns:
@@ -163,6 +224,17 @@ def read_captions(source: str | Path | Table, column: str | None = None) -> data
     Raises:
         DataError: There is no such column, or no caption in it.
     """
-    if isinstance(source, Table):
-        return collect_captions(source.rows.select_columns("captions"), source.name, None)
-    return collect_captions(source, str(source), column)
+    if isinstance(data, Table):
+        return collect_captions(data.rows.select_columns("captions"), data.name, None)
+    if isinstance(data, str | os.PathLike):
+        return collect_captions(data, str(data), column)
+    opened = open_object(data)
+    return collect_captions(opened.rows, opened.name, column)
+
+
+def _note_skipped(opened: Source) -> None:
+    """Say once which files beside the table's are not read."""
+    note = f"{opened.name}: these files are not read: {counted(dict(opened.skipped))}"
+    if opened.skipped and note not in _skipped_noted:
+        _skipped_noted.add(note)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)

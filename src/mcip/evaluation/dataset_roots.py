@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -57,14 +58,14 @@ class Places:
         """
         self.data = data
         self._kept: dict[str, object] = {}
-        path = Path(data).expanduser()
-        if path.is_dir():
+        path = Path(os.path.expanduser(data))  # noqa: PTH111 - takes any text
+        if os.path.isdir(path):  # noqa: PTH112
             found = {
                 data_set: next(filter(None, (_below(path, folder) for folder in folders)), None)
                 for data_set, folders in FOLDERS.items()
             }
             self._found = {data_set: str(folder) for data_set, folder in found.items() if folder is not None}
-        elif path.is_file():
+        elif os.path.isfile(path):  # noqa: PTH113
             self._found = _listed(path)
         else:
             raise ConfigError(
@@ -110,7 +111,11 @@ class Places:
 def _below(path: Path, folder: str) -> Path | None:
     """The folder of this path below `path`, whatever the case of its letters; None where there is none."""
     for name in folder.split("/"):
-        found = (entry for entry in sorted(path.iterdir()) if entry.name.lower() == name and entry.is_dir())
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise ConfigError(f"cannot read the folder {path}: {error.strerror}") from error
+        found = (entry for entry in entries if entry.name.lower() == name and entry.is_dir())
         if (inner := next(found, None)) is None:
             return None
         path = inner
@@ -126,5 +131,5 @@ def _listed(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path} must have one `data set: place` a line, for example `gpr1200: /data/GPR1200`.")
     if unknown := [name for name in content if name not in FOLDERS]:
         raise ConfigError(f"{path}: there is no data set {unknown[0]!r}; there are {', '.join(FOLDERS)}.")
-    local = {name: path.parent / Path(place).expanduser() for name, place in content.items()}
-    return {name: str(local[name]) if local[name].exists() else place for name, place in content.items()}
+    local = {name: str(path.parent / os.path.expanduser(place)) for name, place in content.items()}  # noqa: PTH111
+    return {name: local[name] if os.path.exists(local[name]) else place for name, place in content.items()}  # noqa: PTH110

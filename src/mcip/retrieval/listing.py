@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from mcip.core.errors import DataError, UnreadableImage
-from mcip.data.columns import arrow_column, find_columns, standard_rows
+from mcip.data.column_names import find_columns
+from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.images import IMAGE_SUFFIXES
 from mcip.data.locate import locate
 from mcip.data.readers import open_source
@@ -70,8 +71,8 @@ def list_images(source: str) -> Listing:
     """
     if "://" in source:
         return _remote(source)
-    kind, files, root = locate(source)
-    return _folder(files, root) if kind == "images" else _table(source)
+    located = locate(source)
+    return _folder(located.files, located.root) if located.kind == "images" else _table(source)
 
 
 def read_image(path: str) -> bytes:

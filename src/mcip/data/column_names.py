@@ -1,0 +1,94 @@
+"""The names of columns: the table's found among a source's, whatever their case, and messages about those missing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from mcip.core.errors import ConfigError, DataError
+from mcip.data.schema import NAMES, Source, folded
+
+# What every message about a column that is missing or ambiguous ends with.
+NAME_THEM = "Name the columns, for example --columns image=path,label=category (in Python columns={'image': 'path'})"
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read the columns of a table as the command takes them.
+
+    Args:
+        text: Pairs of the table's name and the source's. A pair whose name holds a comma stands in double quotes:
+            'image=path,"label=size, cm"'.
+
+    Raises:
+        ConfigError: A pair is incomplete, a name is not one of the table's, or comes twice.
+
+    Example:
+        >>> parse_columns("image=path,label=category")
+        {'image': 'path', 'label': 'category'}
+    """
+    columns: dict[str, str] = {}
+    try:
+        pairs = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise ConfigError(f"columns {text!r}: {error}") from error
+    for pair in pairs:
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (ours and equals and theirs):
+            raise ConfigError(f"columns {text!r}: {pair!r} is no pair such as image=path")
+        if ours in columns:
+            raise ConfigError(f"columns {text!r} names {ours} twice")
+        _check_ours(ours)
+        columns[ours] = theirs
+    if not columns:
+        raise ConfigError("columns is empty: give pairs such as image=path,label=category, or leave it out")
+    return columns
+
+
+def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
+    """Match the table's column names with the source's; case and spaces around the source's names do not count.
+
+    Raises:
+        ConfigError: `columns` names a column that the table does not have.
+        DataError: It names one that the source does not have, or two of the source's could be meant.
+    """
+    present = list(source.rows.column_names)
+    matches = {name: _match(name, present, source.name) for name in NAMES if name not in columns}
+    found = {name: match for name, match in matches.items() if match is not None}
+    for ours, theirs in columns.items():
+        _check_ours(ours)
+        match = _match(theirs, present, source.name)
+        if match is None:
+            raise DataError(
+                f"{source.name} has no column {theirs!r} (named for {ours!r}){nearest(theirs, present)}; "
+                f"its columns are {quoted(present)}"
+            )
+        found[ours] = match
+    if "caption" in columns and "captions" not in columns:
+        found.pop("captions", None)
+    return found
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is most like `word`, or nothing."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as a message shows them."""
+    return ", ".join(map(repr, names))
+
+
+def _match(name: str, present: Sequence[str], source: str) -> str | None:
+    if name in present:
+        return name
+    like = [other for other in present if folded(other) == folded(name)]
+    if len(like) > 1:
+        raise DataError(f"{source}: the columns {quoted(like)} could all be {name!r}. {NAME_THEM}")
+    return like[0] if like else None
+
+
+def _check_ours(name: str) -> None:
+    if name not in NAMES:
+        raise ConfigError(f"columns: there is no table column {name!r}{nearest(name, NAMES)}; use {quoted(NAMES)}")
