@@ -20,7 +20,7 @@ MakeImage = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setenv("MCIP_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(datasets, "load_dataset", _no_network)
 
 

@@ -12,8 +12,9 @@ import datasets
 import numpy as np
 import pytest
 
-from mcip.data import Table, file_hashes, image_hashes, read_table
-from mcip.data.file_hashes import ABSENT, cache_root, hash_file, hash_files
+from mcip.core import hashes
+from mcip.core.hashes import ABSENT, cache_root, hash_file, hash_files
+from mcip.data import Table, image_hashes, read_table
 
 from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
 from .test_pools_and_tars import write_tar
@@ -34,7 +35,7 @@ def replace_unnoticed(path: Path, content: bytes) -> None:
 @pytest.fixture
 def all_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every file had been there for long."""
-    monkeypatch.setattr(file_hashes, "_SETTLED_NS", -(2**62))
+    monkeypatch.setattr(hashes, "_SETTLED_NS", -(2**62))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return hash_file(path)
 
-    monkeypatch.setattr(file_hashes, "hash_file", noted)
+    monkeypatch.setattr(hashes, "hash_file", noted)
     return names
 
 
@@ -174,8 +175,8 @@ def test_missing_files_have_no_hash(tmp_path: Path, make_image: MakeImage) -> No
 
 
 def test_many_files_in_bounded_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_hashes, "_FILES_AT_ONCE", 3)
-    monkeypatch.setattr(file_hashes, "BAR_FROM", 5)
+    monkeypatch.setattr(hashes, "_FILES_AT_ONCE", 3)
+    monkeypatch.setattr(hashes, "BAR_FROM", 5)
     paths = [tmp_path / f"{number}.bin" for number in range(8)]
     for number, path in enumerate(paths):
         path.write_bytes(bytes([number]))

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mcip.core.errors import DataError
+from mcip.core.hashes import cache_root
 from mcip.data import read_captions, read_table
-from mcip.data.file_hashes import cache_root
 from mcip.data.readers import source_state
 from mcip.data.remote import _version, remote_files
 

@@ -13,7 +13,7 @@ import pytest
 
 from mcip import models
 from mcip.core.errors import ArtefactError, ModelError
-from mcip.core.hashes import file_hash
+from mcip.core.hashes import hash_file
 from mcip.core.locks import exclusive
 from mcip.core.progress import console
 from mcip.models import Model, SavedModel
@@ -129,7 +129,7 @@ def test_two_processes_that_save_to_one_folder_leave_one_whole_model(tmp_path: P
         assert saved.load().fingerprint == saved.fingerprint
         assert saved.fingerprint in expected
         assert saved.manifest["files"] == {
-            name: file_hash(folder / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")
+            name: hash_file(folder / name).hex() for name in ("open_clip_config.json", "open_clip_model.safetensors")
         }
     assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["0", "1", "2"]
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from mcip.core.errors import ArtefactError
-from mcip.core.hashes import content_hash
+from mcip.core.hashes import hash_files
 from mcip.core.locks import is_lock, lock_folder, release_folder, remove_stale_lock
 from mcip.core.progress import console
 
@@ -159,7 +159,7 @@ class Artefact:
     Attributes:
         folder: Where it lies.
         manifest: The content of `manifest.json`: `kind`, `made_from`, `complete`, `versions`, `files` (name to
-            SHA-256), and the facts its stage recorded.
+            BLAKE2b hash), and the facts its stage recorded.
     """
 
     folder: Path
@@ -269,14 +269,18 @@ class Artefact:
             leave_out: Names at the top of the folder that are not part of the artefact.
             facts: What the stage has to say of it.
         """
-        files = {
-            path.relative_to(self.folder).as_posix(): content_hash(path)
+        paths = [
+            path
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
             and path.name != MANIFEST
             and not is_lock(path)
             and not path.name.endswith(".part")
             and path.relative_to(self.folder).parts[0] not in leave_out
+        ]
+        hashes = hash_files([os.fspath(path) for path in paths])
+        files = {
+            path.relative_to(self.folder).as_posix(): digest.hex() for path, digest in zip(paths, hashes, strict=True)
         }
         self.manifest |= {**facts, "files": files, "complete": True}
         self._save()
@@ -296,15 +300,13 @@ class Artefact:
             )
 
     def _check_files(self) -> None:
-        for name, expected in self.manifest.get("files", {}).items():
-            path = self.folder / name
-            if not path.is_file():
-                raise ArtefactError(f"{path} is missing. Remove {self.folder} and run what makes it again.")
-            if content_hash(path) != expected:
-                raise ArtefactError(
-                    f"{path} is damaged: its content is not what was written (SHA-256 differs). Remove {self.folder} "
-                    "and run what makes it again."
-                )
+        files: dict[str, str] = self.manifest.get("files", {})
+        paths = [self.folder / name for name in files]
+        found = hash_files([os.fspath(path) for path in paths])
+        for path, expected, digest in zip(paths, files.values(), found, strict=True):
+            if digest.hex() != expected:
+                what = "damaged: its content is not what was written" if path.is_file() else "missing"
+                raise ArtefactError(f"{path} is {what}. Remove {self.folder} and run what makes it again.")
 
     def _release(self) -> None:
         if self._lock is not None:

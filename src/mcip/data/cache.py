@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 
 from mcip.core.errors import DataError
-from mcip.data.file_hashes import cache_root, file_state, hash_file, is_settled
+from mcip.core.hashes import cache_root, file_state, hash_file, is_settled
 from mcip.data.remote import RemoteFile
 
 # To be raised when the rows made from unchanged files change.

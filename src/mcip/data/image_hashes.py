@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mcip.core.hashes import BAR_FROM, DIGEST_BYTES, THREADS, blake, hash_files, note_not_remembered
 from mcip.core.progress import Advance, progress
-from mcip.data.file_hashes import BAR_FROM, DIGEST_BYTES, THREADS, blake, hash_files, note_not_remembered
 
 _IMAGES_AT_ONCE: Final = 64
 

@@ -15,9 +15,9 @@ import datasets
 import pyarrow as pa
 
 from mcip.core.errors import DataError
+from mcip.core.hashes import cache_root, file_state
 from mcip.data.cache import folder_of, quiet, stored
 from mcip.data.csv_file import csv_rows
-from mcip.data.file_hashes import cache_root, file_state
 from mcip.data.locate import SPLITS, Located, locate, normal_split, split_of
 from mcip.data.parquet import Shard, parquet_counts, parquet_rows
 from mcip.data.schema import FEATURES, Source, of_arrow

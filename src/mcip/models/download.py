@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from mcip.core.artefacts import explain_full_disk, read_json, write_json
 from mcip.core.errors import ModelError
-from mcip.core.hashes import file_hash
+from mcip.core.hashes import sha256
 from mcip.core.locks import exclusive
 from mcip.core.progress import console
 
@@ -62,14 +62,14 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
     url = f"{(base_url or os.environ.get(_URL_VARIABLE) or BASE_URL).rstrip('/')}/{file}"
     path = (Path(cache_dir) if cache_dir else default_cache()) / file
     record = path.with_name(f"{file}.json")
-    if path.exists() and _recorded(record) == file_hash(path):  # without writing: a cache may be only readable
+    if path.exists() and _recorded(record) == sha256(path):  # without writing: a cache may be only readable
         return path
     with exclusive(path, "is fetching"), explain_full_disk(path):
         known = _recorded(record)
         _fetch(url, path, known, record)
         if known is None:
             _check_kind(path, url)
-            write_json(record, {"url": url, "size": path.stat().st_size, "sha256": file_hash(path)})
+            write_json(record, {"url": url, "size": path.stat().st_size, "sha256": sha256(path)})
     return path
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import try_to_load_from_cache as look_up
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from mcip.core.errors import ModelError
-from mcip.core.hashes import file_hash
+from mcip.core.hashes import sha256
 from mcip.models.state_dict import MAX_BYTES
 
 _TIMEOUT_S: Final = 5.0
@@ -56,7 +56,7 @@ def fetch_file(repo: str, *files: str) -> Path:
             continue
         except Exception as error:
             raise _explained(error, repo, file) from error
-        if stated.etag and _SHA256.fullmatch(stated.etag) and file_hash(path) != stated.etag:
+        if stated.etag and _SHA256.fullmatch(stated.etag) and sha256(path) != stated.etag:
             path.resolve().unlink()
             raise ModelError(f"{file} of {repo} was damaged on its way from the hub and was removed. Run this again.")
         return path

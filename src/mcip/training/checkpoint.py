@@ -1,6 +1,6 @@
 """Training state on disk: written atomically, checked when it is read, read without unpickling.
 
-`checkpoint.json` names the file of the latest state and that of the best weights, each with its step and its SHA-256;
+`checkpoint.json` names the file of the latest state and that of the best weights, each with its step and its hash;
 the files carry their step in their name. So the two belong together, whenever a process is killed.
 """
 
@@ -14,11 +14,11 @@ import torch
 
 from mcip.core.artefacts import atomic_write, read_json, write_json
 from mcip.core.errors import ArtefactError
-from mcip.core.hashes import file_hash
+from mcip.core.hashes import hash_file
 
 INDEX = "checkpoint.json"
 Role: TypeAlias = Literal["latest", "best"]
-_FIELDS = {"step", "file", "sha256"}
+_FIELDS = {"step", "file", "hash"}
 
 
 class Checkpoints:
@@ -59,7 +59,7 @@ class Checkpoints:
         # Through a Python file a full disk is reported as such; torch's own writer hides the reason.
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             torch.save({**state, "step": step}, file)
-        self._entries[role] = {"step": step, "file": path.name, "sha256": file_hash(path)}
+        self._entries[role] = {"step": step, "file": path.name, "hash": hash_file(path).hex()}
 
     def commit(self) -> None:
         """Make what was written the state to resume from, and remove what it replaces."""
@@ -79,7 +79,7 @@ class Checkpoints:
         path = self.folder / Path(entry["file"]).name
         if not path.is_file():
             raise _damaged(path, "it is missing")
-        if file_hash(path) != entry["sha256"]:
+        if hash_file(path).hex() != entry["hash"]:
             raise _damaged(path, "its content is not what was written")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if state["step"] != entry["step"]:
