@@ -8,11 +8,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.retrieval.ann.exact import Ranked, products, ranking
 from mcip.retrieval.table import IndexTable, vectors_of
 
 _NAME: Final = "mcip_vectors"
-# Candidates that are rescored with their full vectors, for each neighbour asked for.
+# Candidates that Lance rescores with their full vectors, for each neighbour requested.
 _REFINE: Final = 20
+# Neighbours requested beyond k: Lance ranks by the products of vectors in half precision.
+_SPARE: Final = 16
 
 
 def grow_disk_index(table: IndexTable) -> IndexTable:
@@ -41,10 +44,8 @@ def widths(rows: int) -> tuple[int, ...]:
     return (*(2**step for step in range(int(math.log2(most)) + 1) if 2**step < most), most)
 
 
-def disk_search(
-    table: IndexTable, query: NDArray[np.float32], k: int, width: int, where: str | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Products and `_rowid`s of about the k rows nearest to a query (D,).
+def disk_search(table: IndexTable, query: NDArray[np.float32], k: int, width: int, where: str | None = None) -> Ranked:
+    """Products and `_rowid`s of the k rows nearest to a query, ranked.
 
     Args:
         table: A table with the index.
@@ -53,14 +54,15 @@ def disk_search(
         width: Partitions to visit; 0 is exact search.
         where: Only rows for which this SQL condition holds.
     """
-    nearest: dict[str, Any] = {"column": "vector", "q": query, "k": k, "metric": "dot"}
+    nearest: dict[str, Any] = {"column": "vector", "q": query, "k": k + _SPARE, "metric": "dot"}
     nearest |= {"use_index": False} if width == 0 else {"nprobes": width, "refine_factor": _REFINE}
-    found = table.dataset.to_table(
+    rows = table.dataset.to_table(
         columns=["vector", "_distance"], nearest=nearest, filter=where, prefilter=where is not None, with_row_id=True
     )
-    scores = vectors_of(found["vector"]).astype(np.float32) @ query
-    order = np.argsort(-scores, kind="stable")
-    return scores[order], found["_rowid"].to_numpy().astype(np.int64)[order]
+    scores = products(vectors_of(rows["vector"]), query)
+    row_ids = rows["_rowid"].to_numpy().astype(np.int64)
+    order = ranking(scores, row_ids)[:k]
+    return scores[order], row_ids[order]
 
 
 def _sub_vectors(dim: int) -> int:
