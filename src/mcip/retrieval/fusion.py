@@ -118,7 +118,7 @@ class Background:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
+            raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is built again.") from error
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -43,7 +43,7 @@ class Index:
         model: ModelLike | None = None,
         device: str = "auto",
         ann: Ann | None = None,
-        target: float = 0.95,
+        target: float | None = None,
         recalibrate: bool = False,
         probe_texts: ProbeTexts | None = None,
         verify: bool = False,
@@ -55,7 +55,7 @@ class Index:
             model: Its model, or what `mcip.load` takes; the one that the index names if not given.
             device: Of the model.
             ann: How to search, see `mcip.retrieval.ann.select`; as last time if not given.
-            target: Recall@10 that approximate search must reach.
+            target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
             recalibrate: Calibrate approximate search again.
             probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or phrases, if not given.
             verify: See `open_index`.

@@ -106,7 +106,10 @@ class _Neighbours:
     def __init__(
         self, engine: Engine, threshold: float, slots: NDArray[np.int64], advance: Callable[[int], None]
     ) -> None:
-        self.engine, self.slots = engine, slots
+        self.engine = engine
+        self.mask = np.zeros(len(engine.row_ids), bool)
+        self.mask[slots] = True
+        self.subset = None if self.mask.all() else slots
         self.least = threshold - _ROUNDING
         # Of products whose vectors have the lengths that half precision has left them.
         self.rough = threshold - _HALF
@@ -139,7 +142,7 @@ class _Neighbours:
         return len(scores) == k < self.count and bool(scores[-1] >= self.rough)
 
     def _within(self, query: NDArray[np.float32], near: NDArray[np.int64]) -> list[tuple[int, float]]:
-        near = near[np.isin(near, self.slots)]
+        near = near[self.mask[near]]
         cosines = np.minimum(products(self._unit(near), query), 1)
         kept = cosines >= self.least
         return list(zip(near[kept].tolist(), cosines[kept].tolist(), strict=True))
@@ -154,4 +157,4 @@ class _Neighbours:
         if not self.exact:
             return queries, [self.engine.search(query, "image", k) for query in queries]
         assert self.engine.vectors is not None
-        return queries, list(zip(*exact_search(self.engine.vectors, queries, k, self.slots), strict=True))
+        return queries, list(zip(*exact_search(self.engine.vectors, queries, k, self.subset), strict=True))

@@ -72,3 +72,16 @@ def test_every_kind_of_query_is_calibrated(table: IndexTable) -> None:
 
 def test_phrases_differ() -> None:
     assert len(set(phrases())) == len(phrases()) > 250
+
+
+def test_another_target_is_calibrated_for(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: list[float] = []
+
+    def watched(search: object, widths: object, expected: object, target: float, exact: float) -> calibrate.Setting:
+        targets.append(target)
+        return calibrate.Setting(32, 1.0, 0.0, 0, exact)
+
+    monkeypatch.setattr("mcip.retrieval.ann.opening.calibrate", watched)
+    for target in (0.9, None, 0.9, 0.99, None):
+        Index(table.uri, ann="graph", probe_texts=probes, target=target)
+    assert targets == [0.9] * 3 + [0.99] * 3

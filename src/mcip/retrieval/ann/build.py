@@ -95,6 +95,7 @@ def _new_generation(table: IndexTable, folder: Path, state: State | None, reques
         new.files = {name: checksum for name, checksum in state.files.items() if not name[0].isdecimal()}
         if state.method == method:
             new.settings, new.calibrated_rows = state.settings, state.calibrated_rows
+        new.target = state.target
     return new
 
 

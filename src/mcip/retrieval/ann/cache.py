@@ -53,6 +53,7 @@ class State:
         method: How it is searched.
         settings: For each kind of query, how it is searched; empty where search is exact.
         calibrated_rows: Rows that the table had when that was measured.
+        target: Recall@10 that it was calibrated for.
         files: The checksum of each file, by its name.
         format: Of these files.
     """
@@ -66,6 +67,7 @@ class State:
     method: Method
     settings: dict[QueryKind, Setting] = field(default_factory=dict)
     calibrated_rows: int = 0
+    target: float = 0.95
     files: dict[str, Checksum] = field(default_factory=dict)
     format: int = _FORMAT
 

@@ -49,7 +49,7 @@ def open_engine(
     probe_texts: ProbeTexts,
     *,
     requested: Ann | None = None,
-    target: float = 0.95,
+    target: float | None = None,
     recalibrate: bool = False,
     every_byte: bool = False,
     memory: int | None = None,
@@ -63,7 +63,7 @@ def open_engine(
         table: The version.
         probe_texts: Embeds probe texts.
         requested: How to search; as last time if not given.
-        target: Recall@10 that approximate search must reach.
+        target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
         recalibrate: Calibrate again, though nothing has changed.
         every_byte: Compare the checksums of large files too; see `mcip.retrieval.ann.cache.read_state`.
         memory: Bytes of memory, if not measured.
@@ -72,14 +72,16 @@ def open_engine(
     folder, beside = derived_folder(table.uri), folder_beside(table.uri)
     if beside is not None and beside != folder and not recalibrate:
         state = read_state(beside, table, every_byte)
-        if state is not None and _is_current(state, table, marks, beside, requested) and _is_calibrated(state, table):
+        current = state is not None and _is_current(state, table, marks, beside, requested)
+        if state is not None and current and _is_calibrated(state, table, target):
             return _open(table, marks, beside, state)
     with locked(folder):
         state = read_state(folder, table, every_byte)
         if state is None or not _is_current(state, table, marks, folder, requested):
             table, state = update_files(table, marks, folder, state, requested, memory)
-        if recalibrate or not _is_calibrated(state, table):
-            _calibrate(table, marks, folder, state, probe_texts, target)
+        if recalibrate or not _is_calibrated(state, table, target):
+            state.target = state.target if target is None else target
+            _calibrate(table, marks, folder, state, probe_texts)
         write_state(folder, state)
         return _open(table, marks, folder, state)
 
@@ -95,9 +97,13 @@ def _is_current(state: State, table: IndexTable, marks: NDArray[np.int64], folde
     )
 
 
-def _is_calibrated(state: State, table: IndexTable) -> bool:
+def _is_calibrated(state: State, table: IndexTable, target: float | None) -> bool:
     rows, calibrated = len(table), state.calibrated_rows
-    return calibrated / _GROWN <= rows <= calibrated * _GROWN and BACKGROUND in state.files
+    return (
+        target in (None, state.target)
+        and calibrated / _GROWN <= rows <= calibrated * _GROWN
+        and BACKGROUND in state.files
+    )
 
 
 def _open(table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State) -> Engine:
@@ -116,7 +122,7 @@ def _open(table: IndexTable, marks: NDArray[np.int64], folder: Path, state: Stat
 
 
 def _calibrate(
-    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, probe_texts: ProbeTexts, target: float
+    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, probe_texts: ProbeTexts
 ) -> None:
     """Take the background statistics, and where search is approximate choose a width for each kind of query."""
     if marks.shape[1] == 0:
@@ -139,7 +145,7 @@ def _calibrate(
     engine = _open(table, marks, folder, state)
     sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
     for kind, queries in _queries(engine, sources, texts[:QUERIES]).items():
-        state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None, target)
+        state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None)
 
 
 def _queries(
@@ -156,7 +162,7 @@ def _queries(
     return {"image": images, "text": texts, "mixed": np.stack(mixed)}
 
 
-def _setting(engine: Engine, queries: NDArray[np.float32], sources: NDArray[np.int64] | None, target: float) -> Setting:
+def _setting(engine: Engine, queries: NDArray[np.float32], sources: NDArray[np.int64] | None) -> Setting:
     def exact(queries: NDArray[np.float32], k: int) -> Ranked:
         if engine.vectors is not None:
             return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
@@ -170,4 +176,4 @@ def _setting(engine: Engine, queries: NDArray[np.float32], sources: NDArray[np.i
         engine.search_at(query, 10, 0)
         seconds.append(time.perf_counter() - start)
     widths = hnsw.EXPANSIONS if engine.graph is not None else lance_disk.widths(len(engine))
-    return calibrate(engine.search_at, widths, expected, target, 1e3 * float(np.median(seconds)))
+    return calibrate(engine.search_at, widths, expected, engine.state.target, 1e3 * float(np.median(seconds)))

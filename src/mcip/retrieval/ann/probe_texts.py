@@ -24,7 +24,15 @@ _BEINGS = (
     "a woman with long hair", "a child laughing", "a group of friends", "a football player", "a fish", "a cow",
     "a sheep", "an owl", "a bear", "a couple dancing", "a cyclist", "a musician on stage", "a chef",
 )  # fmt: skip
-_DEEDS = ("running", "sleeping", "jumping", "looking at the camera", "in the water", "in the grass", "seen from behind")
+_ACTIONS = (
+    "running",
+    "sleeping",
+    "jumping",
+    "looking at the camera",
+    "in the water",
+    "in the grass",
+    "seen from behind",
+)
 _STYLES = (
     "black and white photo", "aerial view", "close-up of a face", "abstract pattern", "watercolour painting",
     "blurry picture", "text on a sign", "a map", "a chart with numbers", "fireworks", "reflection in water",
@@ -34,14 +42,14 @@ _STYLES = (
 
 def phrases() -> list[str]:
     """About 300 phrases that people search images by; always the same, any stretch of them a mixture of all kinds."""
-    found = [*_PLACES, *_THINGS, *_BEINGS, *_STYLES]
-    found += [f"{being} {deed}" for number, being in enumerate(_BEINGS) for deed in _DEEDS[number % 2 :: 2]]
-    found += [f"{thing} on a table" for thing in _THINGS[::2]]
-    found += [f"{thing} in {place}" for thing, place in zip(_THINGS * 2, _PLACES * 3, strict=False)]
-    found += [f"{being} in {place}" for being, place in zip(_BEINGS * 3, _PLACES[3:] * 4, strict=False)]
+    texts = [*_PLACES, *_THINGS, *_BEINGS, *_STYLES]
+    texts += [f"{being} {action}" for number, being in enumerate(_BEINGS) for action in _ACTIONS[number % 2 :: 2]]
+    texts += [f"{thing} on a table" for thing in _THINGS[::2]]
+    texts += [f"{thing} in {place}" for thing, place in zip(_THINGS * 2, _PLACES * 3, strict=False)]
+    texts += [f"{being} in {place}" for being, place in zip(_BEINGS * 3, _PLACES[3:] * 4, strict=False)]
     # Steps of a number that is prime to the length visit every phrase once.
-    count = len(found)
-    return [found[at * 101 % count] for at in range(count)]
+    count = len(texts)
+    return [texts[at * 101 % count] for at in range(count)]
 
 
 def probe_texts(table: IndexTable, count: int = QUERIES) -> list[str]:
