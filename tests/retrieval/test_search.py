@@ -276,23 +276,6 @@ def test_the_model_is_checked_once(indexed: Path, base: Path, monkeypatch: pytes
         assert index.search(text="blue", negative="striped")
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16", "1", "CMYK"])
-def test_an_image_is_the_same_by_path_and_by_object(mode: str, index: Index, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4)).astype(np.uint8)
-    image = Image.fromarray(pixels, "RGBA") if mode in ("RGBA", "LA", "P") else Image.fromarray(pixels[:, :, 0])
-    if mode == "I;16":
-        image = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257 // 3)
-    elif mode != "RGBA":
-        image = image.convert(mode)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
-    image.save(path, exif=exif)
-    with Image.open(path) as opened:
-        results = [index.search(image=query, k=36) for query in (path, str(path), path.as_uri(), opened, opened.copy())]
-    assert all(found == results[0] for found in results)
-
-
 def test_no_model_is_needed_for_ids(
     index: Index, names: list[str], indexed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

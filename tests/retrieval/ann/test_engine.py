@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcip.core.errors import ConfigError
+from mcip.core.errors import ArtefactError, ConfigError
 from mcip.retrieval.ann import lance_disk
 from mcip.retrieval.ann.calibrate import QueryKind, Setting
 from mcip.retrieval.ann.deepening import search_in_steps
@@ -115,3 +115,12 @@ def test_widths_of_the_index_on_disk_end_with_all_partitions() -> None:
     assert lance_disk.widths(1) == (1,)
     assert lance_disk.widths(100) == (1, 2, 4, 8, 10)
     assert lance_disk.widths(256) == (1, 2, 4, 8, 16)
+
+
+def test_an_index_on_disk_that_cannot_be_written_is_told(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr("lance.LanceDataset.create_index", fail)
+    with pytest.raises(ArtefactError, match=r"cannot be written into it \(Read-only file system\): run `mcip index`"):
+        Index(table.uri, ann="disk", probe_texts=probes)

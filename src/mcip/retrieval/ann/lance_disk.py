@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.errors import ArtefactError
 from mcip.retrieval.ann.exact import Ranked, products, ranking
-from mcip.retrieval.table import IndexTable, vectors_of
+from mcip.retrieval.table import IndexTable, brief, vectors_of
 
 _NAME: Final = "mcip_vectors"
 # Candidates that Lance rescores with their full vectors, for each neighbour requested.
@@ -23,14 +24,24 @@ def grow_disk_index(table: IndexTable) -> IndexTable:
 
     Returns:
         The table's newest version, with the index.
+
+    Raises:
+        ArtefactError: The table cannot be written to.
     """
-    return table.grow_index(
-        _NAME,
-        lambda: table.dataset.create_index(
+
+    def create() -> None:
+        table.dataset.create_index(
             "vector", "IVF_PQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)),
             num_sub_vectors=_sub_vectors(table.identity.dim),
-        ),
-    )  # fmt: skip
+        )  # fmt: skip
+
+    try:
+        return table.grow_index(_NAME, create)
+    except OSError as error:
+        raise ArtefactError(
+            f"The index on disk, which {table.uri} needs as its graph does not fit into memory, cannot be written into "
+            f"it ({brief(error)}): run `mcip index` where it can, or on a machine with more memory."
+        ) from error
 
 
 def partitions(rows: int) -> int:
