@@ -30,7 +30,8 @@ def test_a_file_of_any_name_is_an_image(tmp_path: Path) -> None:
 
 def test_parts_are_given_alone_or_in_sequences() -> None:
     image = Image.new("L", (1, 1))
-    assert [as_list(value) for value in (None, "a", Path("a"), image, ("a", image), [])] == [
+    values: list[object] = [None, "a", Path("a"), image, ("a", image), []]
+    assert [as_list(value) for value in values] == [
         [], ["a"], [Path("a")], [image], ["a", image], [],
     ]  # fmt: skip
 
