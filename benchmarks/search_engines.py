@@ -19,6 +19,7 @@ from usearch.index import Index as UsearchIndex
 
 from mcip.retrieval.ann.hnsw import CONNECTIVITY, EXPANSION_ADD
 from mcip.retrieval.ann.lance_disk import partitions
+from mcip.retrieval.encoder import Encoder
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import Identity, create_table, schema_of, vectors_array
 
@@ -26,7 +27,7 @@ WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 40
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BLOCK = 8192
 REFINE = 20  # candidates that are compared with full vectors, for each neighbour, where vectors are compressed
-PICTURE = Image.new("RGB", (1, 1))
+IMAGE = Image.new("RGB", (1, 1))
 
 Found = NDArray[np.int64]
 faiss: Any = importlib.import_module("faiss")
@@ -41,29 +42,28 @@ class Engine(Protocol):
         """What comes before an index: the vectors in the library's own files."""
 
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        """Make the index; only mcip looks at the sample of text queries, to measure its recall."""
+        """Build the index; only mcip looks at the sample of text queries, to calibrate itself."""
 
     def open(self) -> None: ...
     def search(self, query: Queries, kind: str, width: int) -> Found:
         """The numbers of the ten vectors nearest to a query (D,)."""
 
 
-class LookedUp(Index):
-    """An index whose queries come embedded: all of `Index.search` but the model's forward pass."""
+class LookedUp(Encoder):
+    """A model whose embeddings are there already: all of `Index.search` is measured but the forward pass."""
 
-    def ask(self, query: Queries, kind: str) -> None:
+    def __init__(self, query: Queries) -> None:
         self.query = query[None]
-        self.asked: dict[str, Any] = {"text": "a text"} if kind == "text" else {"image": PICTURE}
 
-    def encode_images(self, images: Any) -> Queries:
+    def images(self, images: Any) -> Queries:
         return self.query
 
-    def encode_texts(self, texts: Any) -> Queries:
+    def texts(self, texts: Any) -> Queries:
         return self.query
 
 
 class Mcip:
-    """`Index.search`, by the way of searching and the widths that it chooses itself."""
+    """`Index.search`, by the method and the widths that it chooses itself."""
 
     widths = (0,)
 
@@ -91,15 +91,15 @@ class Mcip:
             table = table.append(pa.table(facts, schema=table.schema))
 
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        LookedUp(self.uri, texts=lambda: texts)
+        Index(self.uri, probe_texts=lambda: texts)
 
     def open(self) -> None:
-        self.index = LookedUp(self.uri)
+        self.index = Index(self.uri)
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
-        self.index.ask(query, kind)
-        found = self.index.search(**self.index.asked, k=K)
-        return np.array([int(hit.id) for hit in found], np.int64)
+        self.index.encoder = LookedUp(query)
+        results = self.index.search(text="a text", k=K) if kind == "text" else self.index.search(image=IMAGE, k=K)
+        return np.array([int(hit.id) for hit in results], np.int64)
 
 
 class Usearch:

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip.data import read_table
-from mcip.retrieval.ann.phrases import phrases
+from mcip.retrieval.ann.probe_texts import phrases
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, write_slice
 

@@ -54,7 +54,7 @@ def contact_sheet(index: Index, results: Results, path: Path, columns: int = 5) 
 def _tile(index: Index, hit: Hit) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), _TILE_COLOUR)
     try:
-        image = ImageOps.contain(decode(index.picture(hit.id)[0]), (TILE, TILE))
+        image = ImageOps.contain(decode(index.image_file(hit.id)[0]), (TILE, TILE))
     except UnreadableImage:
         ImageDraw.Draw(tile).text((8, 8), "cannot be read", _INK)
         return tile

@@ -23,19 +23,19 @@ def duplicates_page(index: Index, groups: Sequence[dict[str, Any]], total: int, 
         index: The index, for the images.
         groups: Those to show, as `duplicates.json` has them.
         total: How many groups there are.
-        threshold: The least cosine of a pair.
+        threshold: The least cosine of an image to the one to keep.
 
     Returns:
         HTML that loads nothing.
     """
     title = f"{total:,} groups of near-duplicates" if total != 1 else "1 group of near-duplicates"
-    summary = f"Images of {index.uri} that are joined by pairs with a cosine of at least {threshold:g}."
+    summary = f"Images of {index.uri}: exact copies, then images within a cosine of {threshold:g} of the one to keep."
     if len(groups) < total:
-        summary += f" The {len(groups):,} largest groups are shown; all are in duplicates.json."
+        summary += f" The first {len(groups):,} groups are shown; all are in duplicates.json."
 
     def image(id_: str) -> str | None:
         try:
-            return jpeg_uri(index.thumbnail(id_) or thumbnail(decode(index.picture(id_)[0]), _SIZE))
+            return jpeg_uri(index.thumbnail(id_) or thumbnail(decode(index.image_file(id_)[0]), _SIZE))
         except UnreadableImage:
             return None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
 from mcip.retrieval.table import Identity
 
+# A model, or what `mcip.load` takes.
+ModelLike: TypeAlias = str | os.PathLike[str] | models.Model
+
 
 class Encoder:
-    """Embeds pictures and texts as an index needs them; may be used by several threads."""
+    """Embeds images and texts as an index needs them; may be used by several threads."""
 
-    def __init__(self, uri: str, identity: Identity, model: str | Path | models.Model | None, device: str) -> None:
+    def __init__(self, uri: str, identity: Identity, model: ModelLike | None, device: str) -> None:
         """Load nothing yet, but check a model that is given.
 
         Args:
@@ -38,35 +42,35 @@ class Encoder:
         """
         self.uri = uri
         self.identity = identity
-        self._model = model if isinstance(model, models.Model) else None
-        self._name = None if model is None or isinstance(model, models.Model) else model
+        self._given = model
         self._device = device
         self._lock = threading.Lock()
+        self._model: models.Model | None = None
         if model is not None:
             _ = self.model
 
     @property
     def model(self) -> models.Model:
-        """The model.
+        """The model. Its weights are compared with the index's once, when it is loaded.
 
         Raises:
             ModelError: It cannot be loaded, or it is not the one that the index was made with.
         """
         with self._lock:
-            if self._model is None or self._model.fingerprint != self.identity.fingerprint:
-                self._model = self._checked(self._model or self._load())
+            if self._model is None:
+                self._model = self._checked(self._load())
             return self._model
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embed pictures with the index's model and transform; float32 (n, D) of unit length."""
+        """Embed images with the index's model and transform; float32 (n, D) of unit length."""
         return self.prepared([self.prepare(image) for image in images])
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """A picture at the size that the model takes, uint8 (3, S, S): the part of `images` that needs no model."""
+        """An RGB image at the size that the model takes, uint8 (3, S, S): what `images` does before the model."""
         return self._transform.prepare(image)
 
     def prepared(self, pixels: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Embed what `prepare` made in one forward pass; float32 (n, D) of unit length."""
+        """Embed what `prepare` returned in one forward pass; float32 (n, D) of unit length."""
         return encode_pixels(self.model, self._transform.finish(torch.stack(list(pixels)).to(self.model.device)))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -87,11 +91,13 @@ class Encoder:
         )
 
     def _load(self) -> models.Model:
-        name = self._name or self.identity.model
+        if isinstance(self._given, models.Model):
+            return self._given
+        name = self.identity.model if self._given is None else os.fspath(self._given)
         try:
             return models.load(name, device=str(pick_device(self._device)))
         except ModelError as error:
-            if self._name is not None:
+            if self._given is not None:
                 raise
             raise ModelError(
                 f"{self.uri} was made with the model {name}, which cannot be loaded: {error} "

@@ -1,11 +1,11 @@
-"""Several parts of a query - pictures, texts, things to get away from - as one ranking.
+"""Several parts of a query - images, texts, negatives - as one ranking.
 
-Similarities of pictures to pictures and of texts to pictures lie on different scales. CLIP puts the two kinds into two
+Similarities of images to images and of texts to images lie on different scales. CLIP puts the two kinds into two
 cones with a gap between them (Liang et al., Mind the Gap, NeurIPS 2022), and how far the similarities of one query
-spread over an index differs from query to query: those of a picture with many near neighbours spread widely, those of a
+spread over an index differs from query to query: those of an image with many near neighbours spread widely, those of a
 general text hardly at all. In their plain sum, whichever part spreads more decides. Here every part is measured from
-the center of its own kind, in its own standard deviations over a sample of the index; and what nearly all pictures of
-the index differ in decides less about how alike two pictures are.
+the center of its kind, in standard deviations over a sample of the index; and what nearly all images of the index
+differ in decides less about how alike two images are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mcip.core.errors import ArtefactError, ConfigError
 from mcip.retrieval.ann.calibrate import Kind
 
 _LEAST_STD: Final = 1e-6
-# Chosen, like the form of the weights, on validation pictures and toys other than those of docs/search.md.
+# Chosen, like the form of the weights, on validation images other than those of docs/search.md.
 _SHRINKAGE: Final = 0.3
 
 
@@ -34,7 +34,7 @@ class Part:
     Attributes:
         vector: Shape (D,), float32, of unit length.
         kind: "image" or "text".
-        weight: Above 0 for what is looked for, below 0 for what to get away from.
+        weight: Above 0 for what results shall be like, below 0 for what they shall not be like.
     """
 
     vector: NDArray[np.float32]
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Background:
-    """What an index looks like from afar.
+    """How similarities are distributed over an index.
 
     Attributes:
         image_mean: Shape (D,): the mean of the index's vectors.
@@ -70,39 +70,39 @@ class Background:
     def combine(self, parts: Sequence[Part]) -> tuple[NDArray[np.float32], float]:
         """Turn the parts of a query into one vector.
 
-        A text with the vector q scores a picture x by s = (q - mean(texts)) . (x - mean(pictures)): how alike the two
-        are in what sets them apart from the average of their kinds. A picture q scores x by
-        s = (q - mean(pictures)) . whitening (x - mean(pictures)): directions in which the index varies much count for
-        less, so that a picture asks for what is particular about it. Divided by the standard deviation of s over the
+        A text with the vector q scores an image x by s = (q - mean(texts)) . (x - mean(images)): how alike the two
+        are in what sets them apart from the average of their kinds. An image q scores x by
+        s = (q - mean(images)) . whitening (x - mean(images)): directions in which the index varies much count for less,
+        so that what is particular about an image counts most. Divided by the standard deviation of s over the
         sample, the scores of all parts are on one scale; times the weights, they are added. This is linear in x, so
-        that one vector finds the best pictures.
+        that one vector finds the best images.
 
-        Where texts say what the pictures of the query show anyhow ("a navy shirt" beside a red shirt), both ask for the
-        shirt, and what the texts would change counts for too little. So the pictures' weights are multiplied by
+        Where texts say what the query's images show anyhow ("a navy shirt" beside a red shirt), both stand for the
+        shirt, and what the texts would change counts for too little. So the images' weights are multiplied by
         1 - r^2, the share of the variance of their scores that those of the texts do not explain: r is the correlation
         of the two over the sample, where it is positive.
 
         Returns:
-            The vector v (D,), and a constant c: the combined score of a picture x is v . x + c, in weighted standard
-            deviations above the average picture.
+            The vector v (D,), and a constant c: the combined score of an image x is v . x + c, in weighted standard
+            deviations above the average image.
         """
         means = {"image": self.image_mean, "text": self.text_mean}
         centered = np.reshape([part.vector - means[part.kind] for part in parts], (-1, len(self.image_mean)))
-        seen = [part.kind == "image" for part in parts]
-        centered[seen] = centered[seen] @ self.whitening
+        is_image = [part.kind == "image" for part in parts]
+        centered[is_image] = centered[is_image] @ self.whitening
         scores = self.sample @ centered.T
-        # A part from which all pictures are equally far says nothing.
+        # A part from which all images are equally far says nothing.
         weights = np.array([part.weight for part in parts], np.float32) / np.maximum(scores.std(0), _LEAST_STD)
-        pictures, texts = (
+        images, texts = (
             np.array([part.kind == kind and part.weight > 0 for part in parts], bool) for kind in ("image", "text")
         )
-        said = _correlation(scores[:, pictures] @ weights[pictures], scores[:, texts] @ weights[texts])
-        weights[pictures] *= 1 - max(said, 0.0) ** 2
+        correlation = _correlation(scores[:, images] @ weights[images], scores[:, texts] @ weights[texts])
+        weights[images] *= 1 - max(correlation, 0.0) ** 2
         vector = weights @ centered
         return vector, -float(vector @ self.image_mean)
 
     def save(self, path: Path) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write it to a file, atomically."""
         facts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **facts)
@@ -118,7 +118,7 @@ class Background:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
+            raise ArtefactError(f"{path} is damaged ({error}): remove it, and it is built again.") from error
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -137,10 +137,10 @@ def weighted(
     """The parts of a query.
 
     Args:
-        images: Vectors of the pictures to look for.
-        texts: Vectors of the texts to look for.
-        negatives: Vectors to get away from.
-        weights: One weight for each picture, then one for each text; 1 each if not given.
+        images: Vectors of the query images.
+        texts: Vectors of the query texts.
+        negatives: Vectors of what results shall not be like, with their kinds.
+        weights: One weight for each image, then one for each text; 1 each if not given.
         negative_weight: The weight of each negative.
 
     Raises:
@@ -149,15 +149,15 @@ def weighted(
     count = len(images) + len(texts)
     if count == 0:
         raise ConfigError(
-            "There is nothing to look for: give a picture or a text. Negatives alone only say what not to find."
+            "There is nothing to look for: give an image or a text. Negatives alone only say what not to find."
             if negatives
-            else "There is nothing to look for: give a picture or a text."
+            else "There is nothing to look for: give an image or a text."
         )
     given = [1.0] * count if weights is None else list(weights)
     if len(given) != count:
         raise ConfigError(
-            f"There are {len(given)} weights for {len(images)} pictures and {len(texts)} texts: give one for each, "
-            "pictures first."
+            f"There are {len(given)} weights for {len(images)} images and {len(texts)} texts: give one for each, "
+            "images first."
         )
     if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
         raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")

@@ -1,41 +1,36 @@
-"""An index that is open for searching, by picture, by text, by both, and by what to get away from."""
+"""An index that is open for searching: by image, by text, by both, and by what results shall not be like."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mcip import models
 from mcip.core.errors import ConfigError, ModelError
-from mcip.retrieval.ann.cache import derived_folder
+from mcip.retrieval.ann import probe_texts as probes
 from mcip.retrieval.ann.calibrate import Kind
-from mcip.retrieval.ann.engine import Engine, open_engine
-from mcip.retrieval.ann.phrases import phrases
-from mcip.retrieval.ann.probe_texts import sample_captions
+from mcip.retrieval.ann.engine import Engine
+from mcip.retrieval.ann.opening import ProbeTexts, open_engine
 from mcip.retrieval.ann.select import Ann
-from mcip.retrieval.encoder import Encoder
-from mcip.retrieval.fusion import Part, weighted
-from mcip.retrieval.query import ID, ImageLike, is_image, listed, load_image
-from mcip.retrieval.results import Hit, Rerank, Results, reranked
-from mcip.retrieval.single import file_of, row_of, thumbnail_of, vector_of
-from mcip.retrieval.snapshot import Opened
+from mcip.retrieval.encoder import Encoder, ModelLike
+from mcip.retrieval.fusion import Part
+from mcip.retrieval.query import NEGATIVE_WEIGHT as NEGATIVE_WEIGHT
+from mcip.retrieval.query import ImageLike, embed_parts, load_image
+from mcip.retrieval.results import Hit, Rerank, Results
+from mcip.retrieval.snapshot import Snapshot
 from mcip.retrieval.table import open_table
-
-# Hits that a re-ranking function gets, where fewer are asked for.
-_RERANKED: Final = 100
-# The weight of what to get away from.
-NEGATIVE_WEIGHT: Final = 0.5
 
 
 class Index:
-    """An index, opened.
+    """An opened index.
 
-    It may be used by several threads. The model is loaded when a picture or a text is first embedded.
+    It may be used by several threads. The model is loaded when an image or a text is first embedded. Every method
+    answers from one version of the index; `snapshot` gives several answers from the same one.
 
     Attributes:
         uri: Of the table.
@@ -44,13 +39,14 @@ class Index:
 
     def __init__(
         self,
-        uri: str | Path,
-        model: str | Path | models.Model | None = None,
+        uri: str | os.PathLike[str],
+        model: ModelLike | None = None,
         device: str = "auto",
         ann: Ann | None = None,
-        target: float = 0.95,
-        measure: bool = False,
-        texts: Callable[[], NDArray[np.float32]] | None = None,
+        target: float | None = None,
+        recalibrate: bool = False,
+        probe_texts: ProbeTexts | None = None,
+        verify: bool = False,
     ) -> None:
         """Open the newest version of an index; see `open_index`.
 
@@ -59,35 +55,48 @@ class Index:
             model: Its model, or what `mcip.load` takes; the one that the index names if not given.
             device: Of the model.
             ann: How to search, see `mcip.retrieval.ann.select`; as last time if not given.
-            target: Recall@10 that approximate search must reach.
-            measure: Measure recall anew.
-            texts: Makes embeddings of sample texts, (T, D); those of captions of the table, or of phrases, by the
-                model if not given.
+            target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
+            recalibrate: Calibrate approximate search again.
+            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or phrases, if not given.
+            verify: See `open_index`.
         """
-        self.uri = str(uri)
+        self.uri = os.fspath(uri)
         table = open_table(self.uri)
         self._identity = table.identity
         self.encoder = Encoder(self.uri, table.identity, model, device)
-        self._texts = texts or self._sample_texts
-        self._opened = Opened(open_engine(table, self.folder, self._texts, asked=ann, target=target, measure=measure))
+        self._probe_texts = probe_texts or self._embed_probe_texts
+        engine = open_engine(
+            table, self._probe_texts, requested=ann, target=target, recalibrate=recalibrate, every_byte=verify
+        )
+        self._snapshot = Snapshot(engine)
 
     def __len__(self) -> int:
-        return len(self._opened.engine)
+        return len(self._snapshot)
+
+    def snapshot(self) -> Snapshot:
+        """The version of the index that is open now. It stays as it is when `refresh` opens a newer one.
+
+        Example:
+            >>> snapshot = index.snapshot()
+            >>> results = snapshot.search_parts(index.parts(text="a red mug"))
+            >>> snapshot.row(results[0].id), snapshot.version
+        """
+        return self._snapshot
 
     @property
     def folder(self) -> Path:
         """Where the files derived from the table lie."""
-        return derived_folder(self.uri)
+        return self.engine.folder
 
     @property
     def engine(self) -> Engine:
         """The vectors, and how they are searched."""
-        return self._opened.engine
+        return self._snapshot.engine
 
     @property
     def columns(self) -> list[str]:
         """The columns that a filter may use."""
-        return self._opened.engine.table.shown
+        return self._snapshot.columns
 
     @property
     def model_name(self) -> str:
@@ -105,18 +114,19 @@ class Index:
         return self.encoder.model
 
     def refresh(self) -> bool:
-        """Go over to the table's newest version; whether there was a newer one."""
+        """Open the table's newest version; whether there was a newer one."""
         table = open_table(self.uri)
         if table.identity.fingerprint != self.fingerprint:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
-        if table.version == self._opened.engine.table.version:
+        current = self.engine.table
+        if (table.identity.created, table.version) == (current.identity.created, current.version):
             return False
-        self._opened = Opened(open_engine(table, self.folder, self._texts))
+        self._snapshot = Snapshot(open_engine(table, self._probe_texts))
         return True
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embed pictures with the index's model and transform; float32 (n, D) of unit length."""
-        return self.encoder.images(images)
+    def encode_images(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Embed images with the index's model and transform; float32 (n, D) of unit length."""
+        return self.encoder.images([load_image(image) for image in images])
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
@@ -134,30 +144,36 @@ class Index:
         rerank: Rerank | None = None,
         exact: bool = False,
     ) -> Results:
-        """Find pictures.
+        """Find images.
 
         Args:
-            image: Pictures like which to look: files, URIs, PIL images, or "id:" and an id of the index.
-            text: What the pictures shall show.
-            negative: What to get away from. Texts, unless they name an image file or an id, and pictures.
-            weights: One for each picture, then one for each text.
-            where: An SQL condition over the index's columns, such as "year > 2015 AND label = 'mug'".
-            k: Pictures to find.
+            image: Query images: files, URIs, PIL images, or "id:" and an id of the index.
+            text: Query texts: what the images shall show.
+            negative: What results shall not be like: images, and texts unless they name an image file or an id.
+            weights: One for each image, then one for each text.
+            where: A filter over the index's columns, such as "year > 2015 AND label = 'mug'".
+            k: Images to return.
             offset: Leave out this many of the best ones, for a next page.
             rerank: Gives the best `max(100, offset + k)` hits new scores.
-            exact: Compare with every picture, whatever the table's size.
+            exact: Compare with every image, whatever the table's size.
 
         Returns:
-            At most k pictures, by falling score. The pictures that were asked with are found too, where they are in
-            the index.
+            At most k images, in descending order of score; equal scores in the order in which they were indexed. The
+            query images are among them where they are in the index. Unless hits are re-ranked, the first results are
+            the same for every k, and pages fit together.
 
         Raises:
             ConfigError: There is nothing to look for, or a parameter is out of range.
-            UnreadableImage: A picture cannot be read.
+            UnreadableImage: An image cannot be read.
             DataError: There is no such id.
+
+        Example:
+            >>> index = mcip.open_index("photos.lance")
+            >>> index.search(image="mug.jpg", text="in red", where="year > 2015", k=5)
         """
-        parts = self.parts(image, text, negative, weights)
-        return self.search_parts(parts, k, offset, where, rerank, exact)
+        snapshot = self._snapshot
+        parts = embed_parts(self.encoder, snapshot.vector, image, text, negative, weights)
+        return snapshot.search_parts(parts, k, offset, where, rerank, exact)
 
     def parts(
         self,
@@ -166,15 +182,8 @@ class Index:
         negative: ImageLike | Sequence[ImageLike] | None = None,
         weights: Sequence[float] | None = None,
     ) -> list[Part]:
-        """Embed the parts of a query; see `search`."""
-        images, texts, negatives = listed(image), [str(one) for one in listed(text)], listed(negative)
-        away = [one for one in negatives if is_image(one)]
-        not_said = [str(one) for one in negatives if not is_image(one)]
-        pictures = self._vectors([*images, *away])
-        words = self.encode_texts([*texts, *not_said]) if texts or not_said else np.empty((0, 0), np.float32)
-        kinds: list[tuple[NDArray[np.float32], Kind]] = [(vector, "image") for vector in pictures[len(images) :]]
-        kinds += [(vector, "text") for vector in words[len(texts) :]]
-        return weighted(pictures[: len(images)], list(words[: len(texts)]), kinds, weights, NEGATIVE_WEIGHT)
+        """Embed the parts of a query, for `search_parts`; see `search`."""
+        return embed_parts(self.encoder, self._snapshot.vector, image, text, negative, weights)
 
     def search_parts(
         self,
@@ -185,23 +194,8 @@ class Index:
         rerank: Rerank | None = None,
         exact: bool = False,
     ) -> Results:
-        """Find pictures by a query that is embedded already; see `search`."""
-        _check_range(k, offset)
-        opened = self._opened
-        among = opened.matching(where)
-        wanted = max(k + offset, _RERANKED) if rerank else k + offset
-        asked = [part for part in parts if part.weight]
-        if len(asked) == 1:
-            scores, slots = opened.engine.search(asked[0].vector, asked[0].kind, wanted, among, exact)
-        else:
-            query, constant = opened.engine.background.combine(asked)
-            length = max(float(np.linalg.norm(query)), 1e-12)
-            scores, slots = opened.engine.search(query / np.float32(length), "mixed", wanted, among, exact)
-            scores = scores * np.float32(length) + np.float32(constant)
-        hits = opened.hits(slots, scores)
-        if rerank:
-            hits = reranked(hits, rerank)
-        return Results(tuple(hits[offset : offset + k]))
+        """Find images by a query that is embedded already; see `search`."""
+        return self._snapshot.search_parts(parts, k, offset, where, rerank, exact)
 
     def search_vectors(
         self,
@@ -211,119 +205,95 @@ class Index:
         where: str | None = None,
         exact: bool = False,
     ) -> list[Results]:
-        """Find pictures for each of some vectors; no model is needed.
+        """Find images for each of some vectors; no model is needed.
 
         Args:
             vectors: float32 (Q, D) of unit length.
-            kind: Whether they are embeddings of pictures or of texts.
-            k: Pictures to find.
+            kind: Whether they are embeddings of images or of texts.
+            k: Images to return.
             where: See `search`.
             exact: See `search`.
         """
-        _check_range(k, 0)
-        opened = self._opened
-        queries = np.ascontiguousarray(vectors, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != opened.engine.state.dim:
-            raise ConfigError(
-                f"The vectors have shape {queries.shape}, but those of {self.uri} have {opened.engine.state.dim} "
-                "dimensions."
-            )
-        found = opened.engine.search_many(queries, kind, k, opened.matching(where), exact)
-        return [Results(tuple(opened.hits(slots, scores))) for scores, slots in found]
+        return self._snapshot.search_vectors(vectors, kind, k, where, exact)
 
     def browse(self, k: int = 10, offset: int = 0, where: str | None = None) -> Results:
-        """The pictures as they were indexed, one after the other, with the score 0; see `search`."""
-        _check_range(k, offset)
-        opened = self._opened
-        among = opened.matching(where)
-        left = opened.engine.alive if among is None else among
-        every = np.arange(len(opened.engine.row_ids)) if left is None else left.slots
-        shown = every[offset : offset + k]
-        return Results(tuple(opened.hits(shown, np.zeros(len(shown), np.float32))))
+        """The images in the order in which they were indexed, with the score 0; see `search`."""
+        return self._snapshot.browse(k, offset, where)
 
-    def similar(self, id: str, k: int = 10, where: str | None = None) -> Results:
-        """Find pictures like one of the index, without that one itself.
+    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
+        """Find images like one of the index, without that one itself.
 
         Raises:
             DataError: There is no such id.
         """
-        found = self.search_parts([Part(self.vector(id), "image")], k + 1, 0, where)
-        return Results(tuple(hit for hit in found if hit.id != id)[:k])
+        return self._snapshot.similar(id, k, where, offset)
 
     def vector(self, id: str) -> NDArray[np.float32]:
-        """The vector of a picture of the index, float32 (D,).
-
-        Raises:
-            DataError: There is no such id.
-        """
-        return vector_of(self.engine.table, id)
+        """The vector of an image of the index; see `Snapshot.vector`."""
+        return self._snapshot.vector(id)
 
     def row(self, id: str) -> dict[str, Any]:
-        """What the index knows of a picture, but for its vector and thumbnail.
+        """What the index knows of an image; see `Snapshot.row`."""
+        return self._snapshot.row(id)
 
-        Raises:
-            DataError: There is no such id.
-        """
-        return row_of(self.engine.table, id, self.columns)
+    def image_file(self, id: str) -> tuple[bytes, str]:
+        """The file of an image of the index and its media type; see `Snapshot.image_file`."""
+        return self._snapshot.image_file(id)
 
-    def picture(self, id: str) -> tuple[bytes, str]:
-        """The file of a picture of the index and its media type.
-
-        Raises:
-            DataError: There is no such id.
-            UnreadableImage: The file is gone, or is not the one that was indexed.
-        """
-        return file_of(self.engine.table, id)
+    picture = image_file
 
     def thumbnail(self, id: str) -> bytes | None:
-        """The JPEG thumbnail of a picture of the index; None where the index has none.
-
-        Raises:
-            DataError: There is no such id.
-        """
-        return thumbnail_of(self.engine.table, id)
+        """The JPEG thumbnail of an image of the index; see `Snapshot.thumbnail`."""
+        return self._snapshot.thumbnail(id)
 
     def hits(self, slots: Sequence[int]) -> list[Hit]:
-        """The pictures in some slots of `engine`, as hits with the score 0."""
-        return self._opened.hits(np.asarray(slots, np.int64), np.zeros(len(slots), np.float32))
+        """The images in some slots of `engine`, as hits with the score 0."""
+        return self._snapshot.hits(np.asarray(slots, np.int64), np.zeros(len(slots), np.float32))
 
-    def _vectors(self, pictures: Sequence[ImageLike]) -> list[NDArray[np.float32]]:
-        """The vectors of pictures: stored ones for ids, the model's for others, those in one batch."""
-        by_id = {at: one[len(ID) :] for at, one in enumerate(pictures) if isinstance(one, str) and one.startswith(ID)}
-        others = [at for at in range(len(pictures)) if at not in by_id]
-        found = {at: self.vector(name) for at, name in by_id.items()}
-        if others:
-            embedded = self.encode_images([load_image(pictures[at]) for at in others])
-            found |= dict(zip(others, embedded, strict=True))
-        return [found[at] for at in range(len(pictures))]
-
-    def _sample_texts(self) -> NDArray[np.float32]:
-        """Embeddings of captions of the table, or of phrases where it has none; (T, D)."""
-        return self.encode_texts(sample_captions(open_table(self.uri)) or phrases())
+    def _embed_probe_texts(self) -> NDArray[np.float32]:
+        return self.encode_texts(probes.probe_texts(open_table(self.uri)))
 
 
 def open_index(
-    db: str | Path,
-    model: str | Path | models.Model | None = None,
+    db: str | os.PathLike[str],
+    model: ModelLike | None = None,
     device: str = "auto",
+    *,
+    verify: bool = False,
 ) -> Index:
     """Open an index for searching.
 
-    Files that make searching quick are brought up to date beside the table where they are not.
+    Files that make searching quick are brought up to date where they are not: beside the table, or in the user's cache
+    where that cannot be written to. Damaged ones are built again. All of them are compared with their checksums, but
+    vectors and graphs above 256 MB (170,000 images x 768) only if `verify` is set.
 
     Args:
         db: What `mcip index` made: a folder, or a URI of object storage.
         model: The index's model, or what `mcip.load` takes; the one that the index names if not given. It is loaded at
             first use, and refused if its weights are not those that the index was made with.
         device: Of the model: "auto", "cpu", "cuda", "cuda:1", ...
+        verify: Check large files byte by byte too: about 0.3 s per GB, and the time to read them from the disk.
 
     Raises:
         ArtefactError: There is no index.
         ModelError: The model is another one.
+
+    Example:
+        >>> index = mcip.open_index("photos.lance")
+        >>> len(index)
+        >>> index.search(text="a red mug", k=3).to_pandas()
     """
-    return Index(db, model, device)
+    return Index(db, model, device, verify=verify)
 
 
-def _check_range(k: int, offset: int) -> None:
-    if k < 1 or offset < 0:
-        raise ConfigError(f"k is {k} and offset {offset}: k must be at least 1, offset at least 0.")
+def as_index(db: str | os.PathLike[str] | Index, model: ModelLike | None = None, device: str = "auto") -> Index:
+    """An index that is open already, or one that is opened; see `open_index`.
+
+    Raises:
+        ConfigError: A model is given for an index that is open already.
+    """
+    if not isinstance(db, Index):
+        return open_index(db, model, device)
+    if model is not None:
+        raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
+    return db

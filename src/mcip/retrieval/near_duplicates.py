@@ -1,130 +1,160 @@
-"""Near-duplicates: groups of pictures that are joined by pairs above a threshold."""
+"""Near-duplicates: groups of images around one that represents them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError
 from mcip.retrieval.ann.engine import Engine
-from mcip.retrieval.ann.exact import exact_search
+from mcip.retrieval.ann.exact import Ranked, exact_search, products
 
-_PAIR = np.dtype([("one", np.int64), ("other", np.int64), ("cosine", np.float32)])
-_NO_PAIRS = np.empty(0, _PAIR)
-# Equal pictures have a cosine of 1 but for rounding.
-_ROUNDING = 1e-6
+# Equal images have a cosine of 1 but for rounding.
+_ROUNDING: Final = 1e-6
 # What half precision may take from the length of a vector, and so from a cosine.
-_HALF = 2e-3
-_BLOCK = 1024
+_HALF: Final = 2e-3
+# Neighbours of each image that are looked at first; all within the threshold are for an image that has more.
+_NEIGHBOURS: Final = 16
+_BLOCK: Final = 1024
 # Above this many products (rows squared x dimension) exact search takes more than a quarter of an hour on two cores;
 # the graph is used instead.
-_EXACT_WORK = 5e13
+_EXACT_WORK: Final = 5e13
 
 
 @dataclass(frozen=True)
-class Group:
-    """Pictures that are near-duplicates of each other, directly or by way of others of the group.
+class SlotGroup:
+    """Images that can stand for each other, by their slots.
 
     Attributes:
-        slots: The pictures, rising.
-        pairs: The pairs above the threshold: two slots, the lower one first, and their cosine.
+        representative: The image to keep.
+        members: The others, each with its cosine to the representative, in descending order of it; 1 for exact copies.
+        exact: Whether they are copies of the same file. Otherwise they are within the threshold of the representative.
     """
 
-    slots: list[int]
-    pairs: list[tuple[int, int, float]]
+    representative: int
+    members: list[tuple[int, float]]
+    exact: bool
 
 
 def duplicate_groups(
-    engine: Engine, threshold: float, neighbours: int = 16, advance: Callable[[int], None] = lambda _: None
-) -> list[Group]:
-    """Group the pictures of an index whose cosine is at least a threshold.
+    engine: Engine, threshold: float, advance: Callable[[int], None] = lambda _: None
+) -> list[SlotGroup]:
+    """Group exact copies, then the images whose cosine to a representative is at least a threshold.
 
-    Every picture is compared with its nearest neighbours: exactly, in blocks, up to some hundred thousand pictures, by
-    the approximate index past that. Memory holds a block of products and the pairs that were found.
+    Of exact copies the first one represents the others, and only it takes part in what follows. Then images become
+    representatives in descending order of their pixels, unless they are within the threshold of one already; each
+    other image joins the representative that is most similar to it. So whatever is left out looks like something that
+    is kept, and unlike things are never joined by a chain of others between them.
+
+    Every image is compared with its nearest neighbours: exactly, in blocks, up to some hundred thousand images, by the
+    approximate index past that. Memory holds a block of products and the pairs within the threshold.
 
     Args:
         engine: The index's vectors.
-        threshold: The least cosine of a pair.
-        neighbours: Of each picture, how many of its nearest are looked at. A group of more pictures than that is still
-            found whole, as long as they hang together by these pairs.
-        advance: Is told how many pictures were compared.
+        threshold: The least cosine of an image to its representative.
+        advance: Is called with the number of images that were compared.
 
     Returns:
-        Groups of two pictures or more, the largest first.
+        Groups of two images or more: exact copies first, then in descending order of the least cosine.
 
     Raises:
-        ConfigError: The threshold is no cosine, or `neighbours` is below 1.
+        ConfigError: The threshold is no cosine.
     """
-    if not -1 < threshold <= 1 or neighbours < 1:
-        raise ConfigError(f"threshold is {threshold} and neighbours {neighbours}: a cosine, and at least 1.")
+    if not -1 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}: it must be a cosine, above -1 and at most 1.")
     slots = np.arange(len(engine.row_ids)) if engine.alive is None else engine.alive.slots
-    exact = engine.vectors is not None and float(len(slots)) ** 2 * engine.state.dim <= _EXACT_WORK
-    parts = [_NO_PAIRS]
-    for start in range(0, len(slots), _BLOCK):
-        block = slots[start : start + _BLOCK]
-        scores, found = _nearest(engine, block, neighbours + 1, exact)
-        at, near = np.nonzero(scores >= threshold - _HALF)
-        pairs = _pairs(engine, block[at], found[at, near])
-        parts.append(pairs[pairs["cosine"] >= threshold - _ROUNDING])
-        advance(len(block))
-    # Most pairs were found from both of their sides.
-    joined = np.concatenate(parts)
-    _, first = np.unique(joined[["one", "other"]], return_index=True)
-    return _groups(joined[first], len(engine.row_ids))
+    rows = engine.table.read(["hash", "width", "height"]).sort_by("_rowid")
+    rows = rows.take(np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids[slots]))
+    copies: dict[str, list[int]] = defaultdict(list)
+    for slot, content in zip(slots.tolist(), rows["hash"].to_pylist(), strict=True):
+        copies[content or f"slot {slot}"].append(slot)
+    groups = [SlotGroup(same[0], [(slot, 1.0) for slot in same[1:]], True) for same in copies.values() if len(same) > 1]
+    advance(len(slots) - len(copies))
+    distinct = np.isin(slots, [same[0] for same in copies.values()])
+    sides = (rows[name].fill_null(0).to_numpy().astype(np.int64)[distinct] for name in ("width", "height"))
+    order = np.argsort(-np.multiply(*sides), kind="stable")
+    groups += _around_representatives(_Neighbours(engine, threshold, slots[distinct], advance), slots[distinct][order])
+    return sorted(groups, key=lambda group: (not group.exact, -group.members[-1][1], group.representative))
 
 
-def _pairs(engine: Engine, ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.void]:
-    """Pairs of different slots with their cosines."""
-    apart = ones != others
-    pairs = np.empty(int(apart.sum()), _PAIR)
-    pairs["one"], pairs["other"] = np.sort([ones[apart], others[apart]], axis=0)
-    products = _unit(engine, pairs["one"]) * _unit(engine, pairs["other"])
-    pairs["cosine"] = np.minimum(products.sum(1), 1)
-    return pairs
+def _around_representatives(neighbours: _Neighbours, order: NDArray[np.int64]) -> Iterator[SlotGroup]:
+    """Make the first image in the order that is not yet near a representative the next one, until none is left."""
+    nearest: dict[int, tuple[float, int]] = {}
+    members: dict[int, list[tuple[int, float]]] = {}
+    for slot in order.tolist():
+        if slot in nearest:
+            continue
+        members[slot] = []
+        for other, cosine in neighbours(slot):
+            if other not in members and cosine > nearest.get(other, (-np.inf, 0))[0]:
+                nearest[other] = cosine, slot
+    for slot, (cosine, representative) in nearest.items():
+        members[representative].append((slot, cosine))
+    for representative, others in members.items():
+        if others:
+            yield SlotGroup(representative, sorted(others, key=lambda member: (-member[1], member[0])), False)
 
 
-def _unit(engine: Engine, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-    vectors = engine.take(slots)
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+class _Neighbours:
+    """All images within a threshold of an image, with their cosines; compared when it is created."""
 
+    def __init__(
+        self, engine: Engine, threshold: float, slots: NDArray[np.int64], advance: Callable[[int], None]
+    ) -> None:
+        self.engine = engine
+        self.mask = np.zeros(len(engine.row_ids), bool)
+        self.mask[slots] = True
+        self.subset = None if self.mask.all() else slots
+        self.least = threshold - _ROUNDING
+        # Of products whose vectors have the lengths that half precision has left them.
+        self.rough = threshold - _HALF
+        self.exact = engine.vectors is not None and float(len(slots)) ** 2 * engine.state.dim <= _EXACT_WORK
+        self.count = len(slots) if self.exact else len(engine)
+        self.lists: dict[int, list[tuple[int, float]]] = {}
+        self.incomplete: set[int] = set()
+        k = min(_NEIGHBOURS + 1, self.count)
+        for start in range(0, len(slots), _BLOCK):
+            block = slots[start : start + _BLOCK]
+            for slot, query, (scores, near) in zip(block.tolist(), *self._nearest(block, k), strict=True):
+                if self._is_cut_off(scores, k):
+                    self.incomplete.add(slot)
+                elif np.count_nonzero(scores >= self.rough) > 1:
+                    self.lists[slot] = self._within(query, near[scores >= self.rough])
+            advance(len(block))
 
-def _nearest(
-    engine: Engine, slots: NDArray[np.int64], k: int, exact: bool
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    queries = _unit(engine, slots)
-    if exact:
-        assert engine.vectors is not None
-        return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
-    scores_of = np.full((len(slots), k), -np.inf, np.float32)
-    found_of = np.zeros((len(slots), k), np.int64)
-    for at, query in enumerate(queries):
-        scores_1, found_1 = engine.search(query, "image", k)
-        scores_of[at, : len(scores_1)], found_of[at, : len(found_1)] = scores_1, found_1
-    return scores_of, found_of
+    def __call__(self, slot: int) -> list[tuple[int, float]]:
+        if slot not in self.incomplete:
+            return self.lists.get(slot, [])
+        k = _NEIGHBOURS + 1
+        while True:
+            k = min(8 * k, self.count)
+            (query,), ((scores, near),) = self._nearest(np.array([slot]), k)
+            if not self._is_cut_off(scores, k):
+                return self._within(query, near)
 
+    def _is_cut_off(self, scores: NDArray[np.float32], k: int) -> bool:
+        """Whether there may be more within the threshold than the k that were found."""
+        return len(scores) == k < self.count and bool(scores[-1] >= self.rough)
 
-def _find(parents: NDArray[np.int64], one: int) -> int:
-    while parents[one] != one:
-        parents[one] = parents[parents[one]]
-        one = int(parents[one])
-    return one
+    def _within(self, query: NDArray[np.float32], near: NDArray[np.int64]) -> list[tuple[int, float]]:
+        near = near[self.mask[near]]
+        cosines = np.minimum(products(self._unit(near), query), 1)
+        kept = cosines >= self.least
+        return list(zip(near[kept].tolist(), cosines[kept].tolist(), strict=True))
 
+    def _unit(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = self.engine.take(slots)
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
-def _groups(pairs: NDArray[np.void], slots: int) -> list[Group]:
-    """The connected components of pairs, by union-find."""
-    parents = np.arange(slots)
-    for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
-        low, high = sorted((_find(parents, one), _find(parents, other)))
-        parents[high] = low
-    members: dict[int, set[int]] = defaultdict(set)
-    joined: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
-    for one, other, cosine in pairs.tolist():
-        root = _find(parents, one)
-        members[root] |= {one, other}
-        joined[root].append((one, other, cosine))
-    found = [Group(sorted(slots), joined[root]) for root, slots in members.items()]
-    return sorted(found, key=lambda group: (-len(group.slots), group.slots[0]))
+    def _nearest(self, slots: NDArray[np.int64], k: int) -> tuple[NDArray[np.float32], list[Ranked]]:
+        """The vectors in some slots, and the k nearest of each."""
+        queries = self._unit(slots)
+        if not self.exact:
+            return queries, [self.engine.search(query, "image", k) for query in queries]
+        assert self.engine.vectors is not None
+        return queries, list(zip(*exact_search(self.engine.vectors, queries, k, self.subset), strict=True))

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias, overload
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
-from mcip.core.errors import ConfigError
+from mcip.core.errors import ConfigError, UnreadableImage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+# Images that a notebook shows of one search.
+_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One picture that was found.
+    """One image that was found.
 
     Attributes:
-        id: The picture's id in the index.
+        id: The image's id in the index.
         score: How well it fits, the higher the better: the cosine to the query where that has one part, the combined
             score of `mcip.retrieval.fusion` where it has several, what a re-ranking function gave where there is one.
-        path: Its file, or URI; "table.parquet#17" for a picture embedded in row 17 (counted from 0) of a table.
-        width: Of the picture, upright, in pixels.
+        path: Its file, or URI; "table.parquet#17" for an image embedded in row 17 (counted from 0) of a table.
+        width: Of the image, upright, in pixels.
         height: Likewise.
         metadata: The other columns of the index.
     """
@@ -32,15 +40,27 @@ class Hit:
     metadata: dict[str, Any]
 
 
+# Returns the JPEG thumbnail of an image, by its id; raises UnreadableImage.
+ThumbnailOf: TypeAlias = Callable[[str], bytes]
+
+
 @dataclass(frozen=True, slots=True)
-class Results:
-    """Pictures by falling score.
+class Results(Sequence[Hit]):
+    """Hits in descending order of score: a sequence that shows itself as a table, and with its images in a notebook.
 
     Attributes:
-        hits: The pictures.
+        hits: The hits.
+        version: The version of the index that they are of.
+
+    Example:
+        >>> results = index.search(text="a red mug", k=3)
+        >>> results[0].path
+        >>> results.to_pandas().query("width > 500")
     """
 
     hits: tuple[Hit, ...]
+    version: int | None = field(default=None, compare=False)
+    _thumbnail: ThumbnailOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -57,17 +77,76 @@ class Results:
     def __getitem__(self, at: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[at]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The results as JSON takes them: values that JSON does not know become texts, NaN null."""
-        return {"hits": [plain(asdict(hit)) for hit in self.hits]}
+    def to_list(self) -> list[dict[str, Any]]:
+        """One dictionary per hit, with the fields of `Hit`."""
+        return [asdict(hit) for hit in self.hits]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per hit: id, score, path, width, height, then the index's other columns."""
+        import pandas as pd
+
+        names = ["id", "score", "path", "width", "height"]
+        columns = {name: [getattr(hit, name) for hit in self.hits] for name in names}
+        # Only the score can clash: the index renames columns of a source that are called like its others.
+        columns |= {
+            f"source_{name}" if name in names else name: [hit.metadata.get(name) for hit in self.hits]
+            for name in self._metadata_names()
+        }
+        return pd.DataFrame(columns)
+
+    def to_json(self) -> str:
+        """The hits as JSON: `{"hits": [...]}`; values that JSON does not know become texts, NaN null."""
+        return json.dumps({"hits": plain(self.to_list())}, ensure_ascii=False, indent=2)
+
+    def paths(self) -> str:
+        """One path per line."""
+        return "\n".join(hit.path for hit in self.hits)
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        names = [name for name in self._metadata_names() if any(hit.metadata.get(name) is not None for hit in self)]
+        table = Table("score")
+        table.add_column("id", overflow="fold")
+        table.add_column("pixels", no_wrap=True)
+        for name in names:
+            table.add_column(Text(printable(name)), no_wrap=True, overflow="ellipsis", max_width=40)
+        for hit in self:
+            cells = [f"{hit.score:.3f}", hit.id, f"{hit.width} x {hit.height}"]
+            cells += [_brief(hit.metadata.get(name)) for name in names]
+            # As `Text`, since words in brackets are no markup here.
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+        return table
+
+    def _repr_html_(self) -> str:
+        """The images, for a notebook: as many as fit into one answer, as self-contained HTML."""
+        import base64
+
+        from jinja2 import Environment, PackageLoader
+
+        shown = []
+        for hit in self.hits[:_SHOWN]:
+            try:
+                small = None if self._thumbnail is None else self._thumbnail(hit.id)
+            except UnreadableImage:
+                small = None
+            facts = [f"{name}: {_brief(value)}" for name, value in hit.metadata.items() if value is not None]
+            shown.append((hit, base64.b64encode(small).decode() if small else None, "\n".join([hit.path, *facts])))
+        environment = Environment(loader=PackageLoader("mcip.retrieval"), autoescape=True, trim_blocks=True)
+        template = environment.get_template("results.html.j2")
+        return template.render(shown=shown, more=len(self.hits) - len(shown))
+
+    def _metadata_names(self) -> list[str]:
+        return list(dict.fromkeys(name for hit in self.hits for name in hit.metadata))
 
 
-# Takes the hits by falling score and returns a new score for each, the higher the better.
+# Takes hits in descending order of score and returns a new score for each, the higher the better.
 Rerank: TypeAlias = Callable[[Sequence[Hit]], Sequence[float]]
 
 
 def reranked(hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
-    """The hits with the scores that a re-ranking function gives them, by falling score.
+    """The hits with the scores that a re-ranking function gives them, in descending order of score.
 
     Raises:
         ConfigError: It does not give one score for each.
@@ -90,3 +169,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def printable(text: str) -> str:
+    """A text on one line, with control characters escaped, which a terminal would obey."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

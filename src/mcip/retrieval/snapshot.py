@@ -1,27 +1,43 @@
-"""One version of an index, opened: its vectors, and what a result shows of its rows."""
+"""One version of an index, opened: whatever it answers is of this version."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcip.retrieval.ann.engine import Chosen, Engine
-from mcip.retrieval.results import Hit
-from mcip.retrieval.table import HIDDEN
+from mcip.core.errors import ConfigError, DataError, UnreadableImage
+from mcip.data import decode
+from mcip.data.images import media_type
+from mcip.retrieval.ann.calibrate import Kind
+from mcip.retrieval.ann.engine import Engine
+from mcip.retrieval.ann.subset import RowSubset
+from mcip.retrieval.fusion import Part
+from mcip.retrieval.listing import read_image
+from mcip.retrieval.prefetch import content_hash, thumbnail
+from mcip.retrieval.results import Hit, Rerank, Results, reranked
+from mcip.retrieval.table import HIDDEN, quoted
 
 # Rows up to which what a result shows is kept in memory rather than read for each query.
 _IN_MEMORY: Final = 5_000_000
 # Filters whose rows are remembered.
 _FILTERS: Final = 32
+# Hits that a re-ranking function gets, where fewer are requested.
+_RERANKED: Final = 100
+# Pixels of the thumbnails that are made of images of an index without thumbnails.
+_THUMBNAIL: Final = 160
 
 
-class Opened:
-    """One version of the index, with what a result shows of its rows."""
+class Snapshot:
+    """One version of an index. It never changes, and may be used by several threads.
+
+    Attributes:
+        engine: The vectors, and how they are searched.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -30,23 +46,168 @@ class Opened:
             rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
             self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
             self._rows = rows.drop_columns(["_rowid"])
-        self.matching: Callable[[str | None], Chosen | None] = lru_cache(_FILTERS)(self._matching)
+        self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
 
-    def _matching(self, where: str | None) -> Chosen | None:
-        return None if where is None or not where.strip() else self.engine.matching(where)
+    def __len__(self) -> int:
+        return len(self.engine)
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.engine.table.version
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that a filter may use."""
+        return self.engine.table.shown
+
+    def search_parts(
+        self,
+        parts: Sequence[Part],
+        k: int = 10,
+        offset: int = 0,
+        where: str | None = None,
+        rerank: Rerank | None = None,
+        exact: bool = False,
+    ) -> Results:
+        """Find images by a query that is embedded already; see `mcip.retrieval.index.Index.search`."""
+        _check_range(k, offset)
+        subset = self.subset(where)
+        count = max(k + offset, _RERANKED) if rerank else k + offset
+        active = [part for part in parts if part.weight]
+        if len(active) == 1 and active[0].weight > 0:
+            scores, slots = self.engine.search(active[0].vector, active[0].kind, count, subset, exact)
+        else:
+            query, constant = self.engine.background.combine(active)
+            length = max(float(np.linalg.norm(query)), 1e-12)
+            scores, slots = self.engine.search(query / np.float32(length), "mixed", count, subset, exact)
+            scores = scores * np.float32(length) + np.float32(constant)
+        if rerank:
+            return self._results(reranked(self.hits(slots, scores), rerank)[offset : offset + k])
+        return self._results(self.hits(slots[offset:], scores[offset:]))
+
+    def search_vectors(
+        self,
+        vectors: NDArray[np.float32],
+        kind: Kind,
+        k: int = 10,
+        where: str | None = None,
+        exact: bool = False,
+    ) -> list[Results]:
+        """Find images for each of some vectors; see `mcip.retrieval.index.Index.search_vectors`."""
+        _check_range(k, 0)
+        queries = np.ascontiguousarray(vectors, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.engine.state.dim:
+            raise ConfigError(
+                f"The vectors have shape {queries.shape}, but those of {self.engine.table.uri} have "
+                f"{self.engine.state.dim} dimensions."
+            )
+        ranked = self.engine.search_many(queries, kind, k, self.subset(where), exact)
+        return [self._results(self.hits(slots, scores)) for scores, slots in ranked]
+
+    def browse(self, k: int = 10, offset: int = 0, where: str | None = None) -> Results:
+        """The images in the order in which they were indexed, with the score 0."""
+        _check_range(k, offset)
+        subset = self.subset(where) or self.engine.alive
+        slots = np.arange(len(self.engine.row_ids)) if subset is None else subset.slots
+        page = slots[offset : offset + k]
+        return self._results(self.hits(page, np.zeros(len(page), np.float32)))
+
+    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
+        """Find images like one of the index, without that one itself.
+
+        Raises:
+            DataError: There is no such id.
+        """
+        _check_range(k, offset)
+        results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where)
+        others = [hit for hit in results if hit.id != id]
+        return self._results(others[offset : offset + k])
+
+    def vector(self, id: str) -> NDArray[np.float32]:
+        """The vector of an image of the index, float32 (D,) of unit length.
+
+        Raises:
+            DataError: There is no such id.
+        """
+        vector: NDArray[np.float32] = np.asarray(self._row(id, ["vector"])["vector"], np.float32)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def row(self, id: str) -> dict[str, Any]:
+        """What the index knows of an image, but for its vector and thumbnail.
+
+        Raises:
+            DataError: There is no such id.
+        """
+        return self._row(id, self.columns)
+
+    def image_file(self, id: str) -> tuple[bytes, str]:
+        """The file of an image of the index and its media type.
+
+        Raises:
+            DataError: There is no such id.
+            UnreadableImage: The file is gone, or is not the one that was indexed.
+        """
+        row = self._row(id, ["path", "hash"])
+        content = read_image(row["path"])
+        if content_hash(content) != row["hash"]:
+            raise UnreadableImage(f"{row['path']} has changed since it was indexed: run `mcip index` again.")
+        return content, media_type(content)
+
+    def thumbnail(self, id: str) -> bytes | None:
+        """The JPEG thumbnail of an image of the index; None where the index has none.
+
+        Raises:
+            DataError: There is no such id.
+        """
+        column = "thumbnail" if "thumbnail" in self.engine.table.schema.names else "id"
+        return self._row(id, [column]).get("thumbnail")
+
+    def small_image(self, id: str) -> bytes:
+        """The JPEG thumbnail of an image of the index, made of its file where the index has none.
+
+        Raises:
+            DataError: There is no such id.
+            UnreadableImage: The file is gone, or is not the one that was indexed.
+        """
+        return self.thumbnail(id) or thumbnail(decode(self.image_file(id)[0]), _THUMBNAIL)
 
     def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """The rows in these slots, with these scores."""
         if self._rows is None:
-            rows = self.engine.table.take(self.engine.row_ids[slots], self.engine.table.shown)
+            rows = self.engine.table.take(self.engine.row_ids[slots], self.columns)
         else:
             rows = self._rows.take(pa.array(self._position[slots]))
         columns = {name: rows[name].to_pylist() for name in rows.column_names if name not in HIDDEN}
-        own = [columns.pop(name) for name in ("id", "path", "width", "height")]
+        fields = [columns.pop(name) for name in ("id", "path", "width", "height")]
         metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return [
             Hit(id, score, path, width, height, facts)
             for id, path, width, height, facts, score in zip(
-                *own, metadata or [{} for _ in slots], scores.tolist(), strict=True
+                *fields, metadata or [{} for _ in slots], scores.tolist(), strict=True
             )
         ]
+
+    def _results(self, hits: Sequence[Hit]) -> Results:
+        return Results(tuple(hits), self.version, self.small_image)
+
+    def _subset(self, where: str | None) -> RowSubset | None:
+        return None if where is None or not where.strip() else self.engine.matching(where)
+
+    def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
+        table = self.engine.table
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, which no column holds.
+            rows: list[dict[str, Any]] = []
+        else:
+            rows = table.read(columns, f"id = {quoted(id)}").select(columns).slice(0, 1).to_pylist()
+        if not rows:
+            raise DataError(f"{table.uri} holds no image with the id {id!r}.")
+        return rows[0]
+
+
+def _check_range(k: int, offset: int) -> None:
+    if k < 1 or offset < 0:
+        raise ConfigError(f"k is {k} and offset {offset}: k must be at least 1, offset at least 0.")

@@ -77,7 +77,7 @@ def index(
     """
     _check(thumbnails, recall, batch_size, shard_rows)
     if check:
-        _say(Index(db, model, device, None if ann == "auto" else ann, recall, measure=True))
+        _say(Index(db, model, device, None if ann == "auto" else ann, recall, recalibrate=True))
         return _place(db)
     folder = derived_folder(db)
     start = time.perf_counter()

@@ -1,97 +1,87 @@
-"""Search an index from the command line: by pictures, by texts, by both."""
+"""Search an index by images, by texts, or by both."""
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from rich.console import Console
-from rich.table import Table
+from mcip.stages.inputs import IndexInput, ModelInput
 
-from mcip.retrieval.contact_sheet import contact_sheet
-from mcip.retrieval.index import Index, open_index
-from mcip.retrieval.query import is_image
-from mcip.retrieval.results import Results
+if TYPE_CHECKING:
+    from mcip.retrieval.query import ImageLike
+    from mcip.retrieval.results import Results
 
-Output: TypeAlias = Literal["table", "json", "paths", "sheet"]
+    PartsInput: TypeAlias = ImageLike | Sequence[ImageLike]
+    TextsInput: TypeAlias = str | Sequence[str]
+else:
+    PartsInput = TextsInput = list[str]
+
+Output: TypeAlias = Literal["table", "json", "paths"]
 
 
 def search(
-    db: str,
-    query: list[str] | None = None,
+    db: IndexInput,
+    query: PartsInput | None = None,
     *,
-    image: list[str] | None = None,
-    text: list[str] | None = None,
-    negative: list[str] | None = None,
+    image: PartsInput | None = None,
+    text: TextsInput | None = None,
+    negative: PartsInput | None = None,
     weights: list[float] | None = None,
     where: str | None = None,
     k: int = 10,
     offset: int = 0,
     output: Output = "table",
-    out: Path = Path("sheet.png"),
+    sheet: Path | None = None,
     exact: bool = False,
-    model: str | None = None,
+    model: ModelInput | None = None,
     device: str = "auto",
-) -> str | Path:
-    """Find pictures of an index by pictures, by texts, or by both.
+) -> Results | str:
+    """Find images of an index by images, by texts, or by both.
 
     Args:
-        db: What `mcip index` made.
-        query: Texts and pictures to look for; what names an image file, or is "id:" and an id of the index, is a
-            picture.
-        image: More pictures to look for.
+        db: What `mcip index` made, or an opened index.
+        query: Texts and images to look for; what names an image file, or is "id:" and an id of the index, is an image.
+        image: More images to look for.
         text: More texts to look for.
-        negative: Texts and pictures to get away from.
-        weights: One for each picture to look for, then one for each text, in the order given.
-        where: An SQL condition over the index's columns, such as "year > 2015".
-        k: Pictures to find.
+        negative: Texts and images that results shall not be like.
+        weights: One for each image to look for, then one for each text, in the order given.
+        where: A filter over the index's columns, such as "year > 2015".
+        k: Images to return.
         offset: Leave out this many of the best ones.
-        output: A table, JSON, one path a line, or a contact sheet as a picture.
-        out: The contact sheet's file.
-        exact: Compare with every picture, whatever the index's size.
+        output: A table, JSON for programs, or one path per line.
+        sheet: Also draw the images into this file, .png or .jpg.
+        exact: Compare with every image, whatever the index's size.
         model: The index's model, if it is not where the index says.
         device: "auto", "cpu", "cuda", "cuda:1", ...
 
     Returns:
-        The table, JSON or paths as a text; the file of a contact sheet.
+        The hits, shown as a table, and with their images in a notebook. JSON or paths as a text where `output` says so.
 
     Raises:
         ArtefactError: There is no index.
         ConfigError: There is nothing to look for, or a parameter is out of range.
         ModelError: The model is not the index's.
-        UnreadableImage: A picture cannot be read.
+        UnreadableImage: An image cannot be read.
+
+    Example:
+        >>> results = mcip.search("photos.lance", ["mug.jpg", "in red"], where="width > 500", k=5)
+        >>> results.to_pandas()
     """
-    index = open_index(db, model, device)
-    asked = query or []
-    pictures = [*(one for one in asked if is_image(one)), *(image or [])]
-    texts = [*(one for one in asked if not is_image(one)), *(text or [])]
-    found = index.search(pictures, texts, negative, weights, where, k, offset, exact=exact)
-    if output == "sheet":
-        return contact_sheet(index, found, Path(out))
+    from mcip.core.errors import ConfigError
+    from mcip.retrieval.contact_sheet import contact_sheet
+    from mcip.retrieval.index import as_index
+    from mcip.retrieval.query import as_list, is_image
+
+    if output not in ("table", "json", "paths"):
+        raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
+    index = as_index(db, model, device)
+    parts = as_list(query)
+    images = [*(part for part in parts if is_image(part)), *as_list(image)]
+    texts = [*(part for part in parts if not is_image(part)), *as_list(text)]
+    results = index.search(images, texts, as_list(negative), weights, where, k, offset, exact=exact)
+    if sheet is not None:
+        contact_sheet(index, results, Path(sheet))
     if output == "json":
-        return json.dumps(found.as_dict(), ensure_ascii=False, indent=2)
-    return "\n".join(hit.path for hit in found) if output == "paths" else _as_table(found, index)
-
-
-def _as_table(results: Results, index: Index) -> str:
-    names = [name for name in index.engine.table.metadata if any(hit.metadata[name] is not None for hit in results)]
-    table = Table("score")
-    table.add_column("id", overflow="fold")
-    table.add_column("pixels", no_wrap=True)
-    for name in names:
-        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=40)
-    for hit in results:
-        facts = [_brief(hit.metadata[name]) for name in names]
-        table.add_row(f"{hit.score:.3f}", hit.id, f"{hit.width} x {hit.height}", *facts)
-    file = io.StringIO()
-    Console(file=file, width=Console().width).print(table)
-    return file.getvalue().rstrip("\n")
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "; ".join(map(str, value))
-    return "" if value is None else str(value)
+        return results.to_json()
+    return results.paths() if output == "paths" else results

@@ -1,4 +1,4 @@
-"""Recall of approximate search, measured for each kind of query against exact search on the same vectors."""
+"""Calibration: the narrowest approximate search that reaches a recall, for each kind of query."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.retrieval.ann.exact import Ranked
+
 Kind: TypeAlias = Literal["image", "text"]
-# An image query is another picture like those of the table, a text query lies away from all of them, and a mixed one,
+# An image query is another image like those of the table, a text query lies away from all of them, and a mixed one,
 # which `mcip.retrieval.fusion` makes of several parts, somewhere else again.
-Asked: TypeAlias = Literal["image", "text", "mixed"]
+QueryKind: TypeAlias = Literal["image", "text", "mixed"]
 K: Final = 10
 QUERIES: Final = 200
-# Cosines that differ by less count as equal: the same picture may be in the table several times.
+# Cosines that differ by less count as equal: the same image may be in the table several times.
 _EQUAL: Final = 1e-5
 
-# Searches one query (D,) for k neighbours at a width: their products, exact and falling, and their numbers.
-SearchAt: TypeAlias = Callable[[NDArray[np.float32], int, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+# Searches one query (D,) for k neighbours at a width: their products, exact and in descending order, and their numbers.
+SearchAt: TypeAlias = Callable[[NDArray[np.float32], int, int], Ranked]
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,25 @@ class Sample:
 
     Attributes:
         queries: Shape (Q, D).
-        least: Shape (Q,): the product of the tenth neighbour.
-        own: The number of the vector that a query was made of and that does not count as found; -1 for none.
+        tenth: Shape (Q,): the product of the tenth neighbour.
+        sources: Shape (Q,): the number of the vector that a query was derived from, which does not count as a result;
+            -1 for none.
     """
 
     queries: NDArray[np.float32]
-    least: NDArray[np.float32]
-    own: NDArray[np.int64]
+    tenth: NDArray[np.float32]
+    sources: NDArray[np.int64]
 
 
 def image_queries(vectors: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
-    """Queries like pictures that are not in the table: stored vectors, each moved in a random direction.
+    """Queries like images that are not in the table: stored vectors, each moved in a random direction.
 
     Args:
         vectors: Shape (Q, D), of unit length.
         seed: Of the directions.
 
     Returns:
-        float32 (Q, D) of unit length; the cosine to the vector that each was made of is about 0.9.
+        float32 (Q, D) of unit length; the cosine to the vector that each was derived from is about 0.9.
     """
     noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
     noise *= 0.5 / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -74,44 +77,47 @@ def image_queries(vectors: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
 
 
 def sample(
-    exact: Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]],
+    exact: Callable[[NDArray[np.float32], int], Ranked],
     queries: NDArray[np.float32],
-    own: NDArray[np.int64] | None = None,
+    sources: NDArray[np.int64] | None = None,
 ) -> Sample:
     """Search queries exactly, to measure approximate search by.
 
     Args:
         exact: Exact search of queries (Q, D) for k neighbours.
         queries: Shape (Q, D).
-        own: See `Sample`; none of the vectors if not given.
+        sources: See `Sample`; none if not given.
     """
-    numbers = np.full(len(queries), -1, np.int64) if own is None else own
-    scores, found = exact(queries, K + 1)
-    least = np.empty(len(queries), np.float32)
+    sources = np.full(len(queries), -1, np.int64) if sources is None else sources
+    scores, numbers = exact(queries, K + 1)
+    tenth = np.empty(len(queries), np.float32)
     for at in range(len(queries)):
-        others = scores[at][found[at] != numbers[at]]
-        least[at] = others[min(K, len(others)) - 1] if len(others) else np.inf
-    return Sample(queries, least, numbers)
+        others = scores[at][numbers[at] != sources[at]]
+        tenth[at] = others[min(K, len(others)) - 1] if len(others) else np.inf
+    return Sample(queries, tenth, sources)
 
 
-def measure(search: SearchAt, width: int, wanted: Sample) -> tuple[float, float]:
+def recall_at(search: SearchAt, width: int, expected: Sample) -> tuple[float, float]:
     """Recall@10 of a search at one width, and the median time of a query in milliseconds."""
     recalls, seconds = [], []
-    for query, least, own in zip(wanted.queries, wanted.least, wanted.own, strict=True):
+    for query, tenth, source in zip(expected.queries, expected.tenth, expected.sources, strict=True):
         start = time.perf_counter()
-        scores, found = search(query, K + (own >= 0), width)
+        scores, numbers = search(query, K + (source >= 0), width)
         seconds.append(time.perf_counter() - start)
-        right = (scores >= least - _EQUAL) & (found != own)
+        right = (scores >= tenth - _EQUAL) & (numbers != source)
         recalls.append(min(int(right.sum()), K) / K)
     return float(np.mean(recalls)), 1e3 * float(np.median(seconds))
 
 
-def tune(search: SearchAt, widths: Sequence[int], wanted: Sample, target: float, exact_milliseconds: float) -> Setting:
+def calibrate(
+    search: SearchAt, widths: Sequence[int], expected: Sample, target: float, exact_milliseconds: float
+) -> Setting:
     """The least width that reaches the target; exact search where none does, or none that is quicker than it."""
+    queries = len(expected.queries)
     for width in widths:
-        recall, milliseconds = measure(search, width, wanted)
+        recall, milliseconds = recall_at(search, width, expected)
         if milliseconds >= exact_milliseconds:
             break
         if recall >= target:
-            return Setting(width, recall, milliseconds, len(wanted.queries), exact_milliseconds)
-    return Setting(0, 1.0, exact_milliseconds, len(wanted.queries), exact_milliseconds)
+            return Setting(width, recall, milliseconds, queries, exact_milliseconds)
+    return Setting(0, 1.0, exact_milliseconds, queries, exact_milliseconds)

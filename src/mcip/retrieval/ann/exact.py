@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -12,75 +12,105 @@ from torch import Tensor
 
 from mcip.core.topk import topk
 
-# Candidates beyond k that are rescored: half precision moves a cosine by about 2e-4.
-_SPARE = 32
+# Dot products, float32, in descending order, and the numbers of their vectors, int64: those of one query (m,) or of
+# several (Q, m).
+Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+# What half precision may take from or add to the product of two vectors of unit length: 2^-11 each for rounding the
+# query and the result.
+_HALF_ERROR: Final = 1e-3
+# Likewise for a matrix product in single precision.
+_SINGLE_ERROR: Final = 5e-6
+# Candidates beyond k that a matrix product of many queries is asked for.
+_SPARE: Final = 32
 # Up to this many queries, one pass over the half-precision vectors each is quicker than a conversion of all of them.
-_FEW = 8
-_BLOCK = 16_384
+_FEW: Final = 8
+_BLOCK: Final = 16_384
 
 
 def exact_search(
-    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None = None
+) -> Ranked:
     """The k vectors with the largest dot products, exactly.
 
-    Of equal products the vector with the lower number comes first.
+    Of equal products the vector with the lower number comes first. The first of the results are the same for every k.
 
     Args:
-        vectors: Shape (N, D), a memory map for instance.
+        vectors: Shape (N, D), of unit length; a memory map for instance.
         queries: Shape (Q, D).
         k: Vectors per query.
-        among: Numbers of the vectors to search, rising; all if not given.
+        subset: Numbers of the vectors to search, ascending; all if not given.
 
     Returns:
-        Products (Q, m), descending, and the numbers of the vectors, where m is k, or how many there are if fewer.
+        Products (Q, m), float32, in descending order, and the numbers of the vectors, int64, where m is k, or how many
+        there are if fewer.
     """
-    count = len(vectors) if among is None else len(among)
-    if count == 0:
-        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    if len(queries) > _FEW:
-        best, found = topk(np.ascontiguousarray(queries), _blocks(vectors, among), k)
-        numbers = found.numpy()
-        return best.numpy(), numbers if among is None else among[numbers]
-    if among is not None and count * 4 < len(vectors):
-        scores, found_among = exact_search(vectors[among], queries, k)
-        return scores, among[found_among]
-    left_out = None
-    if count < len(vectors):
-        left_out = torch.ones(len(vectors), dtype=torch.bool)
-        left_out[torch.from_numpy(among)] = False
-    rows = [_one(vectors, query, k, count, left_out) for query in queries]
-    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+    count = len(vectors) if subset is None else len(subset)
+    k = min(k, count)
+    if k == 0 or len(queries) == 0:
+        return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    if subset is not None and count * 4 < len(vectors) and len(queries) <= _FEW:
+        scores, places = exact_search(vectors[subset], queries, k)
+        return scores, subset[places]
+    few = len(queries) <= _FEW
+    rows = [_one(vectors, query, k, subset) for query in queries] if few else _many(vectors, queries, k, subset)
+    return np.stack([scores for scores, _ in rows]), np.stack([numbers for _, numbers in rows])
 
 
 def rescore(
     vectors: NDArray[np.floating[Any]], query: NDArray[np.float32], candidates: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of some candidates by their products in single precision."""
-    candidates = np.sort(candidates)
-    scores = vectors[candidates].astype(np.float32) @ query
-    order = np.argsort(-scores, kind="stable")[:k]
+) -> Ranked:
+    """The k best of some candidates, given by their numbers, by their products in single precision."""
+    blocks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
+    scores = np.concatenate([products(vectors[block], query) for block in blocks] or [np.empty(0, np.float32)])
+    order = ranking(scores, candidates)[:k]
     return scores[order], candidates[order]
 
 
-def as_tensor(vectors: NDArray[np.float16]) -> Tensor:
-    """The vectors as a tensor that shares their memory."""
-    return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
+def products(vectors: NDArray[np.floating[Any]], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The dot products of vectors (n, D) with a query (D,), each rounded the same whichever others are beside it."""
+    result: NDArray[np.float32] = np.multiply(vectors, query, dtype=np.float32).sum(1, dtype=np.float32)
+    return result
 
 
-def _blocks(vectors: NDArray[np.float16], among: NDArray[np.int64] | None) -> Iterator[tuple[int, Tensor]]:
+def ranking(scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order of descending scores, and of ascending numbers where scores are equal."""
+    return np.lexsort((numbers, -scores))
+
+
+def _one(vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None) -> Ranked:
+    length = max(float(np.linalg.norm(query)), 1e-12)
+    rough = torch.mv(_as_tensor(vectors), torch.from_numpy(query / np.float32(length)).half()).float()
+    if subset is not None:
+        left_out = torch.ones(len(vectors), dtype=torch.bool)
+        left_out[torch.from_numpy(subset)] = False
+        rough.masked_fill_(left_out, -torch.inf)
+    # Whatever rounding has done, none of the k best lies further below the k-th than this.
+    least = rough.topk(k).values[-1] - 2 * _HALF_ERROR
+    return rescore(vectors, query, (rough >= least).nonzero()[:, 0].numpy(), k)
+
+
+def _many(
+    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None
+) -> list[Ranked]:
+    best, places = topk(np.ascontiguousarray(queries), _blocks(vectors, subset), k + _SPARE)
+    numbers = places.numpy() if subset is None else subset[places.numpy()]
+    lengths = np.linalg.norm(queries, axis=1)
+    rows = []
+    for query, length, scores, candidates in zip(queries, lengths, best.numpy(), numbers, strict=True):
+        whole = len(scores) < k + _SPARE or scores[-1] < scores[k - 1] - 2 * _SINGLE_ERROR * length
+        rows.append(rescore(vectors, query, candidates, k) if whole else _one(vectors, query, k, subset))
+    return rows
+
+
+def _blocks(vectors: NDArray[np.float16], subset: NDArray[np.int64] | None) -> Iterator[tuple[int, Tensor]]:
     """The vectors to search, block by block, each with its place among them."""
-    count = len(vectors) if among is None else len(among)
+    count = len(vectors) if subset is None else len(subset)
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        yield start, as_tensor(vectors[start:stop] if among is None else vectors[among[start:stop]])
+        yield start, _as_tensor(vectors[start:stop] if subset is None else vectors[subset[start:stop]])
 
 
-def _one(
-    vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, count: int, left_out: Tensor | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    products = torch.mv(as_tensor(vectors), torch.from_numpy(query).half()).float()
-    if left_out is not None:
-        products.masked_fill_(left_out, -torch.inf)
-    candidates = products.topk(min(k + _SPARE, count)).indices.numpy()
-    return rescore(vectors, query, candidates, min(k, count))
+def _as_tensor(vectors: NDArray[np.float16]) -> Tensor:
+    """The vectors as a tensor that shares their memory."""
+    return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())

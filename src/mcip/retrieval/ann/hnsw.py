@@ -1,4 +1,4 @@
-"""The HNSW graph beside a table: built in steps that outlive the process, appended to, and searched from a memory map.
+"""The HNSW graph of a table: built in steps that outlive the process, appended to, and searched from a memory map.
 
 HNSW is Malkov and Yashunin, TPAMI 2020, in the implementation of usearch, with vectors in bfloat16.
 """
@@ -6,7 +6,7 @@ HNSW is Malkov and Yashunin, TPAMI 2020, in the implementation of usearch, with 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,38 +19,47 @@ from mcip.core.optional import module
 
 CONNECTIVITY: Final = 16
 EXPANSION_ADD: Final = 128
-# The widths of search that are tried, from the quickest to the most thorough.
+# The widths of search that calibration tries, from the quickest to the most thorough.
 EXPANSIONS: Final[tuple[int, ...]] = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 # Rows after which a graph that is being built is written to the disk.
 _STEP: Final = 250_000
 _BLOCK: Final = 8192
 
 
-def grow_graph(path: Path, vectors: NDArray[np.float16], advance: Callable[[int], None] = lambda _: None) -> None:
-    """Add to the graph at `path` those of the vectors that it lacks; make it where there is none.
+def grow_graph(
+    vectors: NDArray[np.float16],
+    path_of: Callable[[int], Path],
+    start: Path | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Path]:
+    """Build the graph over some vectors, and yield its file each time that it was written.
 
     Args:
-        path: The file. What is there was made of the first of these very vectors.
         vectors: Shape (N, D); the number of a vector is its key.
-        advance: Is told how many vectors were added.
+        path_of: Where a graph over this many vectors is written.
+        start: A graph over the first of these very vectors, which is gone on from. One that cannot be read is ignored.
+        advance: Is called with the number of vectors that were added.
     """
     graph = _new(vectors.shape[1])
-    if path.exists():
+    if start is not None:
         try:
-            graph.load(os.fspath(path))
+            graph.load(os.fspath(start))
         except RuntimeError:
             graph = _new(vectors.shape[1])
     if len(graph) > len(vectors):
         graph = _new(vectors.shape[1])
     saved = len(graph)
-    for start in range(len(graph), len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK].astype(np.float32)
-        graph.add(np.arange(start, start + len(block), dtype=np.uint64), block)
+    advance(saved)
+    for at in range(saved, len(vectors), _BLOCK):
+        block = vectors[at : at + _BLOCK].astype(np.float32)
+        graph.add(np.arange(at, at + len(block), dtype=np.uint64), block)
         advance(len(block))
-        if len(graph) - saved >= _STEP:
-            saved = _save(graph, path)
-    if saved < len(graph) or not path.exists():
-        _save(graph, path)
+        if len(graph) - saved >= _STEP or len(graph) == len(vectors):
+            saved = len(graph)
+            path = path_of(saved)
+            with atomic_write(path) as temporary:
+                graph.save(os.fspath(temporary))
+            yield path
 
 
 class Graph:
@@ -76,7 +85,7 @@ class Graph:
         return len(self.view(EXPANSIONS[0]))
 
     def view(self, expansion: int) -> Any:
-        """The graph with this width of search: a view of its own, since queries of other threads may want another."""
+        """The graph with this width of search: a separate view, since other threads may use another width."""
         if expansion not in self._views:
             graph = _new(self.dim)
             try:
@@ -103,14 +112,8 @@ def _damaged(path: Path, error: Exception) -> ArtefactError:
 
 
 def _new(dim: int) -> Any:
-    # Keys are row numbers and never asked for by themselves: without a table of them a view opens at once.
+    # Keys are row numbers and never looked up: without a table of them a view opens at once.
     return module("usearch.index").Index(
         ndim=dim, metric="ip", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD,
         enable_key_lookups=False,
     )  # fmt: skip
-
-
-def _save(graph: Any, path: Path) -> int:
-    with atomic_write(path) as temporary:
-        graph.save(os.fspath(temporary))
-    return len(graph)

@@ -8,11 +8,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.retrieval.table import IndexTable, vectors_of
+from mcip.core.errors import ArtefactError
+from mcip.retrieval.ann.exact import Ranked, products, ranking
+from mcip.retrieval.table import IndexTable, brief, vectors_of
 
 _NAME: Final = "mcip_vectors"
-# Candidates that are rescored with their full vectors, for each neighbour asked for.
+# Candidates that Lance rescores with their full vectors, for each neighbour requested.
 _REFINE: Final = 20
+# Neighbours requested beyond k: Lance ranks by the products of vectors in half precision.
+_SPARE: Final = 16
 
 
 def grow_disk_index(table: IndexTable) -> IndexTable:
@@ -20,14 +24,24 @@ def grow_disk_index(table: IndexTable) -> IndexTable:
 
     Returns:
         The table's newest version, with the index.
+
+    Raises:
+        ArtefactError: The table cannot be written to.
     """
-    return table.grow_index(
-        _NAME,
-        lambda: table.dataset.create_index(
+
+    def create() -> None:
+        table.dataset.create_index(
             "vector", "IVF_PQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)),
             num_sub_vectors=_sub_vectors(table.identity.dim),
-        ),
-    )  # fmt: skip
+        )  # fmt: skip
+
+    try:
+        return table.grow_index(_NAME, create)
+    except OSError as error:
+        raise ArtefactError(
+            f"The index on disk, which {table.uri} needs as its graph does not fit into memory, cannot be written into "
+            f"it ({brief(error)}): run `mcip index` where it can, or on a machine with more memory."
+        ) from error
 
 
 def partitions(rows: int) -> int:
@@ -41,10 +55,8 @@ def widths(rows: int) -> tuple[int, ...]:
     return (*(2**step for step in range(int(math.log2(most)) + 1) if 2**step < most), most)
 
 
-def disk_search(
-    table: IndexTable, query: NDArray[np.float32], k: int, width: int, where: str | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Products and `_rowid`s of about the k rows nearest to a query (D,).
+def disk_search(table: IndexTable, query: NDArray[np.float32], k: int, width: int, where: str | None = None) -> Ranked:
+    """Products and `_rowid`s of the k rows nearest to a query, ranked.
 
     Args:
         table: A table with the index.
@@ -53,14 +65,15 @@ def disk_search(
         width: Partitions to visit; 0 is exact search.
         where: Only rows for which this SQL condition holds.
     """
-    nearest: dict[str, Any] = {"column": "vector", "q": query, "k": k, "metric": "dot"}
+    nearest: dict[str, Any] = {"column": "vector", "q": query, "k": k + _SPARE, "metric": "dot"}
     nearest |= {"use_index": False} if width == 0 else {"nprobes": width, "refine_factor": _REFINE}
-    found = table.dataset.to_table(
+    rows = table.dataset.to_table(
         columns=["vector", "_distance"], nearest=nearest, filter=where, prefilter=where is not None, with_row_id=True
     )
-    scores = vectors_of(found["vector"]).astype(np.float32) @ query
-    order = np.argsort(-scores, kind="stable")
-    return scores[order], found["_rowid"].to_numpy().astype(np.int64)[order]
+    scores = products(vectors_of(rows["vector"]), query)
+    row_ids = rows["_rowid"].to_numpy().astype(np.int64)
+    order = ranking(scores, row_ids)[:k]
+    return scores[order], row_ids[order]
 
 
 def _sub_vectors(dim: int) -> int:

@@ -1,0 +1,179 @@
+"""Opening a table for searching: its derived files brought up to date, and approximate search calibrated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcip.core.artefacts import atomic_write
+from mcip.core.errors import ConfigError
+from mcip.retrieval.ann import hnsw, lance_disk
+from mcip.retrieval.ann.build import row_marks, update_files
+from mcip.retrieval.ann.cache import (
+    BACKGROUND,
+    PROBES,
+    State,
+    derived_folder,
+    folder_beside,
+    locked,
+    map_vectors,
+    read_rows,
+    read_state,
+    write_state,
+)
+from mcip.retrieval.ann.calibrate import QUERIES, QueryKind, Setting, calibrate, image_queries, sample
+from mcip.retrieval.ann.engine import Engine
+from mcip.retrieval.ann.exact import Ranked, exact_search
+from mcip.retrieval.ann.select import Ann
+from mcip.retrieval.ann.subset import RowSubset
+from mcip.retrieval.fusion import Background, Part
+from mcip.retrieval.table import IndexTable
+
+# Rows that background statistics are taken of, and the growth after which search is calibrated again.
+_SAMPLED: Final = 1000
+_GROWN: Final = 1.2
+# Queries whose exact search is timed.
+_TIMED: Final = 5
+
+# Returns the embeddings of probe texts, float32 (T, D) of unit length; called when search has to be calibrated.
+ProbeTexts: TypeAlias = Callable[[], NDArray[np.float32]]
+
+
+def open_engine(
+    table: IndexTable,
+    probe_texts: ProbeTexts,
+    *,
+    requested: Ann | None = None,
+    target: float | None = None,
+    recalibrate: bool = False,
+    every_byte: bool = False,
+    memory: int | None = None,
+) -> Engine:
+    """Open a version of a table for searching, after bringing its derived files up to date where they are not.
+
+    Where the folder beside the table cannot be written to, its files are used if they are up to date; otherwise they
+    are built in the user's cache.
+
+    Args:
+        table: The version.
+        probe_texts: Embeds probe texts.
+        requested: How to search; as last time if not given.
+        target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
+        recalibrate: Calibrate again, though nothing has changed.
+        every_byte: Compare the checksums of large files too; see `mcip.retrieval.ann.cache.read_state`.
+        memory: Bytes of memory, if not measured.
+    """
+    marks = row_marks(table)
+    folder, beside = derived_folder(table.uri), folder_beside(table.uri)
+    if beside is not None and beside != folder and not recalibrate:
+        state = read_state(beside, table, every_byte)
+        current = state is not None and _is_current(state, table, marks, beside, requested)
+        if state is not None and current and _is_calibrated(state, table, target):
+            return _open(table, marks, beside, state)
+    with locked(folder):
+        state = read_state(folder, table, every_byte)
+        if state is None or not _is_current(state, table, marks, folder, requested):
+            table, state = update_files(table, marks, folder, state, requested, memory)
+        if recalibrate or not _is_calibrated(state, table, target):
+            state.target = state.target if target is None else target
+            _calibrate(table, marks, folder, state, probe_texts)
+        write_state(folder, state)
+        return _open(table, marks, folder, state)
+
+
+def _is_current(state: State, table: IndexTable, marks: NDArray[np.int64], folder: Path, requested: Ann | None) -> bool:
+    """Whether the files hold every row of this version, and are searched as requested."""
+    return (
+        state.version == table.version
+        and requested in (None, state.requested)
+        and (state.method != "graph" or state.graph in state.files)
+        # Another table that was put at the same place may have the same name and number.
+        and bool(np.isin(marks[1], read_rows(folder, state)[1]).all())
+    )
+
+
+def _is_calibrated(state: State, table: IndexTable, target: float | None) -> bool:
+    rows, calibrated = len(table), state.calibrated_rows
+    return (
+        target in (None, state.target)
+        and calibrated / _GROWN <= rows <= calibrated * _GROWN
+        and BACKGROUND in state.files
+    )
+
+
+def _open(table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State) -> Engine:
+    rows = read_rows(folder, state)
+    alive = np.isin(rows[1], marks[1])
+    return Engine(
+        table,
+        folder,
+        state,
+        rows[0],
+        None if alive.all() else RowSubset.of(alive),
+        None if state.method == "disk" else map_vectors(folder, state),
+        hnsw.Graph(folder / state.graph, state.dim) if state.method == "graph" else None,
+        Background.load(folder / BACKGROUND),
+    )
+
+
+def _calibrate(
+    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, probe_texts: ProbeTexts
+) -> None:
+    """Take the background statistics, and where search is approximate choose a width for each kind of query."""
+    if marks.shape[1] == 0:
+        raise ConfigError(f"{table.uri} holds no images: there is nothing to search.")
+    if PROBES not in state.files:
+        with atomic_write(folder / PROBES) as temporary, temporary.open("wb") as file:
+            np.save(file, probe_texts(), allow_pickle=False)
+        state.record(folder / PROBES, PROBES)
+    texts: NDArray[np.float32] = np.load(folder / PROBES, allow_pickle=False)
+    rng = np.random.default_rng(0)
+    rows = read_rows(folder, state)
+    alive = np.flatnonzero(np.isin(rows[1], marks[1]))
+    sampled = np.sort(rng.choice(alive, min(_SAMPLED, len(alive)), replace=False))
+    Background.of(table.vectors(rows[0][sampled]).astype(np.float32), texts).save(folder / BACKGROUND)
+    state.record(folder / BACKGROUND, BACKGROUND)
+    state.calibrated_rows, state.settings = len(alive), {}
+    if state.method == "exact":
+        return
+    write_state(folder, state)
+    engine = _open(table, marks, folder, state)
+    sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
+    for kind, queries in _queries(engine, sources, texts[:QUERIES]).items():
+        state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None)
+
+
+def _queries(
+    engine: Engine, sources: NDArray[np.int64], texts: NDArray[np.float32]
+) -> dict[QueryKind, NDArray[np.float32]]:
+    """Sample queries of each kind: near the images in some slots, texts, and both together."""
+    images = image_queries(engine.take(sources))
+    if len(texts) == 0:
+        return {"image": images}
+    mixed = []
+    for image, text in zip(images, texts, strict=False):
+        vector, _ = engine.background.combine([Part(image, "image"), Part(text, "text")])
+        mixed.append(vector / np.linalg.norm(vector))
+    return {"image": images, "text": texts, "mixed": np.stack(mixed)}
+
+
+def _setting(engine: Engine, queries: NDArray[np.float32], sources: NDArray[np.int64] | None) -> Setting:
+    def exact(queries: NDArray[np.float32], k: int) -> Ranked:
+        if engine.vectors is not None:
+            return exact_search(engine.vectors, queries, k, None if engine.alive is None else engine.alive.slots)
+        ranked = [engine.search_at(query, k, 0) for query in queries]
+        return np.stack([scores for scores, _ in ranked]), np.stack([slots for _, slots in ranked])
+
+    expected = sample(exact, queries, sources)
+    seconds = []
+    for query in queries[:_TIMED]:
+        start = time.perf_counter()
+        engine.search_at(query, 10, 0)
+        seconds.append(time.perf_counter() - start)
+    widths = hnsw.EXPANSIONS if engine.graph is not None else lance_disk.widths(len(engine))
+    return calibrate(engine.search_at, widths, expected, engine.state.target, 1e3 * float(np.median(seconds)))

@@ -1,0 +1,87 @@
+"""Recall, measured against exact search, and the width that is chosen by it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mcip.retrieval.ann import calibrate
+from mcip.retrieval.ann.cache import PROBES
+from mcip.retrieval.ann.exact import Ranked, exact_search
+from mcip.retrieval.ann.probe_texts import phrases
+from mcip.retrieval.index import Index
+from mcip.retrieval.table import IndexTable
+
+from .cloud import cloud, probes
+
+
+def test_recall_counts_equal_products_and_not_the_query_itself() -> None:
+    vectors = np.repeat(cloud(15), 2, axis=0).astype(np.float16)
+    sources = np.array([0, 8])
+    expected = calibrate.sample(
+        lambda queries, k: exact_search(vectors, queries, k), vectors[sources].astype(np.float32), sources
+    )
+
+    def without_the_best(skip: int) -> calibrate.SearchAt:
+        def search(query: NDArray[np.float32], k: int, width: int) -> Ranked:
+            scores, numbers = exact_search(vectors, query[None], k + skip)
+            return scores[0][skip:], numbers[0][skip:]
+
+        return search
+
+    assert calibrate.recall_at(without_the_best(0), 1, expected)[0] == 1.0
+    # Without the twin and the next pair, seven of the ten are left, and the twin of the tenth counts as well as it.
+    assert calibrate.recall_at(without_the_best(4), 1, expected)[0] == pytest.approx(0.8)
+
+
+def test_the_least_width_that_reaches_the_target_is_chosen() -> None:
+    vectors = cloud(300).astype(np.float16)
+    expected = calibrate.sample(lambda queries, k: exact_search(vectors, queries, k), probes())
+
+    def search(query: NDArray[np.float32], k: int, width: int) -> Ranked:
+        """Finds the best `width` of ten only."""
+        scores, numbers = exact_search(vectors, query[None], k)
+        return scores[0][:width], numbers[0][:width]
+
+    setting = calibrate.calibrate(search, (3, 8, 9, 10), expected, 0.85, 1e9)
+    assert (setting.width, setting.queries) == (9, 50)
+    assert setting.recall == pytest.approx(0.9)
+    assert calibrate.calibrate(search, (3, 8), expected, 0.85, 1e9).width == 0
+    assert calibrate.calibrate(search, (3, 8, 9, 10), expected, 0.85, 0.0).width == 0
+
+
+def test_image_queries_are_near_their_vectors_but_not_at_them() -> None:
+    vectors = cloud(50)
+    cosines = (calibrate.image_queries(vectors) * vectors).sum(1)
+    assert cosines.max() < 0.99
+    assert abs(cosines.mean() - 1 / np.sqrt(1.25)) < 0.05
+
+
+def test_every_kind_of_query_is_calibrated(table: IndexTable) -> None:
+    index = Index(table.uri, ann="graph", probe_texts=probes, target=0.95)
+    settings = index.engine.state.settings
+    assert set(settings) == {"image", "text", "mixed"}
+    assert all(setting.recall >= 0.95 for setting in settings.values())
+    np.testing.assert_array_equal(np.load(index.folder / PROBES), probes())
+    again = Index(table.uri, probe_texts=probes, recalibrate=True).engine.state
+    assert {kind: setting.queries for kind, setting in again.settings.items()} == {
+        "image": 200, "text": 50, "mixed": 50,
+    }  # fmt: skip
+
+
+def test_phrases_differ() -> None:
+    assert len(set(phrases())) == len(phrases()) > 250
+
+
+def test_another_target_is_calibrated_for(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: list[float] = []
+
+    def watched(search: object, widths: object, expected: object, target: float, exact: float) -> calibrate.Setting:
+        targets.append(target)
+        return calibrate.Setting(32, 1.0, 0.0, 0, exact)
+
+    monkeypatch.setattr("mcip.retrieval.ann.opening.calibrate", watched)
+    for target in (0.9, None, 0.9, 0.99, None):
+        Index(table.uri, ann="graph", probe_texts=probes, target=target)
+    assert targets == [0.9] * 3 + [0.99] * 3
