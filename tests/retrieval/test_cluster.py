@@ -168,7 +168,7 @@ def test_too_many_unreadable_pictures(in_process: None, own_album: Path, base: P
         path.write_bytes(b"")
     db = tmp_path / "photos.lance"
     with pytest.raises(DataError, match="3 of the 36 images"):
-        build_index(str(own_album), str(db), model=str(base), device="cpu", ray="auto")
+        build_index(str(own_album), str(db), model=str(base), device="cpu", ray="auto", max_unreadable=0.01)
     assert len(open_table(str(db))) == 0
 
 

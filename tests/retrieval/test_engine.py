@@ -60,7 +60,7 @@ def hash_of(vector: NDArray[np.float32]) -> int:
 @pytest.fixture
 def table(tmp_path: Path) -> IndexTable:
     """600 rows of vectors, without pictures."""
-    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", source="none", thumbnails=0)
+    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", thumbnails=0)
     made = create_table(str(tmp_path / "t.lance"), schema_of(identity, pa.schema({"kind": pa.string()})))
     return made.append(rows(cloud(600)))
 
@@ -186,7 +186,7 @@ def test_derived_files_are_made_again_when_they_are_gone_or_damaged(table: Index
 def test_files_of_another_table_at_the_same_place_are_not_used(table: IndexTable, tmp_path: Path) -> None:
     first = Index(table.uri, texts=texts)
     Path(table.uri).rename(tmp_path / "old.lance")
-    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", source="none", thumbnails=0)
+    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", thumbnails=0)
     made = create_table(table.uri, schema_of(identity, pa.schema({"kind": pa.string()})))
     made.append(rows(cloud(600, 8)))
     assert read_state(first.folder, made.latest()) is None
@@ -215,7 +215,7 @@ def test_filtered_search_by_every_way(ann: str, share: int, table: IndexTable, m
 
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
-    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", source="none", thumbnails=0)
+    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", thumbnails=0)
     create_table(str(tmp_path / "t.lance"), schema_of(identity, pa.schema({})))
     with pytest.raises(ConfigError, match="holds no pictures"):
         Index(tmp_path / "t.lance", texts=texts)

@@ -80,11 +80,12 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files for `path` of processes that were killed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         process = leftover.name.split(".")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             leftover.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
