@@ -93,7 +93,8 @@ def _add(found: Files, left: list[tuple[str, _Chain]], name: str, entry: os.DirE
         found.skipped[printable(name)] = "a link to nothing, or a file that vanished"
         return
     except OSError as error:
-        found.skipped[printable(name)] = f"cannot be read: {error.strerror or error}"
+        unlisted = found.closed if entry.is_dir(follow_symlinks=False) else found.skipped
+        unlisted[printable(name)] = f"cannot be read: {error.strerror or error}"
         return
     if stat.S_ISDIR(facts.st_mode):
         assert above is not None

@@ -109,7 +109,7 @@ class Index:
         table = open_table(self.uri)
         if table.identity.fingerprint != self.fingerprint:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
-        if table.version == self._opened.engine.table.version:
+        if table.version_key == self._opened.engine.table.version_key:
             return False
         self._opened = Opened(open_engine(table, self.folder, self._texts))
         return True

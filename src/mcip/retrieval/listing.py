@@ -183,22 +183,22 @@ def _table(location: str) -> Listing:
         raise DataError(f"{location[:200]} cannot be opened: {error.strerror or error}") from error
     if kind == "images":
         raise DataError(f"{location} is one image: give its folder.")
-    return _rows_of(open_source(location), kind, location)
+    opened = open_source(location)
+    return _rows_of(opened, standard_rows(opened, {}), kind, location)
 
 
 def _objects_in_memory(source: Any) -> Listing:
     """The listing of a table, a data set or a data frame; images that are not files can be found but not shown."""
     if isinstance(source, Table):
-        rows, name = source.rows, source.name
-    elif isinstance(source, datasets.Dataset):
-        rows, name = source, "the data set"
-    else:
-        rows, name = datasets.Dataset.from_pandas(source, preserve_index=False), "the data frame"
-    return _rows_of(Source(rows, name), "memory", f"memory:{name}")
+        return _rows_of(Source(source.rows, source.name), source.rows, "memory", f"memory:{source.name}")
+    is_dataset = isinstance(source, datasets.Dataset)
+    rows = source if is_dataset else datasets.Dataset(pa.Table.from_pandas(source, preserve_index=False))
+    opened = Source(rows, "the data set" if is_dataset else "the frame")
+    return _rows_of(opened, standard_rows(opened, {}), "memory", f"memory:{opened.name}")
 
 
-def _rows_of(opened: Source, kind: str, location: str) -> Listing:
-    rows = standard_rows(opened, {})
+def _rows_of(opened: Source, rows: datasets.Dataset, kind: str, location: str) -> Listing:
+    """The listing of a source's rows, and of the same rows in the table's columns."""
     taken = set(find_columns(opened, {}).values())
     columns = {name: arrow_column(rows, name) for name in ("label", "captions", "split")}
     columns |= {name: arrow_column(opened.rows, name) for name in opened.rows.column_names if name not in taken}
@@ -268,4 +268,5 @@ def _remote_table(uri: str) -> Listing:
         found = pq.read_table(uri.removeprefix(scheme), filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} cannot be read: {error}") from error
-    return _rows_of(Source(datasets.Dataset(found), uri), "parquet", uri)
+    opened = Source(datasets.Dataset(found), uri)
+    return _rows_of(opened, standard_rows(opened, {}), "parquet", uri)

@@ -1,4 +1,4 @@
-"""The columns of a source that an index keeps: under names that the table allows, with types that it can hold."""
+"""The columns of a source that an index keeps, under names that the table allows and with the types it has."""
 
 from __future__ import annotations
 
@@ -61,8 +61,6 @@ def useful_columns(
         if isinstance(feature, datasets.ClassLabel):
             names = feature.names
             column = pa.chunked_array([[None if at is None or at < 0 else names[at] for at in column.to_pylist()]])
-        elif pa.types.is_interval(kind):
-            column = pa.chunked_array([[None if value is None else str(value) for value in column.to_pylist()]])
         kept[name] = as_numbers(column) if texts_may_be_numbers else column
     new_names = column_names(kept)
     # The columns come from several tables, in chunks of their own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
@@ -39,7 +40,8 @@ def list_roots(
         try:
             listing = list_images(source)
         except DataError as error:
-            hint = "" if data else f" ({uri} is the index of it: if it has moved, say --moved-to NEW.)"
+            gone = not data and not is_remote(source) and not os.path.lexists(source)
+            hint = f" ({uri} is the index of it: if it has moved, say --moved-to NEW.)" if gone else ""
             raise DataError(f"{error}{hint}") from error
         listings.setdefault(listing.location, listing)
     _check_apart(listings)

@@ -135,9 +135,11 @@ def begin(
     if todo.surplus:
         before_change()
         table = table.delete_rows(todo.surplus)
-    # Even were every new image a moved one, the others would be lost.
+    # Even were every new image a moved one, the others would be lost. A source that was moved keeps its ids.
     new = sum(listing.ids[number] not in todo.ids for number in todo.fresh)
-    if new == 0 or len(todo.gone) - new > options.max_removed * len(todo.ids):
+    places = {root.prefix: root.location for root in table.identity.roots}
+    moved = any(places.get(root.prefix, root.location) != root.location for root in roots)
+    if moved or new == 0 or len(todo.gone) - new > options.max_removed * len(todo.ids):
         check_removal(sorted(todo.ids), todo.gone, options.max_removed, _have_folders(roots), listing.name)
     if roots != table.identity.roots:
         before_change()
