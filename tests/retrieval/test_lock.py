@@ -9,11 +9,14 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from mcip.core.errors import ArtefactError
+from mcip.core.optional import module
+from mcip.core.progress import console
 from mcip.retrieval import lock as locks
 from mcip.retrieval.lock import Holder, write_lock
 from mcip.retrieval.table import open_table
@@ -23,7 +26,7 @@ from mcip.stages.index import index as build_index
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(locks.console, "print", lambda text, **_: lines.append(text))
+    monkeypatch.setattr(console, "print", lambda text, **_: lines.append(text))
     return lines
 
 
@@ -66,13 +69,13 @@ def test_the_second_says_who_holds_it_and_waits(
     held, go = threading.Event(), threading.Event()
 
     def first() -> None:
-        with write_lock(uri, tmp_path / "f"):
+        with write_lock(uri):
             held.set()
             go.wait(30)
             events.append("first ends")
 
     def second() -> None:
-        with write_lock(uri, tmp_path / "f"):
+        with write_lock(uri):
             events.append("second begins")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
@@ -95,7 +98,7 @@ def test_of_many_on_object_storage_one_wins(remote: str, tmp_path: Path) -> None
 
     def enter() -> None:
         nonlocal inside, most, entered
-        with write_lock(remote, tmp_path):
+        with write_lock(remote):
             with counting:
                 inside, entered = inside + 1, entered + 1
                 most = max(most, inside)
@@ -112,11 +115,9 @@ def test_of_many_on_object_storage_one_wins(remote: str, tmp_path: Path) -> None
 
 
 def _hold(uri: str, holder: Holder) -> None:
-    import lance
-
-    with write_lock(uri, Path(uri)):
+    with write_lock(uri):
         pass
-    lance.dataset(f"{uri}/{locks._LOCK}").update_config({locks._KEY: json.dumps(locks.asdict(holder))})
+    module("lance").dataset(f"{uri}/{locks._LOCK}").update_config({locks._KEY: json.dumps(asdict(holder))})
 
 
 @pytest.mark.parametrize("how", ["killed", "lapsed"])
@@ -129,7 +130,7 @@ def test_a_dead_holder_is_taken_over(how: str, remote: str, tmp_path: Path, prin
     killed = Holder(process.pid, socket.gethostname(), uuid.getnode(), now, now + 600, "t")
     lapsed = Holder(1, "elsewhere", 1, now - 700, now - 100, "t")
     _hold(remote, killed if how == "killed" else lapsed)
-    with write_lock(remote, tmp_path) as check:
+    with write_lock(remote) as check:
         check()
     assert printed == []
 
@@ -137,7 +138,7 @@ def test_a_dead_holder_is_taken_over(how: str, remote: str, tmp_path: Path, prin
 def test_a_lock_that_was_lost_stops_the_writer(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "EXPIRY", 1.0)
     monkeypatch.setattr(locks, "_RENEWALS", 100)
-    with write_lock(remote, tmp_path) as check:
+    with write_lock(remote) as check:
         check()
         time.sleep(1.2)
         check()
@@ -151,16 +152,22 @@ def test_a_lock_that_was_lost_stops_the_writer(remote: str, tmp_path: Path, monk
             time.sleep(0.01)
         with pytest.raises(ArtefactError, match=r"was lost \(it is held by process 7 on elsewhere since"):
             check()
-    assert json.loads(locks.module("lance").dataset(f"{remote}/{locks._LOCK}").config()[locks._KEY])["token"] == "other"
+    assert json.loads(module("lance").dataset(f"{remote}/{locks._LOCK}").config()[locks._KEY])["token"] == "other"
 
 
 def _hold_now(uri: str, holder: Holder) -> None:
     """Set the holder between two renewals."""
-    lance = locks.module("lance")
+    lance = module("lance")
     while True:
         try:
             table = lance.dataset(f"{uri}/{locks._LOCK}")
-            table.update_config({locks._KEY: json.dumps(locks.asdict(holder))})
+            table.update_config({locks._KEY: json.dumps(asdict(holder))})
         except OSError:
             continue
         return
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, album: Path, base: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtefactError, match=r"cannot be written to: .*Not a directory\. It can still be searched"):
+        build_index(str(album), str(tmp_path / "file" / "t.lance"), model=str(base), device="cpu")

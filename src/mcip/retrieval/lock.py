@@ -76,30 +76,39 @@ class Holder:
 
 
 @contextlib.contextmanager
-def write_lock(uri: str, folder: Path) -> Iterator[Callable[[], None]]:
+def write_lock(uri: str) -> Iterator[Callable[[], None]]:
     """Keep other writers of an index out while the block runs; wait for one that is at work, and say who it is.
 
     Args:
         uri: Of the table, resolved: the lock is the table's, however its place was spelled.
-        folder: Where the lock of a local table lies.
 
     Yields:
         A function that raises ArtefactError if the lock was lost, to be called before each change of the table.
+
+    Raises:
+        ArtefactError: The place of the table cannot be written to.
     """
-    with _object_lock(uri) if is_remote(uri) else _file_lock(uri, folder) as check:
+    with _object_lock(uri) if is_remote(uri) else _file_lock(uri) as check:
         yield check
 
 
 @contextlib.contextmanager
-def _file_lock(uri: str, folder: Path) -> Iterator[Callable[[], None]]:
-    folder.mkdir(parents=True, exist_ok=True)
+def _file_lock(uri: str) -> Iterator[Callable[[], None]]:
+    # Beside the table, where every process that can write to it looks.
+    folder = Path(f"{uri}.search")
     noted = folder / "writer.json"
     lock = FileLock(folder / "writer.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         _tell(uri, _noted_holder(noted))
         lock.acquire()
+    except OSError as error:
+        raise ArtefactError(
+            f"The index {uri} cannot be written to: {folder}: {error.strerror or error}. It can still be searched. "
+            "Choose another --db, or make its folder writable."
+        ) from error
     try:
         write_json(noted, asdict(Holder.new()))
         yield lambda: None

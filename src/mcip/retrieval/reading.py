@@ -132,7 +132,7 @@ class _LocalTable:
         _, files, root = locate(source)
         # The files, and the folders in which another one of them could appear.
         folders = {folder for file in files for folder in file.parents if folder == root or root in folder.parents}
-        self.watched = sorted({*files, *(() if os.path.isfile(source) else folders)})
+        self.watched = sorted({*files, *(() if local_path(source).is_file() else folders)})
         self.state = [file_state(path) for path in self.watched]
         self.rows = Rows(standard_rows(open_source(source), {}))
 

@@ -36,14 +36,11 @@ def list_roots(
     if not data and any(root.kind == "memory" for root in known):
         raise ConfigError(f"{uri} was made from an object in memory: give that object again to update it.")
     listings: dict[str, Listing] = {}
-    for source in data or [root.location for root in known]:
-        try:
-            listing = list_images(source)
-        except DataError as error:
-            gone = not data and not is_remote(source) and not os.path.lexists(source)
-            hint = f" ({uri} is the index of it: if it has moved, say --moved-to NEW.)" if gone else ""
-            raise DataError(f"{error}{hint}") from error
+    for source in data:
+        listing = list_images(source)
         listings.setdefault(listing.location, listing)
+    for root in [] if data else known:
+        listings[root.location] = _listed_again(root.location, uri)
     _check_apart(listings)
     before = {root.location: root for root in known}
     missing = [root for root in known if root.location not in listings]
@@ -99,6 +96,16 @@ def moved_roots(known: Sequence[Root], moved_to: Sequence[str]) -> tuple[Root, .
             for root in roots
         )
     return roots
+
+
+def _listed_again(location: str, uri: str) -> Listing:
+    """The images of a source that an index holds already."""
+    try:
+        return list_images(location)
+    except DataError as error:
+        if is_remote(location) or os.path.lexists(location):
+            raise
+        raise DataError(f"{error} ({uri} is the index of it: if it has moved, say --moved-to NEW.)") from error
 
 
 def _is_below(location: str, folder: str) -> bool:

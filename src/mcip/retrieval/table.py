@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -143,11 +144,8 @@ class IndexTable:
     @cached_property
     def version_key(self) -> str:
         """What no other version has, nor any version of another table that was put in this one's place."""
-        try:
-            transaction = self.dataset.read_transaction(self.version)
-        except (ValueError, OSError):
-            transaction = None
-        return f"{self.identity.created}:{self.version}:{transaction.uuid if transaction else ''}"
+        manifest = hashlib.blake2b(self.dataset._ds.serialized_manifest(), digest_size=12).hexdigest()
+        return f"{self.identity.created}:{self.version}:{manifest}"
 
     @property
     def schema(self) -> pa.Schema:

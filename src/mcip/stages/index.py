@@ -112,9 +112,9 @@ def index(
     _check(thumbnails, recall, options, keep_hours)
     uri = _uri(db)
     if check:
-        return Indexed(Index(uri, model, device, None if ann == "auto" else ann, recall, measure=True), None)
+        return Indexed(Index(uri, _as_name(model), device, None if ann == "auto" else ann, recall, measure=True), None)
     folder, start = derived_folder(uri), time.perf_counter()
-    with write_lock(uri, folder) as check_lock:
+    with write_lock(uri) as check_lock:
         table = open_table(uri) if table_exists(uri) else None
         sources = _listed(data)
         if table is None and not sources:
@@ -166,7 +166,11 @@ def _listed(data: Sources | None) -> list[DataInput]:
     """One source, several or none, as a list."""
     if data is None:
         return []
-    return list(data) if isinstance(data, list | tuple) else [data]  # type: ignore[list-item]
+    return list(data) if isinstance(data, list | tuple) else [data]
+
+
+def _as_name(model: ModelInput | None) -> str | Model | None:
+    return os.fspath(model) if isinstance(model, os.PathLike) else model
 
 
 def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device: str) -> Model:
