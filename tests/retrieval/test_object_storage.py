@@ -98,9 +98,7 @@ def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_alb
 
 def test_hidden_objects_and_an_empty_prefix(client: Any, base: Path) -> None:
     index = run_index(base)
-    content = client.get_object(Bucket="pictures", Key=f"photos/{index.row(index.browse(1)[0].id)['id']}")[
-        "Body"
-    ].read()
+    content = client.get_object(Bucket="pictures", Key=f"photos/{index.browse(1)[0].id}")["Body"].read()
     for key in ("._x.jpg", ".Trash/x.jpg", "__MACOSX/x.jpg", "a/.y.jpg", "x.heic"):
         client.put_object(Bucket="pictures", Key=f"photos/{key}", Body=content)
     listing = list_images(PHOTOS + "/")
@@ -118,7 +116,7 @@ def test_a_second_writer_on_object_storage_waits(
     client: Any, base: Path, album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(console, "print", lambda text, **_: notes.append(text))
+    monkeypatch.setattr(console, "print", lambda *texts, **_: notes.extend(texts))
     monkeypatch.setattr("mcip.retrieval.lock._POLL", 0.05)
     waiting = threading.Thread(target=run_index, args=(base,))
     with write_lock(DB) as check:
@@ -128,6 +126,7 @@ def test_a_second_writer_on_object_storage_waits(
         assert not table_exists(DB)
         check()
     waiting.join(60)
+    assert any("36 images embedded" in str(note) for note in notes)
     assert len(Index(DB, device="cpu")) == 36
 
 
