@@ -82,6 +82,8 @@ def test_names_with_brackets_and_signs(folder: Path, image: bytes, base: Path, t
     names = ["[2019]/a.jpg", "50%/b#3.jpg", "it's/c d.jpg", "line\nbreak.jpg", "[bold]x[/bold].jpg", "é/ü.jpg"]
     for name in names:
         add(folder, name, image)
+    (tmp_path / "mk[").mkdir()
+    folder = folder.rename(tmp_path / "mk[/bold]d")
     db = str(tmp_path / "[2020] photos.lance")
     build_index(str(folder), db, model=str(base), device="cpu")
     index = Index(db, device="cpu")

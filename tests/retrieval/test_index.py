@@ -51,19 +51,19 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_table_holds_what_the_pictures_are(album: Path, base: Path, index: Index) -> None:
+def test_table_holds_what_the_images_are(album: Path, base: Path, index: Index) -> None:
     rows, model = rows_of(index), models.load(base)
     files = {path.relative_to(album).as_posix(): path for path in album.rglob("*.jpg")}
     assert rows.keys() == files.keys()
     assert len(index) == len(files) == 36
     for name, path in files.items():
-        row, picture = rows[name], decode(path)
+        row, image = rows[name], decode(path)
         assert row["path"] == str(path)
-        assert (row["width"], row["height"]) == picture.size
+        assert (row["width"], row["height"]) == image.size
         assert row["hash"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert row["folder"] == str(Path(name).parent)
-        wanted = model.encode_images(model.transform()(picture)[None])[0].numpy()
-        np.testing.assert_allclose(row["vector"], wanted, atol=1e-3)
+        expected = model.encode_images(model.transform()(image)[None])[0].numpy()
+        np.testing.assert_allclose(row["vector"], expected, atol=1e-3)
         with Image.open(pa.BufferReader(row["thumbnail"])) as small:
             assert max(small.size) == 24
 
@@ -131,8 +131,8 @@ def test_the_folder_may_move_as_a_whole(run_index: Run, own_album: Path, tmp_pat
     assert [root.location for root in index.engine.table.identity.roots] == [str(moved)]
 
 
-def test_unreadable_pictures_are_left_out_and_listed(run_index: Run, own_album: Path, tmp_path: Path) -> None:
-    (own_album / "broken.jpg").write_bytes(b"no picture")
+def test_unreadable_images_are_left_out_and_listed(run_index: Run, own_album: Path, tmp_path: Path) -> None:
+    (own_album / "broken.jpg").write_bytes(b"no image")
     first = sorted(own_album.glob("*.jpg"))[1]
     with pytest.raises(DataError, match=r"1 of the 37 images of .* are unreadable.*\n  broken.jpg: not an image"):
         run_index(max_unreadable=0.01)
@@ -225,15 +225,15 @@ def test_ids_of_a_large_table_are_indexed(run_index: Run, own_album: Path, monke
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_make_the_same_table(workers: int, run_index: Run, indexed: Path) -> None:
-    wanted = rows_of(Index(indexed))
+    expected = rows_of(Index(indexed))
     found = rows_of(run_index(workers=workers, thumbnails=24))
     changing = ("path", "stamp", "vector")
-    assert found.keys() == wanted.keys()
+    assert found.keys() == expected.keys()
     for name, row in found.items():
         assert {k: v for k, v in row.items() if k not in changing} == {
-            k: v for k, v in wanted[name].items() if k not in changing
+            k: v for k, v in expected[name].items() if k not in changing
         }
-        np.testing.assert_allclose(row["vector"], wanted[name]["vector"], atol=2e-3)
+        np.testing.assert_allclose(row["vector"], expected[name]["vector"], atol=2e-3)
 
 
 def test_what_is_refused(
@@ -269,6 +269,13 @@ def test_a_lance_table_of_somebody_else_is_refused(tmp_path: Path) -> None:
         create_table(str(tmp_path / "x.lance"), pa.schema({"a": pa.int64()}))
     with pytest.raises(ArtefactError, match="not one that `mcip index` made"):
         open_table(str(tmp_path / "x.lance"))
+
+
+def test_a_table_of_another_version_of_mcip_is_refused(indexed: Path, tmp_path: Path) -> None:
+    old = open_table(str(shutil.copytree(indexed, tmp_path / "old.lance")))
+    old.dataset.update_schema_metadata({"mcip": json.dumps({"model": "toyshop", "source": "photos", "created": "x"})})
+    with pytest.raises(ArtefactError, match=r"made by another version of mcip.*make it again"):
+        open_table(old.uri)
 
 
 def test_a_column_may_change_its_type(own_album: Path, base: Path, tmp_path: Path) -> None:

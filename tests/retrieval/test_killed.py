@@ -66,9 +66,9 @@ def run_killed_over_and_over(arguments: dict[str, Any], stride: int) -> int:
 
 
 def content(db: Path) -> tuple[list[dict[str, Any]], str, bytes]:
-    """The rows by their ids, how they are searched, and the results of an exact search for each picture.
+    """The rows by their ids, how they are searched, and the results of an exact search for each image.
 
-    A graph, if there is one, has to reach every picture.
+    A graph, if there is one, has to reach every image.
     """
     index = Index(db, device="cpu")
     engine, table = index.engine, index.engine.table

@@ -72,8 +72,8 @@ def test_pictures_and_table_on_object_storage(client: Any, base: Path, indexed: 
         assert index.thumbnail(hit.id)
     queries = [local.vector(hit.id) for hit in local.search(text="a toy", k=5)]
     for query in queries:
-        found, wanted = (one.search_vectors(query[None], "image", 5, exact=True)[0] for one in (index, local))
-        assert [hit.id for hit in found] == [hit.id for hit in wanted]
+        found, expected = (opened.search_vectors(query[None], "image", 5, exact=True)[0] for opened in (index, local))
+        assert [hit.id for hit in found] == [hit.id for hit in expected]
     keys = {found["Key"].split("/")[0] for found in client.list_objects_v2(Bucket="indexes")["Contents"]}
     assert keys == {"photos.lance"}
 

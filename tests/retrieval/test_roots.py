@@ -13,7 +13,8 @@ import pytest
 
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.index import Index
-from mcip.retrieval.location import resolve
+from mcip.retrieval.listing import list_images
+from mcip.retrieval.location import resolve, table_location
 from mcip.retrieval.roots import moved_roots
 from mcip.retrieval.table import Root, open_table
 from mcip.stages.index import index as build_index
@@ -61,6 +62,11 @@ def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resolve("owner/name") == os.path.realpath("owner/name")
     with pytest.raises(DataError, match="names the machine 'elsewhere'"):
         resolve("file://elsewhere/photos")
+    expected = os.path.realpath("new/t.lance")
+    assert table_location("new/t.lance") == table_location(Path("link/../new/t.lance/")) == expected
+    for function in (list_images, table_location):
+        with pytest.raises(DataError, match=r"b'.*caf\\xe9' is not UTF-8"):
+            function(os.fsdecode(b"caf\xe9"))
 
 
 def test_the_same_folder_by_another_spelling(

@@ -42,12 +42,12 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         done: How much had been done before.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         _Rate(unit),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")

@@ -24,7 +24,7 @@ from mcip.data.schema import Source
 from mcip.data.table import Table
 from mcip.data.walk import is_hidden
 from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_skipped
-from mcip.retrieval.location import is_remote, resolve
+from mcip.retrieval.location import check_utf8, is_remote, resolve
 from mcip.retrieval.metadata import fit_types, useful_columns
 from mcip.retrieval.reading import Content, LocalFiles, Objects, Rows, file_state, filesystem_of, read_image
 
@@ -85,6 +85,7 @@ def list_images(source: DataLike) -> Listing:
     if not isinstance(source, str | os.PathLike):
         return _objects_in_memory(source)
     location = resolve(source)
+    check_utf8(location)
     if is_remote(location):
         return _remote(location)
     if not os.path.isdir(location):  # noqa: PTH112 - False for a path that no file can have

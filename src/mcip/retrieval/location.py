@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from mcip.core.errors import DataError
+from mcip.data.walk import is_utf8
 
 
 def is_remote(location: str) -> bool:
@@ -51,6 +52,28 @@ def resolve(location: str | os.PathLike[str]) -> str:
         patterns.insert(0, literal.name)
         literal = literal.parent
     return str(Path(os.path.realpath(literal), *patterns))
+
+
+def table_location(location: str | os.PathLike[str]) -> str:
+    """The one spelling of where an index's table is, or shall be.
+
+    Raises:
+        DataError: It cannot be written down, see `check_utf8`.
+    """
+    text = os.fspath(location)
+    found = resolve(text) if is_remote(text) else os.path.realpath(local_path(text))
+    check_utf8(found)
+    return found
+
+
+def check_utf8(location: str) -> None:
+    """Refuse a path that cannot be written in a table.
+
+    Raises:
+        DataError: Its name is not UTF-8.
+    """
+    if not is_utf8(Path(location)):
+        raise DataError(f"The path {os.fsencode(location)!r} is not UTF-8: rename the file or folder.")
 
 
 def _is_hub_name(text: str, path: Path) -> bool:

@@ -157,9 +157,9 @@ def _check(thumbnails: int, recall: float, options: Options, keep_hours: float) 
 def _uri(db: IndexInput) -> str:
     """The one spelling of where the table is."""
     from mcip.retrieval.index import Index
-    from mcip.retrieval.location import resolve
+    from mcip.retrieval.location import table_location
 
-    return resolve(db.uri if isinstance(db, Index) else db)
+    return table_location(db.uri if isinstance(db, Index) else db)
 
 
 def _listed(data: Sources | None) -> list[DataInput]:
