@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from mcip import models
@@ -35,20 +34,6 @@ def rows_of(index: Index) -> dict[str, dict[str, Any]]:
     table = index.engine.table
     rows = table.read(table.schema.names).sort_by("id").drop_columns(["_rowid"]).to_pylist()
     return {row["id"]: row for row in rows}
-
-
-@pytest.fixture
-def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that the model embedded."""
-    seen: list[int] = []
-    encode = models.Model.encode_images
-
-    def spy(self: models.Model, pixels: torch.Tensor) -> torch.Tensor:
-        seen.append(len(pixels))
-        return encode(self, pixels)
-
-    monkeypatch.setattr(models.Model, "encode_images", spy)
-    return seen
 
 
 def test_table_holds_what_the_images_are(album: Path, base: Path, index: Index) -> None:

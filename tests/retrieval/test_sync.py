@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from mcip import models
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import open_table
@@ -20,20 +18,6 @@ from mcip.stages import index as stage
 from mcip.stages.index import index as build_index
 
 Run = Callable[..., Index]
-
-
-@pytest.fixture
-def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that the model embedded."""
-    sizes: list[int] = []
-    encode = models.Model.encode_images
-
-    def spy(self: models.Model, pixels: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(pixels))
-        return encode(self, pixels)
-
-    monkeypatch.setattr(models.Model, "encode_images", spy)
-    return sizes
 
 
 def rows_of(db: Path, *left_out: str) -> list[dict[str, Any]]:

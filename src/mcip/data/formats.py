@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import io
 import struct
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
@@ -21,9 +22,8 @@ _EXTRA_FORMATS: Final = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl
 # The suffixes of images that are read with an extra, and the name of that extra.
 SUFFIX_EXTRAS: Final = {suffix: _EXTRAS[format_][0] for suffix, format_ in _EXTRA_FORMATS.items()}
 # The suffixes of images that are read with what is installed.
-IMAGE_SUFFIXES: Final = frozenset(
-    (*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".pnm", ".ico", ".tga")
-    + tuple(suffix for suffix, name in _EXTRA_FORMATS.items() if importlib.util.find_spec(_EXTRAS[name][1]))
+IMAGE_SUFFIXES: Final = frozenset((*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".pnm", ".ico", ".tga")).union(
+    suffix for suffix, name in _EXTRA_FORMATS.items() if importlib.util.find_spec(_EXTRAS[name][1])
 )
 
 # Formats that hold pixels only. EPS and WMF are left out on purpose: Pillow hands them to external programs.
@@ -31,10 +31,13 @@ _FORMATS: Final = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "HEIF", "JXL",
 )  # fmt: skip
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_SCAN: Final = b"\xff\xda"
+_JPEG_END: Final = b"\xff\xd9"
 _ICO: Final = b"\0\0\1\0"
 _JXL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_HEIC_BRANDS: Final = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"sPLT", b"tIME")
+_HEIC_BRANDS: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_AVIF_BRANDS: Final = {b"avif", b"avis"}
+_PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"sPLT", b"tIME")
 # JPEG XL: widths as parts of the height, and the bits of a size and what is added to it.
 _JXL_RATIOS: Final = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _JXL_SIZE_BITS: Final = (9, 13, 18, 30)
@@ -50,15 +53,37 @@ def missing_extra(suffix: str) -> str | None:
     return None if suffix.lower() in IMAGE_SUFFIXES else SUFFIX_EXTRAS.get(suffix.lower())
 
 
+def register_extra(content: bytes) -> None:
+    """Make Pillow know the format of a file, if it is one that is read with an extra and not known yet.
+
+    Raises:
+        UnreadableImage: The extra is not installed; the message says how to install it.
+    """
+    Image.init()
+    if content.startswith(_JXL):
+        format_, name = "JPEG XL", "JXL"
+    elif _is_heic(content):
+        format_, name = "HEIC", "HEIF"
+    else:
+        return
+    if name in Image.OPEN:
+        return
+    extra, module = _EXTRAS[format_]
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError:
+        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'") from None
+    if format_ == "HEIC":
+        plugin.register_heif_opener()
+
+
 def open_lazily(content: bytes) -> Image.Image:
     """Open an image file without decoding its pixels, where Pillow can do that; see `eager_size`.
 
     Raises:
-        UnreadableImage: It needs an extra that is not installed.
         UnidentifiedImageError: It is no image of a format that is read.
         Exception: What Pillow raises on damaged files.
     """
-    _register_extra(content)
     return Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
@@ -75,42 +100,49 @@ def eager_size(content: bytes) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
-def without_texts(content: bytes) -> bytes | None:
-    """A PNG without its texts and color profile, which may be damaged, or unpack to more than Pillow accepts.
+def scans_of_jpeg(content: bytes) -> int:
+    """How many scans a JPEG file has: each goes over all pixels of a progressive one, however few bytes it has."""
+    at = 2
+    while content[at : at + 2] not in (_JPEG_SCAN, b""):
+        if content[at + 1 : at + 2] == b"\xff":  # filling before a marker
+            at += 1
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    end = content.find(_JPEG_END, at)
+    return content.count(_JPEG_SCAN, at, end if end >= 0 else len(content))
 
-    Returns:
-        None if it is no PNG, or has none of them.
+
+def simpler_versions(content: bytes) -> Iterator[bytes]:
+    """A PNG without its texts, then also without its color profile; those that it has.
+
+    They hold the same pixels. Texts and profiles may be damaged, or unpack to more than Pillow accepts.
     """
     if not content.startswith(_PNG):
-        return None
+        return
+    for names in (_PNG_TEXTS, (*_PNG_TEXTS, b"iCCP")):
+        version = _without_chunks(content, names)
+        if len(version) < len(content):
+            yield version
+            content = version
+
+
+def _without_chunks(content: bytes, names: Collection[bytes]) -> bytes:
     kept, at = [_PNG], len(_PNG)
     while at + 8 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
-        if content[at + 4 : at + 8] not in _PNG_TEXTS:
+        if content[at + 4 : at + 8] not in names:
             kept.append(content[at : at + 12 + length])
         at += 12 + length
-    plain = b"".join(kept)
-    return plain if len(plain) < len(content) else None
+    return b"".join(kept)
 
 
-def _register_extra(content: bytes) -> None:
-    """Make Pillow know a format that is read with an extra, when the first file of it comes."""
-    Image.init()
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
-        format_, pillow_name = "HEIC", "HEIF"
-    elif content.startswith(_JXL):
-        format_, pillow_name = "JPEG XL", "JXL"
-    else:
-        return
-    if pillow_name in Image.OPEN:
-        return
-    extra, module = _EXTRAS[format_]
-    try:
-        plugin = importlib.import_module(module)
-    except ImportError:
-        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'") from None
-    if format_ == "HEIC":
-        plugin.register_heif_opener()
+def _is_heic(content: bytes) -> bool:
+    """Whether a file's first box says that it is HEIC or HEIF, and not AVIF, which Pillow reads by itself."""
+    if content[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(content[:4], "big"), 256)
+    brands = {content[at : at + 4] for at in range(8, end, 4)}
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 def _icon_size(content: bytes) -> tuple[int, int]:

@@ -74,7 +74,8 @@ def suffix_of(path: Path) -> str:
 
 def by_suffix(files: Iterable[Path]) -> dict[str, int]:
     """The number of files of each suffix, in descending order."""
-    return dict(Counter(map(suffix_of, files)).most_common())
+    counts = Counter(map(suffix_of, files))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def counted(numbers: dict[str, int]) -> str:
