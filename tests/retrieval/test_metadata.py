@@ -50,16 +50,23 @@ def frame(album: Path) -> pd.DataFrame:
     return pd.DataFrame({"image": [str(path) for path in sorted(album.rglob("*.jpg"))[:4]]})
 
 
+ODD_COLUMNS = {"a.b": 1, "c`d": 2, "_rowid": 3, "path": 4, "source_path": 5, "vector": 6, "x" * 600: "y" * 600}
+
+
 def test_a_csv_with_an_index_and_odd_names(frame: pd.DataFrame, base: Path, tmp_path: Path) -> None:
-    odd = {"a.b": 1, "c`d": 2, "_rowid": 3, "path": 4, "source_path": 5, "vector": 6, "x" * 600: "y" * 600}
-    frame.assign(**odd).to_csv(tmp_path / "t.csv")
+    frame.assign(**ODD_COLUMNS).to_csv(tmp_path / "t.csv")
     build_index(str(tmp_path / "t.csv"), str(tmp_path / "t.lance"), model=str(base), device="cpu")
-    index = Index(tmp_path / "t.lance", device="cpu")
-    row = index.row(frame["image"][2])
-    assert row["unnamed"] == 2
+    row = Index(tmp_path / "t.lance", device="cpu").row(frame["image"][2])
     expected = {"a_b": 1, "c_d": 2, "source__rowid": 3, "source_path_2": 4, "source_path": 5, "source_vector": 6}
     assert {name: row[name] for name in expected} == expected
     assert row["x" * 600] == "y" * 600
+
+
+def test_a_parquet_file_with_a_column_without_a_name(frame: pd.DataFrame, base: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"": range(4), "image": frame["image"]}), tmp_path / "t.parquet")
+    build_index(str(tmp_path / "t.parquet"), str(tmp_path / "t.lance"), model=str(base), device="cpu")
+    index = Index(tmp_path / "t.lance", device="cpu")
+    assert index.row(frame["image"][2])["unnamed"] == 2
     assert [hit.id for hit in index.search(image=frame["image"][0], where="unnamed = 3", k=9)] == [frame["image"][3]]
 
 
