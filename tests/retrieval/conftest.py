@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from mcip import models
 from mcip.retrieval.index import Index
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, draw_product
@@ -59,6 +61,20 @@ def run_index(own_album: Path, base: Path, tmp_path: Path) -> Callable[..., Inde
         return Index(tmp_path / "photos.lance", device="cpu")
 
     return run
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that the model embedded."""
+    sizes: list[int] = []
+    encode = models.Model.encode_images
+
+    def spy(self: models.Model, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(models.Model, "encode_images", spy)
+    return sizes
 
 
 @pytest.fixture

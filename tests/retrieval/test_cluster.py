@@ -43,9 +43,9 @@ def rows_of(db: Path) -> list[dict[str, Any]]:
     return list(table.read(table.schema.names).drop_columns(["_rowid"]).sort_by("id").to_pylist())
 
 
-def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
-    vectors = [np.array([row.pop("vector") for row in rows], np.float32) for rows in (found, wanted)]
-    assert found == wanted
+def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    vectors = [np.array([row.pop("vector") for row in rows], np.float32) for rows in (found, expected)]
+    assert found == expected
     np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-3)
 
 
@@ -148,7 +148,7 @@ def test_killed_run_goes_on_behind_its_shards(
     assert not list(journal.iterdir())
 
 
-def test_changed_moved_and_removed_pictures(in_process: None, own_album: Path, base: Path, tmp_path: Path) -> None:
+def test_changed_moved_and_removed_images(in_process: None, own_album: Path, base: Path, tmp_path: Path) -> None:
     one, many = tmp_path / "one.lance", tmp_path / "many.lance"
     arguments: dict[str, Any] = {"model": str(base), "device": "cpu", "shard_rows": 7, "batch_size": 3}
     for change in (False, True):
@@ -163,12 +163,12 @@ def test_changed_moved_and_removed_pictures(in_process: None, own_album: Path, b
         same(rows_of(many), rows_of(one))
 
 
-def test_too_many_unreadable_pictures(in_process: None, own_album: Path, base: Path, tmp_path: Path) -> None:
+def test_too_many_unreadable_images(in_process: None, own_album: Path, base: Path, tmp_path: Path) -> None:
     for path in sorted(own_album.rglob("*.jpg"))[:3]:
         path.write_bytes(b"")
     db = tmp_path / "photos.lance"
     with pytest.raises(DataError, match="3 of the 36 images"):
-        build_index(str(own_album), str(db), model=str(base), device="cpu", ray="auto")
+        build_index(str(own_album), str(db), model=str(base), device="cpu", ray="auto", max_unreadable=0.01)
     assert len(open_table(str(db))) == 0
 
 

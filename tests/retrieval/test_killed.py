@@ -66,9 +66,9 @@ def run_killed_over_and_over(arguments: dict[str, Any], stride: int) -> int:
 
 
 def content(db: Path) -> tuple[list[dict[str, Any]], str, bytes]:
-    """The rows by their ids, how they are searched, and the results of an exact search for each picture.
+    """The rows by their ids, how they are searched, and the results of an exact search for each image.
 
-    A graph, if there is one, has to reach every picture.
+    A graph, if there is one, has to reach every image.
     """
     index = Index(db, device="cpu")
     engine, table = index.engine, index.engine.table
@@ -85,7 +85,7 @@ def content(db: Path) -> tuple[list[dict[str, Any]], str, bytes]:
 @pytest.mark.parametrize("ann", ["exact", "graph"])
 def test_killed_and_started_again(ann: str, own_album: Path, base: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {
-        "photos": str(own_album), "model": str(base), "ann": ann, "shard_rows": 10, "batch_size": 5, "device": "cpu",
+        "data": str(own_album), "model": str(base), "ann": ann, "shard_rows": 10, "batch_size": 5, "device": "cpu",
     }  # fmt: skip
     undisturbed, killed = tmp_path / "undisturbed.lance", tmp_path / "killed.lance"
     for kills, stride in ((0, 0), (4, 5)):

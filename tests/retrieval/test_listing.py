@@ -54,8 +54,8 @@ def test_tars(train: Path, tmp_path: Path) -> None:
 
 def test_a_file_whose_name_looks_like_a_row_of_a_table(own_album: Path) -> None:
     odd = own_album / "mug.parquet#3"
-    odd.write_bytes(b"picture")
-    assert read_image(str(odd)) == b"picture"
+    odd.write_bytes(b"image")
+    assert read_image(str(odd)) == b"image"
 
 
 def test_what_cannot_be_read(train: Path, tmp_path: Path) -> None:
@@ -65,12 +65,12 @@ def test_what_cannot_be_read(train: Path, tmp_path: Path) -> None:
         read_image(f"{train}#99")
     with pytest.raises(UnreadableImage, match=r"row 0 of .* is gone"):
         read_image(f"{tmp_path / 'gone.parquet'}#0")
-    with pytest.raises(UnreadableImage, match="no object"):
+    with pytest.raises(UnreadableImage, match="no file"):
         read_image((tmp_path / "gone.jpg").as_uri())
     (tmp_path / "t.txt").write_text("x")
-    with pytest.raises(DataError, match="none of its 1 objects has the suffix"):
+    with pytest.raises(DataError, match=r"none of its 1 files is one \(1 .txt\)"):
         list_images(tmp_path.as_uri())
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no file or folder"):
         list_images((tmp_path / "gone.parquet").as_uri())
-    with pytest.raises(DataError, match="cannot be listed"):
+    with pytest.raises(DataError, match="no file or folder"):
         list_images((tmp_path / "gone").as_uri())

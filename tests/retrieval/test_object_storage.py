@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ from typing import Any
 import pytest
 
 from mcip.core.errors import ArtefactError, DataError, UnreadableImage
+from mcip.core.progress import console
 from mcip.retrieval.index import Index
 from mcip.retrieval.listing import list_images, read_image
+from mcip.retrieval.lock import write_lock
+from mcip.retrieval.table import table_exists
 from mcip.stages.index import index as build_index
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mcip[dev]'")
@@ -67,8 +72,8 @@ def test_pictures_and_table_on_object_storage(client: Any, base: Path, indexed: 
         assert index.thumbnail(hit.id)
     queries = [local.vector(hit.id) for hit in local.search(text="a toy", k=5)]
     for query in queries:
-        found, wanted = (one.search_vectors(query[None], "image", 5, exact=True)[0] for one in (index, local))
-        assert [hit.id for hit in found] == [hit.id for hit in wanted]
+        found, expected = (opened.search_vectors(query[None], "image", 5, exact=True)[0] for opened in (index, local))
+        assert [hit.id for hit in found] == [hit.id for hit in expected]
     keys = {found["Key"].split("/")[0] for found in client.list_objects_v2(Bucket="indexes")["Contents"]}
     assert keys == {"photos.lance"}
 
@@ -89,6 +94,40 @@ def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_alb
     assert "new.jpg" in ids
     assert str(first.relative_to(own_album)) not in ids
     assert not reader.refresh()
+
+
+def test_hidden_objects_and_an_empty_prefix(client: Any, base: Path) -> None:
+    index = run_index(base)
+    content = client.get_object(Bucket="pictures", Key=f"photos/{index.browse(1)[0].id}")["Body"].read()
+    for key in ("._x.jpg", ".Trash/x.jpg", "__MACOSX/x.jpg", "a/.y.jpg", "x.heic"):
+        client.put_object(Bucket="pictures", Key=f"photos/{key}", Body=content)
+    listing = list_images(PHOTOS + "/")
+    assert len(listing) == 36
+    assert listing.skipped.keys() == {"notes.md", "x.heic"}
+    assert (listing.kind, listing.location) == ("objects", PHOTOS)
+    for found in client.list_objects_v2(Bucket="pictures")["Contents"]:
+        client.delete_object(Bucket="pictures", Key=found["Key"])
+    with pytest.raises(DataError, match="s3://pictures/photos"):
+        run_index(base)
+    assert len(Index(DB, device="cpu")) == 36
+
+
+def test_a_second_writer_on_object_storage_waits(
+    client: Any, base: Path, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(console, "print", lambda *texts, **_: notes.extend(texts))
+    monkeypatch.setattr("mcip.retrieval.lock._POLL", 0.05)
+    waiting = threading.Thread(target=run_index, args=(base,))
+    with write_lock(DB) as check:
+        waiting.start()
+        while not any("is being written to by process" in note for note in notes):
+            time.sleep(0.02)
+        assert not table_exists(DB)
+        check()
+    waiting.join(60)
+    assert any("36 images embedded" in str(note) for note in notes)
+    assert len(Index(DB, device="cpu")) == 36
 
 
 def test_what_is_not_there(client: Any, base: Path) -> None:

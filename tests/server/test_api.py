@@ -253,7 +253,7 @@ def test_a_newer_version_is_served_without_a_restart(own_photos: Path, connect: 
     (own_photos / "new.png").write_bytes(png("yellow"))
     (own_photos / "0.png").unlink()
     (own_photos / "1.png").unlink()
-    build_index(str(own_photos), str(db), device="cpu")
+    build_index(str(own_photos), str(db), device="cpu", max_removed=1)
     deadline = time.monotonic() + 20
     while client.get("/about").json()["pictures"] != 3 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -85,12 +85,13 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files for `path` of processes that were killed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         process = leftover.name.split(".")[-2].partition("-")[0]
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             leftover.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # where signal 0 would end it
+def is_running(process: int) -> bool:
+    """Whether a process of this machine exists; Windows is not asked, where signal 0 would end it."""
+    if os.name == "nt":
         return True
     try:
         os.kill(process, 0)

@@ -1,4 +1,4 @@
-"""Embed pictures on a Ray cluster: CPU workers read and decode, model actors embed, every shard becomes a fragment.
+"""Embed images on a Ray cluster: CPU workers read and decode, model actors embed, every shard becomes a fragment.
 
 Ray Data runs the stages and repeats what is lost with a node. The fragments, which nobody sees before, become rows of
 the table in one commit. What is finished is noted beside the derived files, so that a killed run loses only the shards
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +21,14 @@ import torch
 
 from mcip import models
 from mcip.core.artefacts import read_json, write_json
-from mcip.core.choices import Precision, TransformName
+from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError, ModelError
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.listing import Listing, read_image
 from mcip.retrieval.prefetch import Batch, Reader
-from mcip.retrieval.sync import Changes, Plan, check_share, finished_rows, plan
+from mcip.retrieval.sync import Changes, Options, Plan, check_share, finished_rows, plan, transform_of
 from mcip.retrieval.table import IndexTable, open_table, vectors_array
 
 JOURNAL: Final = "fragments"
@@ -46,16 +46,13 @@ def append_on_cluster(
     model: models.Model,
     address: str,
     folder: Path,
-    *,
-    batch_size: int = 256,
-    shard_rows: int = 16_384,
-    precision: Precision = "auto",
-    max_unreadable: float = 0.01,
+    options: Options,
+    before_change: Callable[[], None] = lambda: None,
 ) -> tuple[IndexTable, int]:
-    """Embed on a cluster the pictures whose ids are not in the table, and add them.
+    """Embed on a cluster the images whose ids are not in the table, and add them.
 
-    Pictures that have changed, whose content the table has, or that cannot be read are left to
-    `mcip.retrieval.sync.update`. Every node must see the pictures, the table and the model at the same places.
+    Images that have changed, whose content the table has, or that cannot be read are left to
+    `mcip.retrieval.sync.update`. Every node must see the images, the table and the model at the same places.
 
     Args:
         table: The table; its schema has the listing's columns.
@@ -63,36 +60,34 @@ def append_on_cluster(
         model: The model that the table was made with.
         address: Of the cluster, as `ray.init` takes it: "auto", "local", "host:port", "ray://host:port".
         folder: Of the derived files.
-        batch_size: Pictures per forward pass.
-        shard_rows: Pictures per fragment.
-        precision: Of the forward pass.
-        max_unreadable: The share of the pictures that may be unreadable.
+        options: How; a fragment has `shard_rows` images.
+        before_change: Called before the table changes; it may raise.
 
     Returns:
-        The table's newest version, and how many pictures were added.
+        The table's newest version, and how many images were added.
 
     Raises:
         ConfigError: Ray is not installed, or there is no cluster at the address.
-        DataError: More pictures are unreadable than allowed.
+        DataError: More images are unreadable than allowed.
     """
     journal = folder / JOURNAL
-    table = _commit(table, journal)
+    table = _commit(table, journal, before_change)
     todo = plan(listing, table)
-    new = [number for number in todo.fresh if listing.ids[number] not in todo.present]
+    new = [number for number in todo.fresh if listing.ids[number] not in todo.ids]
     if not new:
         return table, 0
     changes = Changes(kept=len(listing) - len(new))
     with _connected(address) as ray, progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
-        done = _stages(ray, table, listing, model, new, todo, batch_size, shard_rows, precision)
+        done = _stages(ray, table, listing, model, new, todo, options)
         for shard in done.iter_rows():
             changes.unreadable |= json.loads(shard["unreadable"])
-            check_share(changes, listing, max_unreadable)
+            check_share(changes, listing, options.max_unreadable)
             if shard["rows"]:
                 _note(journal, table, json.loads(shard["fragments"]))
             changes.embedded += shard["rows"]
             advance(shard["rows"])
-    check_share(changes, listing, max_unreadable, len(listing))
-    return _commit(table, journal), changes.embedded
+    check_share(changes, listing, options.max_unreadable, len(listing))
+    return _commit(table, journal, before_change), changes.embedded
 
 
 def _stages(
@@ -102,40 +97,41 @@ def _stages(
     model: models.Model,
     new: Sequence[int],
     todo: Plan,
-    batch_size: int,
-    shard_rows: int,
-    precision: Precision,
+    options: Options,
 ) -> Any:
-    """The work as a Ray data set: a row a shard, with its fragment."""
+    """The work as a Ray data set: one row per shard, with its fragment."""
     identity = table.identity
-    rows = max(batch_size, -(-len(new) // _TASKS))
-    name: TransformName = "paper" if identity.transform == "paper" else "model"
-    transform = model.transform(name)
+    rows = max(options.batch_size, -(-len(new) // _TASKS))
+    transform = model.transform(transform_of(table))
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     actors = gpus or max(1, int(_EMBEDDING * resources.get("CPU", 1)))
     memory = _FRAMEWORK + 2 * sum(parameter.nbytes for parameter in model.clip.parameters())
-    pictures = ray.data.from_arrow([_part(listing, new[at : at + rows]) for at in range(0, len(new), rows)])
-    decoded = pictures.map_batches(
+    images = ray.data.from_arrow([_part(listing, new[at : at + rows]) for at in range(0, len(new), rows)])
+    decoded = images.map_batches(
         _decode,
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         batch_format="pyarrow",
         num_cpus=1,
-        fn_kwargs={"transform": transform, "thumbnails": identity.thumbnails, "known": frozenset(todo.by_hash)},
+        fn_kwargs={
+            "transform": transform,
+            "thumbnails": identity.thumbnails,
+            "known": frozenset(todo.by_hash),
+        },
     )
     embedded = decoded.map_batches(
         _Embedder,
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         batch_format="pyarrow",
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
         # Stages with the same needs would be joined to one.
         memory=memory,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-        fn_constructor_args=(table.uri, identity.model, transform, precision),
+        fn_constructor_args=(table.uri, identity.model, transform, options.precision),
     )
     return embedded.map_batches(
-        _write, batch_size=shard_rows, batch_format="pyarrow", num_cpus=1, fn_kwargs={"uri": table.uri}
+        _write, batch_size=options.shard_rows, batch_format="pyarrow", num_cpus=1, fn_kwargs={"uri": table.uri}
     )
 
 
@@ -167,7 +163,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _part(listing: Listing, numbers: Sequence[int]) -> pa.Table:
-    """What a worker has to know of some pictures."""
+    """What a worker has to know of some images."""
     facts = {"id": listing.ids, "path": listing.paths, "stamp": listing.stamps}
     own = {f"_{name}": pa.array([values[at] for at in numbers]) for name, values in facts.items()}
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
@@ -175,13 +171,13 @@ def _part(listing: Listing, numbers: Sequence[int]) -> pa.Table:
 
 
 def _listing(rows: pa.Table) -> Listing:
-    """The pictures that a worker has to do with, listed."""
+    """The images that a worker has to do with, listed."""
     ids, paths, stamps = (rows[f"_{name}"].to_pylist() for name in ("id", "path", "stamp"))
     metadata = rows.select([name for name in rows.column_names if not name.startswith("_")])
-    return Listing("", ids, paths, stamps, metadata, lambda number: read_image(paths[number]))
+    return Listing("", "", "", ids, paths, stamps, metadata, lambda number: read_image(paths[number]))
 
 
-_MADE: Final = pa.schema(
+_DECODED: Final = pa.schema(
     [
         pa.field("_hash", pa.string()),
         pa.field("_pixels", pa.large_binary()),
@@ -194,25 +190,24 @@ _MADE: Final = pa.schema(
 
 
 def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: frozenset[str]) -> pa.Table:
-    """Read and decode pictures; those of known content are left out."""
+    """Read and decode images; those of known content are left out."""
     torch.set_num_threads(1)
-    reader = Reader(_listing(rows).content, transform, thumbnails, known)
+    reader = Reader(_listing(rows).content, transform, thumbnails, known, known)
     batch = reader[list(range(rows.num_rows))]
-    made: dict[int, tuple[Any, ...]] = {number: (None,) * 5 + (why,) for number, why in batch.unreadable.items()}
-    small: list[bytes | None] = [*batch.thumbnails] or [None] * len(batch.embed)
+    decoded: dict[int, tuple[Any, ...]] = {number: (None,) * 5 + (why,) for number, why in batch.unreadable.items()}
     for place, at in enumerate(batch.embed):
         pixels = batch.pixels[place].numpy().tobytes()
-        made[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], small[place], None)
-    numbers = sorted(made)
-    columns = zip(*(made[number] for number in numbers), strict=True) if numbers else [()] * len(_MADE)
+        decoded[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], batch.thumbnails.get(at), None)
+    numbers = sorted(decoded)
+    columns = zip(*(decoded[number] for number in numbers), strict=True) if numbers else [()] * len(_DECODED)
     kept = rows.take(pa.array(numbers, pa.int64()))
-    for field, column in zip(_MADE, columns, strict=True):
+    for field, column in zip(_DECODED, columns, strict=True):
         kept = kept.append_column(field, pa.array(column, field.type))
     return kept
 
 
 class _Embedder:
-    """An actor that holds the model, and turns decoded pictures into rows of the table."""
+    """An actor that holds the model, and turns decoded images into rows of the table."""
 
     def __init__(self, uri: str, name: str, transform: ImageTransform, precision: Precision) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -227,7 +222,7 @@ class _Embedder:
             )
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows as they stand in the table, and `_unreadable`: why a picture has no vector, or null."""
+        """Rows as they stand in the table, and `_unreadable`: why an image has no vector, or null."""
         readable = rows.filter(pc.is_null(rows["_unreadable"]))
         count, side = readable.num_rows, self.transform.prepared_size
         pixels = b"".join(readable["_pixels"].to_pylist())
@@ -237,12 +232,9 @@ class _Embedder:
             embed=list(range(count)),
             pixels=torch.from_numpy(np.frombuffer(bytearray(pixels), np.uint8).reshape(count, 3, side, side)),
             sizes=list(zip(readable["_width"].to_pylist(), readable["_height"].to_pylist(), strict=True)),
-            thumbnails=readable["_thumbnail"].to_pylist() if self.table.identity.thumbnails else [],
+            thumbnails={at: small for at, small in enumerate(readable["_thumbnail"].to_pylist()) if small is not None},
         )
-        nothing = Plan([], frozenset(), [], {})
-        found = finished_rows(
-            batch, self.table, _listing(readable), self.model, self.transform, nothing, self.precision
-        )
+        found = finished_rows(batch, self.table, _listing(readable), self.model, self.transform, Plan(), self.precision)
         lost = rows.filter(pc.is_valid(rows["_unreadable"]))
         empty = {field.name: pa.nulls(lost.num_rows, field.type) for field in found.schema}
         empty |= {"id": lost["_id"], "vector": vectors_array(np.zeros((lost.num_rows, self.model.embed_dim)))}
@@ -276,7 +268,7 @@ def _note(journal: Path, table: IndexTable, fragments: list[str]) -> None:
     write_json(journal / f"{number:08d}.json", {"table": table.identity.created, "fragments": fragments})
 
 
-def _commit(table: IndexTable, journal: Path) -> IndexTable:
+def _commit(table: IndexTable, journal: Path, before_change: Callable[[], None]) -> IndexTable:
     """Make the fragments that were noted part of the table, in one commit, unless they are already."""
     notes = sorted(journal.glob("*.json"))
     if not notes:
@@ -286,8 +278,9 @@ def _commit(table: IndexTable, journal: Path) -> IndexTable:
     noted = [read_json(note) for note in notes]
     described = [text for note in noted if note["table"] == table.identity.created for text in note["fragments"]]
     fragments = [lance.FragmentMetadata.from_json(text) for text in described]
-    fragments = [one for one in fragments if not present & {file.path for file in one.files}]
+    fragments = [fragment for fragment in fragments if not present & {file.path for file in fragment.files}]
     if fragments:
+        before_change()
         append = lance.LanceOperation.Append(fragments)
         lance.LanceDataset.commit(table.uri, append, read_version=table.version)
     for note in notes:

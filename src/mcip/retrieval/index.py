@@ -118,8 +118,7 @@ class Index:
         table = open_table(self.uri)
         if table.identity.fingerprint != self.fingerprint:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
-        current = self.engine.table
-        if (table.identity.created, table.version) == (current.identity.created, current.version):
+        if table.version_key == self.engine.table.version_key:
             return False
         self._snapshot = Snapshot(open_engine(table, self._probe_texts))
         return True

@@ -1,233 +1,231 @@
-"""What there is to index: the pictures of a folder, of a table, of tars or of object storage, listed, not yet read."""
+"""What there is to index: the images of folders, tables, tars or object storage, listed, not yet read."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import re
-import stat
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from mcip.core.errors import DataError, UnreadableImage
+from mcip.core.errors import DataError
 from mcip.data.column_names import find_columns
 from mcip.data.columns import arrow_column, standard_rows
-from mcip.data.images import IMAGE_SUFFIXES
 from mcip.data.locate import locate
 from mcip.data.readers import open_source
 from mcip.data.schema import Source
-from mcip.retrieval.table import OWN
+from mcip.data.table import Table
+from mcip.data.walk import is_hidden
+from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_skipped
+from mcip.retrieval.location import check_utf8, is_remote, resolve
+from mcip.retrieval.metadata import fit_types, useful_columns
+from mcip.retrieval.reading import Content, LocalFiles, Objects, Rows, file_state, filesystem_of, read_image
 
-# Reads the file of a picture by its number; raises UnreadableImage.
-Content: TypeAlias = Callable[[int], bytes]
+if TYPE_CHECKING:
+    import pandas as pd
 
-_TABLES = (".parquet", ".pq")
-_LEADING_ZERO = r"^[-+]?0\d"
-_EMBEDDED = re.compile(r"(.+)#(\d+)")
+DataLike: TypeAlias = "str | os.PathLike[str] | Table | datasets.Dataset | pd.DataFrame"
+
+__all__ = ["FOLDERS", "DataLike", "Listing", "joined", "list_images", "read_image", "with_prefix"]
+
+_TABLES: Final = (".parquet", ".pq")
+# Kinds of sources whose ids are paths of files.
+FOLDERS: Final = frozenset(("images", "objects"))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures by number: who they are, and how to tell whether they have changed.
+    """Images by number: who they are, and how to tell whether they have changed.
 
     Attributes:
         name: What messages call the source.
+        kind: What the source is: "images" or "objects" if files, "parquet", "csv", "tar", "hub" or "memory" if a table.
+        location: Where it is, resolved: two spellings of one place are equal.
         ids: Unique; the path below the folder or prefix, or the table's id.
         paths: Where `read_image` finds each of them.
-        stamps: Change when the file (its size or time of change), its place or its metadata do.
-        metadata: The source's other columns, a row a picture.
-        content: Reads a picture's file.
+        stamps: Change when the file or its metadata do, but not when it is moved with its folder.
+        metadata: The source's other columns, one row per image.
+        content: Reads an image's file.
+        skipped: Files that are left out, with the reason.
+        closed: Folders that cannot be listed, with the reason: what was indexed of them is kept.
     """
 
     name: str
+    kind: str
+    location: str
     ids: list[str]
     paths: list[str]
     stamps: list[str]
     metadata: pa.Table
     content: Content
+    skipped: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def list_images(source: str) -> Listing:
-    """List the pictures of a source, without decoding them.
+def list_images(source: DataLike) -> Listing:
+    """List the images of a source, without decoding them.
 
     Args:
         source: A folder, searched to its depths; what `mcip.read_table` takes; or a URI such as "s3://bucket/photos" or
             "s3://bucket/table.parquet".
 
     Raises:
-        DataError: There is no such source, or no picture in it.
+        DataError: There is no such source, or no image in it.
     """
-    if "://" in source:
-        return _remote(source)
-    located = locate(source)
-    return _folder(located.files, located.root) if located.kind == "images" else _table(source)
+    if not isinstance(source, str | os.PathLike):
+        return _objects_in_memory(source)
+    location = resolve(source)
+    check_utf8(location)
+    if is_remote(location):
+        return _remote(location)
+    if not os.path.isdir(location):  # noqa: PTH112 - False for a path that no file can have
+        return _table(location)
+    files = list_folder(Path(location))
+    if not files.images and not files.tables:
+        raise DataError(_no_images(location, files))
+    if not files.images or (files.tables and locate(location).kind != "images"):
+        return _table(location)
+    skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped
+    return _folder(location, replace(files, skipped=skipped))
 
 
-def read_image(path: str) -> bytes:
-    """The file of an indexed picture, by the path that stands in the table.
+def joined(listings: Sequence[Listing]) -> Listing:
+    """Several listings as one; their ids must differ.
 
     Raises:
-        UnreadableImage: It is gone.
+        DataError: Two of them have columns of one name that do not go together.
     """
-    if "://" in path:
-        uri, row = _embedded(path)
-        return _Objects(*_filesystem(path), [])(path) if row is None else _remote_table(uri).content(row)
-    file = Path(path)
-    uri, row = _embedded(path)
-    if row is None or file.is_file():
-        return _read_file(file)
-    try:
-        return _open_table(uri)[row]
-    except (DataError, IndexError) as error:
-        raise UnreadableImage(f"row {row} of {uri} is gone: {error}") from error
+    if len(listings) == 1:
+        return listings[0]
+    types: dict[str, pa.DataType] = {}
+    for listing in listings:
+        _, wider = fit_types(listing.metadata, types, listing.name)
+        types |= {found.name: found.type for found in listing.metadata.schema if found.name not in types} | wider
+    return Listing(
+        name=", ".join(listing.name for listing in listings),
+        kind="several",
+        location="",
+        ids=[name for listing in listings for name in listing.ids],
+        paths=[path for listing in listings for path in listing.paths],
+        stamps=[stamp for listing in listings for stamp in listing.stamps],
+        metadata=pa.concat_tables(
+            [fit_types(listing.metadata, types, listing.name)[0] for listing in listings], promote_options="default"
+        ),
+        content=_Joined(listings),
+        skipped={name: why for listing in listings for name, why in listing.skipped.items()},
+        closed={name: why for listing in listings for name, why in listing.closed.items()},
+    )
 
 
-class _Files:
-    """Files of this machine."""
+def with_prefix(listing: Listing, prefix: str) -> Listing:
+    """A listing with a prefix before each id, as several sources in one index need it."""
+    if not prefix:
+        return listing
+    ids = [prefix + name for name in listing.ids]
+    return replace(
+        listing,
+        ids=ids,
+        metadata=_folders(ids) if listing.kind in FOLDERS else listing.metadata,
+        skipped={prefix + name: why for name, why in listing.skipped.items()},
+        closed={prefix + name: why for name, why in listing.closed.items()},
+    )
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
+
+class _Joined:
+    """Reads from several listings, which follow each other."""
+
+    def __init__(self, listings: Sequence[Listing]) -> None:
+        self.contents = [listing.content for listing in listings]
+        self.starts = list(accumulate(map(len, listings), initial=0))
 
     def __call__(self, number: int) -> bytes:
-        return _read_file(Path(self.paths[number]))
+        part = bisect_right(self.starts, number) - 1
+        return self.contents[part](number - self.starts[part])
 
 
-class _Rows:
-    """Images of a table: embedded, or files that it names."""
-
-    def __init__(self, rows: datasets.Dataset) -> None:
-        self.rows = rows.select_columns("image")
-
-    def __call__(self, number: int) -> bytes:
-        image = self.rows[number]["image"]
-        return image["bytes"] if image["bytes"] is not None else _read_file(Path(image["path"]))
-
-    def __getitem__(self, number: int) -> bytes:
-        return self(number)
+def _folder(location: str, files: Files) -> Listing:
+    ids = list(files.images)
+    paths = [str(Path(location, name)) for name in ids]
+    stamps = [
+        _stamp(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino) for facts in files.images.values()
+    ]
+    return Listing(
+        location, "images", location, ids, paths, stamps, _folders(ids), LocalFiles(paths), files.skipped, files.closed
+    )
 
 
-class _Objects:
-    """Objects of a file system of Arrow's, by URI."""
-
-    def __init__(self, filesystem: Any, scheme: str, uris: Sequence[str]) -> None:
-        self.filesystem = filesystem
-        self.scheme = scheme
-        self.uris = uris
-
-    def __call__(self, number: int | str) -> bytes:
-        uri = number if isinstance(number, str) else self.uris[number]
-        try:
-            with self.filesystem.open_input_stream(uri.removeprefix(self.scheme)) as stream:
-                content: bytes = stream.read()
-        except FileNotFoundError:
-            raise UnreadableImage(f"no object {uri}") from None
-        except OSError as error:
-            raise UnreadableImage(f"cannot read {uri}: {error}") from error
-        return content
+def _folders(ids: Sequence[str]) -> pa.Table:
+    return pa.table({"folder": pa.array([str(PurePosixPath(name).parent) for name in ids], pa.string())})
 
 
-def _read_file(file: Path) -> bytes:
+def _no_images(location: str, files: Files) -> str:
+    if files.skipped:
+        return f"{location}: no images: none of its {len(files.skipped):,} files is one ({summary(files.skipped)})."
+    if files.closed:
+        folder, why = next(iter(files.closed.items()))
+        return f"{location}: no images: the folder {folder or location} {why}."
+    return f"{location}: no images: it is empty. If a disk or a bucket should be mounted there, mount it."
+
+
+def _table(location: str) -> Listing:
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            # Reading a pipe or a device would not end.
-            raise UnreadableImage(f"{file} is no regular file")
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise UnreadableImage(f"no file {file}") from None
+        kind = locate(location).kind
     except OSError as error:
-        raise UnreadableImage(f"cannot read {file}: {error.strerror or error}") from error
+        raise DataError(f"{location[:200]} cannot be opened: {error.strerror or error}") from error
+    if kind == "images":
+        raise DataError(f"{location} is one image: give its folder.")
+    opened = open_source(location)
+    return _rows_of(opened, standard_rows(opened, {}), kind, location)
 
 
-def _folder(files: list[Path], root: Path) -> Listing:
-    ids, stamps = [], []
-    for file in files:
-        facts = file.stat()
-        ids.append(file.relative_to(root).as_posix())
-        stamps.append(_stamp(file.absolute(), facts.st_size, facts.st_mtime_ns))
-    paths = [str(file.absolute()) for file in files]
-    folders = pa.table({"folder": [str(PurePosixPath(name).parent) for name in ids]})
-    return Listing(str(root), ids, paths, stamps, folders, _Files(paths))
+def _objects_in_memory(source: Any) -> Listing:
+    """The listing of a table, a data set or a data frame; images that are not files can be found but not shown."""
+    if isinstance(source, Table):
+        return _rows_of(Source(source.rows, source.name), source.rows, "memory", f"memory:{source.name}")
+    is_dataset = isinstance(source, datasets.Dataset)
+    rows = source if is_dataset else datasets.Dataset(pa.Table.from_pandas(source, preserve_index=False))
+    opened = Source(rows, "the data set" if is_dataset else "the frame")
+    return _rows_of(opened, standard_rows(opened, {}), "memory", f"memory:{opened.name}")
 
 
-def _table(source: str) -> Listing:
-    place = str(Path(source).absolute()) if Path(source).exists() or glob.has_magic(source) else source
-    return _listing(open_source(source), place)
-
-
-def _listing(opened: Source, place: str) -> Listing:
-    rows = standard_rows(opened, {})
+def _rows_of(opened: Source, rows: datasets.Dataset, kind: str, location: str) -> Listing:
+    """The listing of a source's rows, and of the same rows in the table's columns."""
     taken = set(find_columns(opened, {}).values())
     columns = {name: arrow_column(rows, name) for name in ("label", "captions", "split")}
     columns |= {name: arrow_column(opened.rows, name) for name in opened.rows.column_names if name not in taken}
-    metadata = _useful(columns, opened.rows.features)
+    metadata = useful_columns(columns, opened.rows.features, kind == "csv")
     paths, stamps = [], []
-    for number, (picture, facts) in enumerate(zip(_pictures(rows), _digests(metadata), strict=True)):
-        path, fingerprint = picture
-        paths.append(path if path is not None else f"{place}#{number}")
-        stamps.append(_stamp(paths[-1], fingerprint, facts))
-    return Listing(opened.name, list(rows["id"][:]), paths, stamps, metadata, _Rows(rows))
+    for number, (image, facts) in enumerate(zip(_images(rows), _digests(metadata), strict=True)):
+        path, fingerprint = image
+        embedded = "" if kind == "memory" else f"{location}#{number}"
+        paths.append(embedded if path is None else path)
+        stamps.append(_stamp(fingerprint, facts))
+    return Listing(opened.name, kind, location, list(rows["id"][:]), paths, stamps, metadata, Rows(rows))
 
 
-def _pictures(rows: datasets.Dataset) -> list[tuple[str | None, object]]:
-    """Of each row the path of its file, or None where it is embedded, and what changes when the picture does."""
+def _images(rows: datasets.Dataset) -> list[tuple[str | None, object]]:
+    """Of each row the path of its file, or None where it is embedded, and what changes when the image does."""
     found: list[tuple[str | None, object]] = []
     for batch in rows.select_columns("image").with_format("arrow").iter(1000):
         images = batch["image"].combine_chunks()
         for content, path in zip(images.field("bytes"), images.field("path"), strict=True):
             if content.is_valid:
                 found.append((None, hashlib.sha256(content.as_buffer()).hexdigest()))
-                continue
-            file = Path(path.as_py())
-            try:
-                facts = file.stat()
-                found.append((str(file.absolute()), (facts.st_size, facts.st_mtime_ns)))
-            except OSError:
-                found.append((str(file.absolute()), None))
+            else:
+                file = Path(path.as_py())
+                found.append((str(file.absolute()), file_state(file)))
     return found
-
-
-def _useful(columns: dict[str, pa.ChunkedArray], features: datasets.Features) -> pa.Table:
-    """The columns that can be filtered by or shown: no pictures, no bytes, none that says nothing; numbers as such."""
-    kept = {}
-    for name, column in columns.items():
-        kind = column.type
-        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
-        if (
-            binary
-            or isinstance(features.get(name), datasets.Image | datasets.Audio)
-            or column.null_count == len(column)
-        ):
-            continue
-        if isinstance(features.get(name), datasets.ClassLabel):
-            names = features[name].names
-            column = pa.chunked_array([[None if at is None or at < 0 else names[at] for at in column.to_pylist()]])
-        kept[f"source_{name}" if name in OWN else name] = _as_numbers(column)
-    # The columns come from several tables, in chunks of their own.
-    return pa.table({name: pa.array(column.to_pylist(), column.type) for name, column in kept.items()})
-
-
-def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of texts that are all numbers, as CSV has them, as numbers; numbers with leading zeros are texts."""
-    if not pa.types.is_string(column.type) or pc.any(pc.match_substring_regex(column, _LEADING_ZERO)).as_py():
-        return column
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return column
 
 
 def _digests(metadata: pa.Table) -> list[str]:
@@ -241,54 +239,36 @@ def _stamp(*facts: object) -> str:
     return hashlib.blake2b(repr([str(fact) for fact in facts]).encode(), digest_size=12).hexdigest()
 
 
-def _embedded(path: str) -> tuple[str, int | None]:
-    """The table and the row of a picture that is embedded in one; the path itself and None for others."""
-    match = _EMBEDDED.fullmatch(path)
-    return (match[1], int(match[2])) if match else (path, None)
-
-
-@lru_cache(maxsize=4)
-def _open_table(source: str) -> _Rows:
-    return _Rows(standard_rows(open_source(source), {}))
-
-
-def _filesystem(uri: str) -> tuple[Any, str]:
-    """Arrow's file system for a URI, and the part of the URI that it does not take."""
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{uri} cannot be opened: {error}") from error
-    return filesystem, uri[: uri.index(path)] if path in uri else uri.partition("://")[0] + "://"
-
-
 def _remote(uri: str) -> Listing:
     if PurePosixPath(uri).suffix.lower() in _TABLES:
         return _remote_table(uri)
-    filesystem, scheme = _filesystem(uri)
+    filesystem, scheme = filesystem_of(uri)
     prefix = uri.removeprefix(scheme).rstrip("/")
     try:
         found = filesystem.get_file_info(fs.FileSelector(prefix, recursive=True))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} cannot be listed: {error}") from error
-    files = [
-        facts
+    objects = {
+        facts.path.removeprefix(prefix).lstrip("/"): facts
         for facts in sorted(found, key=lambda facts: str(facts.path))
-        if facts.type == fs.FileType.File and PurePosixPath(facts.path).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not files:
-        raise DataError(f"{uri}: no images: none of its {len(found)} objects has the suffix of one.")
-    ids = [facts.path.removeprefix(prefix).lstrip("/") for facts in files]
-    uris = [scheme + facts.path for facts in files]
-    stamps = [_stamp(name, facts.size, facts.mtime_ns) for name, facts in zip(uris, files, strict=True)]
-    folders = pa.table({"folder": [str(PurePosixPath(name).parent) for name in ids]})
-    return Listing(uri, ids, uris, stamps, folders, _Objects(filesystem, scheme, uris))
+        if facts.type == fs.FileType.File
+    }
+    shown = {name: facts for name, facts in objects.items() if not any(map(is_hidden, name.split("/")))}
+    images = {name: facts for name, facts in shown.items() if is_image_name(name)}
+    skipped = {name: why_skipped(name) for name in shown if name not in images}
+    if not images:
+        raise DataError(f"{uri}: no images: none of its {len(objects):,} objects has the suffix of one.")
+    ids = list(images)
+    uris = [scheme + facts.path for facts in images.values()]
+    stamps = [_stamp(facts.size, facts.mtime_ns) for facts in images.values()]
+    return Listing(uri, "objects", uri, ids, uris, stamps, _folders(ids), Objects(filesystem, scheme, uris), skipped)
 
 
-@lru_cache(maxsize=4)
 def _remote_table(uri: str) -> Listing:
-    filesystem, scheme = _filesystem(uri)
+    filesystem, scheme = filesystem_of(uri)
     try:
         found = pq.read_table(uri.removeprefix(scheme), filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} cannot be read: {error}") from error
-    return _listing(Source(datasets.Dataset(found), uri), uri)
+    opened = Source(datasets.Dataset(found), uri)
+    return _rows_of(opened, standard_rows(opened, {}), "parquet", uri)

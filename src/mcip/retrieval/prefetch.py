@@ -1,4 +1,4 @@
-"""Read the pictures of an index: their files, hashes, pixels and thumbnails, ahead of the model."""
+"""Read the images of an index: their files, hashes, pixels and thumbnails, ahead of the model."""
 
 from __future__ import annotations
 
@@ -16,49 +16,74 @@ from mcip.data import decode
 from mcip.data.loader import prefetch
 from mcip.data.thumbnails import thumbnail
 from mcip.data.transforms import ImageTransform
-from mcip.retrieval.listing import Content
+from mcip.retrieval.reading import Content
 
 
 def content_hash(content: bytes) -> str:
-    """SHA-256 of a picture's file, in hexadecimal."""
+    """SHA-256 of an image's file, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 @dataclass
 class Batch:
-    """Pictures that were read: `embed` are the positions of those in `numbers` that pixels were made of."""
+    """Images that were read.
+
+    Attributes:
+        numbers: Which of the listing they are.
+        hashes: Of their files.
+        embed: Positions in `numbers` of those that pixels were made of.
+        pixels: Theirs, uint8 of shape (len(embed), 3, S, S).
+        sizes: Their width and height in pixels.
+        thumbnails: JPEG thumbnails by position in `numbers`.
+        unreadable: Numbers of images that could not be read, with the reason.
+    """
 
     numbers: list[int] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     embed: list[int] = field(default_factory=list)
     pixels: Tensor = field(default_factory=lambda: torch.empty(0))
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    thumbnails: list[bytes] = field(default_factory=list)
+    thumbnails: dict[int, bytes] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
 class Reader(Dataset[Batch]):
-    """Reads, hashes and decodes the pictures of a list of numbers; those of known content are not decoded."""
+    """Reads, hashes and decodes the images of a list of numbers.
 
-    def __init__(self, content: Content, transform: ImageTransform, thumbnails: int, known: Set[str]) -> None:
+    Attributes:
+        content: Reads an image's file.
+        transform: Makes pixels.
+        thumbnails: Largest side of thumbnails in pixels; 0 makes none.
+        known: Hashes of files that need no pixels.
+        thumbnailed: Hashes of files that need no thumbnail; those that are known too are not decoded.
+    """
+
+    def __init__(
+        self, content: Content, transform: ImageTransform, thumbnails: int, known: Set[str], thumbnailed: Set[str]
+    ) -> None:
         self.content = content
         self.transform = transform
         self.thumbnails = thumbnails
         self.known = known
+        self.thumbnailed = thumbnailed
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         batch, pixels = Batch(), list[Tensor]()
         for number in numbers:
             try:
                 content = self.content(number)
-                hashed = content_hash(content)
-                if hashed not in self.known:
-                    picture = decode(content)
-                    pixels.append(self.transform.prepare(picture))
-                    batch.embed.append(len(batch.numbers))
-                    batch.sizes.append(picture.size)
-                    if self.thumbnails:
-                        batch.thumbnails.append(thumbnail(picture, self.thumbnails))
+                hashed, position = content_hash(content), len(batch.numbers)
+                needs_pixels = hashed not in self.known
+                needs_thumbnail = self.thumbnails > 0 and hashed not in self.thumbnailed
+                if needs_pixels or needs_thumbnail:
+                    image = decode(content)
+                    small = thumbnail(image, self.thumbnails) if needs_thumbnail else None
+                    if needs_pixels:
+                        pixels.append(self.transform.prepare(image))
+                        batch.embed.append(position)
+                        batch.sizes.append(image.size)
+                    if small is not None:
+                        batch.thumbnails[position] = small
             except UnreadableImage as error:
                 batch.unreadable[number] = str(error)
             else:
@@ -70,7 +95,7 @@ class Reader(Dataset[Batch]):
 
 
 def read_ahead(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iterable[Batch]:
-    """The batches of these lists of numbers, in order; without workers, a thread makes the next one meanwhile.
+    """The batches of these lists of numbers, in order; without workers, a thread reads the next one meanwhile.
 
     Raises:
         ConfigError: `workers` is negative.

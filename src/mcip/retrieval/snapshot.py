@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
 from mcip.data import decode
 from mcip.data.images import media_type
+from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.listing import read_image
-from mcip.retrieval.prefetch import content_hash, thumbnail
+from mcip.retrieval.prefetch import content_hash
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
 from mcip.retrieval.table import HIDDEN, quoted
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from mcip import models
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import DataError
-from mcip.core.progress import progress
+from mcip.core.progress import Advance, progress
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
-from mcip.retrieval.listing import Listing
+from mcip.retrieval.listing import FOLDERS, Listing
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
-from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
+from mcip.retrieval.removal import check_removal
+from mcip.retrieval.table import IndexTable, Root, vectors_array, vectors_of
 
 _ENOUGH = 100
 
@@ -29,16 +30,43 @@ class Plan:
     """What has to be done for a table to hold what a listing lists.
 
     Attributes:
-        fresh: Numbers of the pictures that are not in the table as they are now.
-        present: The ids of the table.
+        fresh: Numbers of the images that have to be read: those that the table lacks as they are now.
+        relocated: Numbers of the images that are as they were, but at another path.
+        ids: The ids of the table.
         gone: The ids of the table that are not in the listing.
-        by_hash: `_rowid` of a row for each content hash of the table: a picture with this content needs no embedding.
+        surplus: Row ids of rows whose id another row has too.
+        by_hash: `_rowid` of a row for each content hash of the table: an image with this content needs no embedding.
+        thumbnailed: The hashes whose row has a thumbnail.
     """
 
-    fresh: list[int]
-    present: frozenset[str]
-    gone: list[str]
-    by_hash: dict[str, int]
+    fresh: list[int] = field(default_factory=list)
+    relocated: list[int] = field(default_factory=list)
+    ids: frozenset[str] = frozenset()
+    gone: list[str] = field(default_factory=list)
+    surplus: list[int] = field(default_factory=list)
+    by_hash: dict[str, int] = field(default_factory=dict)
+    thumbnailed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a table is brought up to date.
+
+    Attributes:
+        batch_size: Images per forward pass.
+        shard_rows: Images per commit.
+        workers: Processes that read and decode; 0 does so in this one.
+        precision: Of the forward pass.
+        max_unreadable: The share of the images that may be unreadable.
+        max_removed: The share of the rows that may be deleted, see `mcip.retrieval.removal`.
+    """
+
+    batch_size: int = 256
+    shard_rows: int = 16_384
+    workers: int = 0
+    precision: Precision = "auto"
+    max_unreadable: float = 1.0
+    max_removed: float = 0.2
 
 
 @dataclass
@@ -46,11 +74,12 @@ class Changes:
     """What an update did.
 
     Attributes:
-        embedded: Pictures that were embedded.
-        reused: Pictures that were moved or whose metadata changed, so that their vectors could be taken over.
+        embedded: Images that were embedded.
+        reused: Images that were moved, copied, touched, or whose metadata changed: their vectors could be taken over.
         removed: Rows that were deleted.
         kept: Rows that were left as they are.
         unreadable: Ids that could not be read, with the reason.
+        skipped: Files that are no images or cannot be listed, with the reason.
     """
 
     embedded: int = 0
@@ -58,77 +87,182 @@ class Changes:
     removed: int = 0
     kept: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def plan(listing: Listing, table: IndexTable) -> Plan:
     """Compare a listing with the table."""
-    rows = table.read(["id", "stamp", "hash"])
-    ids = rows["id"].to_pylist()
-    stamps = dict(zip(ids, rows["stamp"].to_pylist(), strict=True))
-    fresh = [
-        number
-        for number, (name, stamp) in enumerate(zip(listing.ids, listing.stamps, strict=True))
-        if stamps.get(name) != stamp
-    ]
-    listed = set(listing.ids)
-    by_hash = dict(zip(rows["hash"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
-    return Plan(fresh, frozenset(ids), [name for name in ids if name not in listed], by_hash)
+    rows = table.read(["id", "stamp", "hash", "path"])
+    stamps, hashes, paths, row_ids = (rows[name].to_pylist() for name in ("stamp", "hash", "path", "_rowid"))
+    row_of: dict[str, int] = {}
+    surplus: list[int] = []
+    listed = dict(zip(listing.ids, range(len(listing)), strict=True))
+    for row, name in enumerate(rows["id"].to_pylist()):
+        other = row_of.setdefault(name, row)
+        if other == row:
+            continue
+        if name in listed and stamps[row] == listing.stamps[listed[name]]:
+            row_of[name], row = row, other
+        surplus.append(row_ids[row])
+    lacking = set[int]()
+    if table.identity.thumbnails:
+        lacking = set(table.read([], "thumbnail IS NULL")["_rowid"].to_pylist())
+    fresh, relocated = [], []
+    for number, (name, stamp, path) in enumerate(zip(listing.ids, listing.stamps, listing.paths, strict=True)):
+        at = row_of.get(name)
+        if at is None or stamps[at] != stamp or row_ids[at] in lacking:
+            fresh.append(number)
+        elif paths[at] != path:
+            relocated.append(number)
+    closed = tuple(f"{folder}/" if folder else "" for folder in listing.closed)
+    gone = [name for name in row_of if name not in listed and not name.startswith(closed)]
+    # Of several rows with a hash the last one counts: let it be one with a thumbnail.
+    order = sorted(range(len(hashes)), key=lambda row: row_ids[row] not in lacking)
+    by_hash = {hashes[row]: row_ids[row] for row in order}
+    thumbnailed = frozenset(hashes[row] for row in order if row_ids[row] not in lacking)
+    return Plan(fresh, relocated, frozenset(row_of), gone, surplus, by_hash, thumbnailed)
+
+
+def begin(
+    table: IndexTable, listing: Listing, roots: tuple[Root, ...], options: Options, before_change: Callable[[], None]
+) -> tuple[IndexTable, Plan]:
+    """Repair a table that has rows of one id, see what there is to do, and record what the table is the index of.
+
+    Raises:
+        DataError: The listing lacks so much of what the table has that nothing must be changed.
+    """
+    todo = plan(listing, table)
+    if todo.surplus:
+        before_change()
+        table = table.delete_rows(todo.surplus)
+    # Even were every new image a moved one, the others would be lost. A source that was moved keeps its ids.
+    new = sum(listing.ids[number] not in todo.ids for number in todo.fresh)
+    places = {root.prefix: root.location for root in table.identity.roots}
+    moved = any(places.get(root.prefix, root.location) != root.location for root in roots)
+    if moved or new == 0 or len(todo.gone) - new > options.max_removed * len(todo.ids):
+        check_removal(sorted(todo.ids), todo.gone, options.max_removed, _have_folders(roots), listing.name)
+    if roots != table.identity.roots:
+        before_change()
+        table = table.change_identity(roots=[asdict(root) for root in roots])
+    return table, replace(todo, surplus=[])
 
 
 def update(
     table: IndexTable,
     listing: Listing,
     model: models.Model,
-    *,
-    batch_size: int = 256,
-    shard_rows: int = 16_384,
-    workers: int = 0,
-    precision: Precision = "auto",
-    max_unreadable: float = 0.01,
+    todo: Plan,
+    options: Options,
+    before_change: Callable[[], None] = lambda: None,
 ) -> tuple[IndexTable, Changes]:
-    """Make the table hold what the listing lists; killed and started again, it goes on behind the last whole shard.
+    """Make the table hold what the listing lists; killed and started again, it resumes behind the last whole shard.
 
-    Rows are deleted last, so that a moved picture finds its vector whenever the process is killed.
+    Rows are deleted last, so that a moved image finds its vector whenever the process is killed.
 
     Args:
         table: The table; its schema has the listing's columns.
         listing: What it shall hold.
         model: The model that the table was made with.
-        batch_size: Pictures per forward pass.
-        shard_rows: Pictures per commit.
-        workers: Processes that read and decode; 0 does so in this one.
-        precision: Of the forward pass.
-        max_unreadable: The share of the pictures that may be unreadable.
+        todo: What has to be done, as `plan` says.
+        options: How.
+        before_change: Called before each change of the table; it may raise.
 
     Returns:
         The table's newest version, and what was done.
 
     Raises:
-        DataError: More pictures are unreadable than allowed. What was written stays.
+        DataError: More images are unreadable, or more rows would be deleted, than allowed. What was written stays.
     """
-    before, todo = table, plan(listing, table)
-    changes = Changes(kept=len(listing) - len(todo.fresh))
-    name: TransformName = "paper" if table.identity.transform == "paper" else "model"
-    reader = Reader(listing.content, model.transform(name), table.identity.thumbnails, set(todo.by_hash))
-    shards = [todo.fresh[at : at + shard_rows] for at in range(0, len(todo.fresh), shard_rows)]
-    parts = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
-    batches = iter(read_ahead(reader, chain.from_iterable(parts), workers))
+    changes = Changes(
+        kept=len(listing) - len(todo.fresh) - len(todo.relocated), skipped=listing.skipped | listing.closed
+    )
+    before = table
     with progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
-        for part in parts:
-            rows: list[pa.Table] = []
-            for numbers, batch in zip(part, batches, strict=False):
-                changes.unreadable |= {listing.ids[number]: why for number, why in batch.unreadable.items()}
-                check_share(changes, listing, max_unreadable)
-                rows.append(finished_rows(batch, before, listing, model, reader.transform, todo, precision))
-                changes.embedded += len(batch.embed)
-                changes.reused += len(batch.numbers) - len(batch.embed)
-                advance(len(numbers))
-            table = _write(table, pa.concat_tables(rows), todo.present)
-    check_share(changes, listing, max_unreadable, len(listing))
-    # A picture that cannot be read any more is not the one that its old row describes.
-    removed = [*todo.gone, *(name for name in changes.unreadable if name in todo.present)]
+        shards = chain(
+            _relocated_rows(before, listing, todo, options.shard_rows, changes, advance),
+            _embedded_rows(before, listing, model, todo, options, changes, advance),
+        )
+        for rows in shards:
+            if rows.num_rows:
+                before_change()
+                table = table.upsert(rows)
+    check_share(changes, listing, options.max_unreadable, len(listing))
+    removed, lost = _removed(table, todo, changes)
+    check_removal(sorted(todo.ids), lost, options.max_removed, _have_folders(table.identity.roots), listing.name)
+    if removed:
+        before_change()
+        table = table.delete(removed)
     changes.removed = len(removed)
-    return table.delete(removed).tidy(), changes
+    return table, changes
+
+
+def _embedded_rows(
+    before: IndexTable,
+    listing: Listing,
+    model: models.Model,
+    todo: Plan,
+    options: Options,
+    changes: Changes,
+    advance: Advance,
+) -> Iterator[pa.Table]:
+    """Read and embed the fresh images; yields the rows of a shard at a time, and counts in `changes`."""
+    transform = model.transform(transform_of(before))
+    reader = Reader(listing.content, transform, before.identity.thumbnails, set(todo.by_hash), todo.thumbnailed)
+    size, step = options.shard_rows, options.batch_size
+    shards = [todo.fresh[at : at + size] for at in range(0, len(todo.fresh), size)]
+    parts = [[shard[at : at + step] for at in range(0, len(shard), step)] for shard in shards]
+    batches = iter(read_ahead(reader, chain.from_iterable(parts), options.workers))
+    for part in parts:
+        rows: list[pa.Table] = []
+        for numbers, batch in zip(part, batches, strict=False):
+            changes.unreadable |= {listing.ids[number]: why for number, why in batch.unreadable.items()}
+            check_share(changes, listing, options.max_unreadable)
+            rows.append(finished_rows(batch, before, listing, model, transform, todo, options.precision))
+            changes.embedded += len(batch.embed)
+            changes.reused += len(batch.numbers) - len(batch.embed)
+            advance(len(numbers))
+        yield pa.concat_tables(rows)
+
+
+def transform_of(table: IndexTable) -> TransformName:
+    """The image transform that a table was made with."""
+    return "paper" if table.identity.transform == "paper" else "model"
+
+
+def _relocated_rows(
+    before: IndexTable, listing: Listing, todo: Plan, shard_rows: int, changes: Changes, advance: Advance
+) -> Iterator[pa.Table]:
+    """The rows of images that are at another path, with everything else as it was."""
+    if not todo.relocated:
+        return
+    found = before.read(["id"])
+    row_of = dict(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
+    for at in range(0, len(todo.relocated), shard_rows):
+        numbers = todo.relocated[at : at + shard_rows]
+        row_ids = np.array([row_of[listing.ids[number]] for number in numbers], np.int64)
+        rows = before.take(row_ids, before.schema.names)
+        paths = pa.array([listing.paths[number] for number in numbers], pa.string())
+        changes.reused += len(numbers)
+        advance(len(numbers))
+        yield rows.set_column(rows.schema.get_field_index("path"), "path", paths)
+
+
+def _removed(table: IndexTable, todo: Plan, changes: Changes) -> tuple[list[str], list[str]]:
+    """The ids to delete, and those of them whose images are nowhere else in the table.
+
+    An image that cannot be read any more is not the one that its row describes.
+    """
+    removed = {*todo.gone, *(todo.ids & changes.unreadable.keys())}
+    if not removed:
+        return [], []
+    rows = table.read(["id", "hash"])
+    pairs = list(zip(rows["id"].to_pylist(), rows["hash"].to_pylist(), strict=True))
+    left = {content for name, content in pairs if name not in removed}
+    return sorted(removed), [name for name, content in pairs if name in removed and content not in left]
+
+
+def _have_folders(roots: Iterable[Root]) -> bool:
+    return all(root.kind in FOLDERS for root in roots)
 
 
 def finished_rows(
@@ -148,8 +282,6 @@ def finished_rows(
         vectors[batch.embed] = encode_pixels(model, transform.finish(batch.pixels.to(model.device)), precision)
         for at, (width, height) in zip(batch.embed, batch.sizes, strict=True):
             columns["width"][at], columns["height"][at] = width, height
-        for at, small in zip(batch.embed, batch.thumbnails, strict=False):
-            columns["thumbnail"][at] = small
     fresh = set(batch.embed)
     reused = [at for at in range(count) if at not in fresh]
     if reused:
@@ -160,6 +292,8 @@ def finished_rows(
         for name in facts:
             for at, value in zip(reused, old[name].to_pylist(), strict=True):
                 columns[name][at] = value
+    for at, small in batch.thumbnails.items():
+        columns["thumbnail"][at] = small
     return _table(batch, listing, before.schema, vectors, columns)
 
 
@@ -167,7 +301,7 @@ def _table(
     batch: Batch, listing: Listing, schema: pa.Schema, vectors: NDArray[Any], columns: dict[str, list[Any]]
 ) -> pa.Table:
     numbers = batch.numbers
-    made: dict[str, Any] = {
+    values: dict[str, Any] = {
         "id": [listing.ids[number] for number in numbers],
         "vector": vectors_array(vectors),
         "path": [listing.paths[number] for number in numbers],
@@ -176,31 +310,25 @@ def _table(
         **columns,
     }
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
-    made |= {name: metadata[name] for name in metadata.column_names}
+    values |= {name: metadata[name] for name in metadata.column_names}
     arrays = [
-        pa.array(made[field.name], field.type) if isinstance(made.get(field.name), list)
-        else made[field.name].cast(field.type) if field.name in made
+        pa.array(values[field.name], field.type) if isinstance(values.get(field.name), list)
+        else values[field.name].cast(field.type) if field.name in values
         else pa.nulls(len(numbers), field.type)
         for field in schema
     ]  # fmt: skip
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _write(table: IndexTable, rows: pa.Table, present: frozenset[str]) -> IndexTable:
-    if rows.num_rows == 0:
-        return table
-    changed = any(name in present for name in rows["id"].to_pylist())
-    return table.upsert(rows) if changed else table.append(rows)
-
-
-def check_share(changes: Changes, listing: Listing, allowed: float, seen: int | None = None) -> None:
-    """Stop if too many pictures are unreadable, of those that were seen, or of `seen`.
+def check_share(changes: Changes, listing: Listing, allowed: float, count: int | None = None) -> None:
+    """Stop if too many images are unreadable, of those that were read so far, or of `count`.
 
     Raises:
         DataError: They are.
     """
     bad = changes.unreadable
-    count = max(_ENOUGH, changes.kept + changes.embedded + changes.reused + len(bad)) if seen is None else seen
+    if count is None:
+        count = max(_ENOUGH, changes.kept + changes.embedded + changes.reused + len(bad))
     if len(bad) <= allowed * count:
         return
     first = "\n".join(f"  {name}: {why}" for name, why in list(bad.items())[:5])
@@ -208,23 +336,3 @@ def check_share(changes: Changes, listing: Listing, allowed: float, seen: int | 
         f"{len(bad)} of the {len(listing)} images of {listing.name} are unreadable, more than max_unreadable = "
         f"{allowed:g} allows:\n{first}\nRepair or remove them, or raise max_unreadable."
     )
-
-
-def columns_for(table: IndexTable, metadata: Sequence[pa.Field]) -> IndexTable:
-    """Give the table the columns of a listing that it lacks.
-
-    Raises:
-        DataError: A column has another type now.
-    """
-    present = {field.name: field.type for field in table.schema}
-    for found in metadata:
-        if found.name in present and present[found.name] != found.type:
-            raise DataError(
-                f"The column {found.name!r} of {table.uri} holds {present[found.name]}, but that of the source holds "
-                f"{found.type} now. Rename it, or make a new index."
-            )
-    new = [found for found in metadata if found.name not in present]
-    if not new:
-        return table
-    table.dataset.add_columns(pa.schema(new))
-    return table.latest()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,13 +24,37 @@ from mcip.core.optional import module
 OWN: Final = ("id", "vector", "path", "width", "height", "hash", "stamp", "thumbnail")
 # What stays in the table when rows are shown.
 HIDDEN: Final = frozenset(("vector", "thumbnail", "hash", "stamp"))
+THUMBNAIL: Final = pa.field("thumbnail", pa.binary())
 _KEY: Final = b"mcip"
-_IDS_PER_DELETE: Final = 1000
+_PER_DELETE: Final = 1000
 # From this many rows on, a scan for one id takes milliseconds.
 _IDS_TO_INDEX: Final = 50_000
 _IDS: Final = "mcip_ids"
 # The share of rows that an index may lack before it is brought up to date; they are looked at one by one meanwhile.
 _BEHIND: Final = 0.1
+# Fragments of fewer rows are joined once there are more than this many of them.
+_SMALL_FRAGMENT: Final = 8192
+_SMALL_FRAGMENTS: Final = 32
+# The share of deleted rows from which the rest is written anew.
+_DELETED: Final = 0.1
+_FORMAT: Final = 2
+# Ends the name of a column whose type is being changed.
+_CAST: Final = "__mcip_cast"
+
+
+@dataclass(frozen=True)
+class Root:
+    """One of the sources of an index.
+
+    Attributes:
+        kind: What it is, see `mcip.retrieval.listing.Listing`.
+        location: Where it is, resolved by `mcip.retrieval.location.resolve`.
+        prefix: What the ids of its images begin with; empty for the first source of an index.
+    """
+
+    kind: str
+    location: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,18 +66,20 @@ class Identity:
         fingerprint: `mcip.models.Model.fingerprint` of the model.
         dim: Dimension D of the vectors.
         transform: The image transform, "model" or "paper".
-        source: What was indexed.
+        roots: What was indexed.
         thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
         created: Random, so that files derived from another table at the same place are not taken for this one's.
+        format: Of the table.
     """
 
     model: str
     fingerprint: str
     dim: int
     transform: str
-    source: str
     thumbnails: int
     created: str
+    roots: tuple[Root, ...] = ()
+    format: int = _FORMAT
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:
@@ -70,7 +99,7 @@ def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
         pa.field("stamp", pa.string()),
     ]
     if identity.thumbnails:
-        own.append(pa.field("thumbnail", pa.binary()))
+        own.append(THUMBNAIL)
     return pa.schema([*own, *metadata], {_KEY: json.dumps(asdict(identity)).encode()})
 
 
@@ -111,6 +140,12 @@ class IndexTable:
     def version(self) -> int:
         """The number of this version."""
         return int(self.dataset.version)
+
+    @cached_property
+    def version_key(self) -> str:
+        """What no other version has, nor any version of another table that was put in this one's place."""
+        manifest = hashlib.blake2b(self.dataset._ds.serialized_manifest(), digest_size=12).hexdigest()
+        return f"{self.identity.created}:{self.version}:{manifest}"
 
     @property
     def schema(self) -> pa.Schema:
@@ -185,21 +220,63 @@ class IndexTable:
 
     def delete(self, ids: Iterable[str]) -> IndexTable:
         """Delete the rows with these ids."""
-        left = list(ids)
-        for start in range(0, len(left), _IDS_PER_DELETE):
-            listed = ", ".join(quoted(name) for name in left[start : start + _IDS_PER_DELETE])
-            self.dataset.delete(f"id IN ({listed})")
-        return self.latest() if left else self
+        return self._delete("id", [quoted(name) for name in ids])
 
-    def tidy(self, fragments: int = 100, rows: int = 1024) -> IndexTable:
-        """Join fragments where there are many small ones, and index the ids of a large table; row ids stay."""
-        table, parts = self, self.dataset.get_fragments()
-        if len(parts) > fragments and len(self) / len(parts) < rows:
-            self.dataset.optimize.compact_files()
+    def delete_rows(self, row_ids: Iterable[int]) -> IndexTable:
+        """Delete the rows with these `_rowid`s."""
+        return self._delete("_rowid", [str(number) for number in row_ids])
+
+    def _delete(self, column: str, literals: Sequence[str]) -> IndexTable:
+        for start in range(0, len(literals), _PER_DELETE):
+            self.dataset.delete(f"{column} IN ({', '.join(literals[start : start + _PER_DELETE])})")
+        return self.latest() if literals else self
+
+    def tidy(self) -> IndexTable:
+        """Join small fragments, drop deleted rows for good, and index the ids of a large table; row ids stay."""
+        table, facts = self, self.dataset.stats.dataset_stats(max_rows_per_group=_SMALL_FRAGMENT)
+        deleted, rows = facts["num_deleted_rows"], len(self)
+        if facts["num_small_files"] > _SMALL_FRAGMENTS or deleted > _DELETED * (rows + deleted):
+            self.dataset.optimize.compact_files(materialize_deletions_threshold=_DELETED / 2)
             table = self.latest()
-        if len(table) < _IDS_TO_INDEX:
+        if rows < _IDS_TO_INDEX:
             return table
         return table.grow_index(_IDS, lambda: table.dataset.create_scalar_index("id", "BTREE", name=_IDS))
+
+    def forget_versions(self, older_than: timedelta) -> None:
+        """Remove old versions, and the files that only they need. Readers that have one open must open the newest.
+
+        What an interrupted commit left behind is removed once it is a week old.
+        """
+        self.dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+
+    def change_types(self, types: Mapping[str, pa.DataType]) -> IndexTable:
+        """Give columns another type, text or float64, to which their values are cast.
+
+        Lance cannot do so in place. Interrupted, it is taken up again by the next call.
+        """
+        table = self
+        for name in table.schema.names:
+            if name.endswith(_CAST) and name.removesuffix(_CAST) in table.schema.names:
+                table.dataset.drop_columns([name])
+            elif name.endswith(_CAST):
+                table.dataset.alter_columns({"path": name, "name": name.removesuffix(_CAST)})
+            table = table.latest() if name.endswith(_CAST) else table
+        for name, kind in types.items():
+            cast = f"cast(`{name}` as {'double' if pa.types.is_floating(kind) else 'string'})"
+            table.dataset.add_columns({name + _CAST: cast})
+            table.latest().dataset.drop_columns([name])
+            table.latest().dataset.alter_columns({"path": name + _CAST, "name": name})
+            table = table.latest()
+        return table
+
+    def add_columns(self, columns: Sequence[pa.Field]) -> IndexTable:
+        """Add those of these columns that the table lacks, empty."""
+        present = set(self.schema.names)
+        new = [column for column in columns if column.name not in present]
+        if not new:
+            return self
+        self.dataset.add_columns(pa.schema(new))
+        return self.latest()
 
     def grow_index(self, name: str, create: Callable[[], object]) -> IndexTable:
         """Create an index of Lance's where there is none of this name, else add the new rows once they are many."""
@@ -253,7 +330,7 @@ def open_table(uri: str) -> IndexTable:
     except (ValueError, OSError) as error:
         hint = "" if "://" in uri or Path(uri).exists() else " There is nothing at this place."
         raise ArtefactError(
-            f"{uri} is no index that can be opened.{hint} `mcip index PHOTOS --model MODEL --db {uri}` makes one. "
+            f"{uri} is no index that can be opened.{hint} `mcip index FOLDER --model MODEL --db {uri}` makes one. "
             f"(Lance says: {brief(error)})"
         ) from error
     return IndexTable(uri, dataset)
@@ -270,10 +347,15 @@ def brief(error: BaseException) -> str:
 
 
 def _identity(uri: str, schema: pa.Schema) -> Identity:
-    known = {field.name for field in fields(Identity)}
     try:
         content = json.loads((schema.metadata or {})[_KEY])
-        return Identity(**{key: value for key, value in content.items() if key in known})
+        if content.get("format") != _FORMAT:
+            raise ArtefactError(
+                f"{uri} was made by another version of mcip, whose indexes cannot be used: make it again with "
+                "`mcip index` at another --db."
+            )
+        content["roots"] = tuple(Root(**root) for root in content["roots"])
+        return Identity(**content)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtefactError(
             f"{uri} is a Lance table, but not one that `mcip index` made: its schema says nothing of a model."

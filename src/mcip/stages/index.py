@@ -1,36 +1,44 @@
-"""Index pictures for searching: embed what is new, forget what is gone, and measure how well they are found."""
+"""Index images for searching: embed what is new, forget what is gone, and measure how well they are found."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
-from mcip import models
-from mcip.core.artefacts import write_json
 from mcip.core.choices import Precision, TransformName
-from mcip.core.device import pick_device
-from mcip.core.errors import ArtefactError, ConfigError
-from mcip.core.progress import console
-from mcip.retrieval.ann.cache import derived_folder, locked
+from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.retrieval.ann.select import Ann
-from mcip.retrieval.cluster import append_on_cluster
-from mcip.retrieval.index import Index
-from mcip.retrieval.listing import Listing, list_images
-from mcip.retrieval.sync import Changes, columns_for, update
-from mcip.retrieval.table import Identity, IndexTable, create_table, open_table, schema_of, table_exists
+from mcip.stages.inputs import DataInput, IndexInput, ModelInput
 
-UNREADABLE = "unreadable.json"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from mcip.models import Model
+    from mcip.retrieval.indexed import Indexed
+    from mcip.retrieval.listing import Listing
+    from mcip.retrieval.sync import Changes, Options
+    from mcip.retrieval.table import IndexTable, Root
+
+    Sources: TypeAlias = DataInput | Sequence[DataInput]
+else:
+    Sources = list[DataInput]
+
+# Where the ids of what could not be read, and the files that are no images, are listed, beside the derived files.
+REPORT = "not-indexed.json"
 
 
 def index(
-    photos: str | None = None,
-    db: str = "photos.lance",
+    data: Sources | None = None,
+    db: IndexInput = "photos.lance",
     *,
-    model: str | None = None,
+    model: ModelInput | None = None,
     transform: TransformName = "model",
     thumbnails: int = 0,
+    moved_to: list[str] | None = None,
+    replace: bool = False,
     ann: Ann = "auto",
     recall: float = 0.95,
     check: bool = False,
@@ -40,183 +48,224 @@ def index(
     ray: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    max_unreadable: float = 0.01,
-) -> Path | str:
-    """Embed pictures into a Lance table, and make it quick to search.
+    max_unreadable: float = 1.0,
+    max_removed: float = 0.2,
+    keep_hours: float = 24,
+) -> Indexed:
+    """Embed images into a Lance table, and make it quick to search.
 
-    Run again, it embeds what is new or has changed, deletes what is gone, and knows moved pictures by their content.
-    Killed at any moment, it goes on. It ends by saying how big the index is, how fast, and how accurate.
+    Run again, it embeds what is new or has changed, deletes what is gone, and knows moved images by their content.
+    Killed at any moment, it resumes. One run at a time writes to an index; another one waits.
 
     Args:
-        photos: A folder, searched to its depths, what `mcip.read_table` takes, or a URI of object storage; what was
-            indexed last time if not given.
+        data: Folders, searched to their depths, what `mcip.read_table` takes, or URIs of object storage; what was
+            indexed last time if not given. Ids of several begin with the names of their folders.
         db: The Lance table: a folder, or a URI of object storage.
         model: What `mcip.load` takes; the one that the index names if not given.
         transform: The model's own image transform, or "paper".
-        thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps none.
+        thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
+            added to an index without.
+        moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
+        replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
         recall: Recall@10 that approximate search must reach, for queries by image and by text.
         check: Measure recall again; nothing is embedded.
-        batch_size: Pictures per forward pass.
-        shard_rows: Pictures per commit.
-        workers: Processes that read and decode pictures; 0 does so in this one.
-        ray: A Ray cluster that embeds new pictures: "auto", "local", "host:port" or "ray://host:port". Every node must
-            see the pictures, the table and the model at the same places.
+        batch_size: Images per forward pass.
+        shard_rows: Images per commit.
+        workers: Processes that read and decode images; 0 does so in this one.
+        ray: A Ray cluster that embeds new images: "auto", "local", "host:port" or "ray://host:port". Every node must
+            see the images, the table and the model at the same places.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
-        max_unreadable: The share of pictures that may be unreadable before it stops with an error.
+        max_unreadable: The share of images that may be unreadable before it stops with an error; they are counted and
+            listed.
+        max_removed: The share of the index that may be deleted because its images are gone or unreadable; all of a
+            folder never may. 1 allows everything.
+        keep_hours: Hours for which versions of the table before this one are kept for readers that have them open.
 
     Returns:
-        The table.
+        The index, opened, with what was done; it is also the path of the table.
 
     Raises:
-        DataError: There is nothing to index, or too much of it is unreadable.
+        DataError: There is nothing to index, too much of it is unreadable, or too much of the index would be deleted.
         ArtefactError: There is something else at `db`.
         ConfigError: A parameter does not fit the index that is there.
         ModelError: The index was made with another model.
+
+    Example:
+        >>> mcip.index("photos", "photos.lance", model="ViT-B-32/openai")  # doctest: +SKIP
     """
-    _check(thumbnails, recall, batch_size, shard_rows)
+    import time
+    from datetime import timedelta
+
+    from mcip.core.artefacts import write_json
+    from mcip.retrieval.ann.cache import derived_folder
+    from mcip.retrieval.cluster import append_on_cluster
+    from mcip.retrieval.index import Index
+    from mcip.retrieval.indexed import Indexed
+    from mcip.retrieval.lock import write_lock
+    from mcip.retrieval.roots import list_roots
+    from mcip.retrieval.sync import Options, begin, plan, update
+    from mcip.retrieval.table import open_table, table_exists
+
+    options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
+    _check(thumbnails, recall, options, keep_hours)
+    uri = _uri(db)
     if check:
-        _say(Index(db, model, device, None if ann == "auto" else ann, recall, recalibrate=True))
-        return _place(db)
-    folder = derived_folder(db)
-    start = time.perf_counter()
-    with locked(folder / "indexing"):
-        table = open_table(db) if table_exists(db) else None
-        source = photos or (table.identity.source if table else None)
-        if source is None:
-            raise ConfigError(f"There is no index at {db} yet: say which pictures to index.")
-        listing = list_images(source)
-        loaded = _model(table, model, db, device)
-        if table is None:
-            table = _create(db, listing, loaded, source, transform, thumbnails)
-        else:
-            table = _prepare(table, loaded, photos, transform, thumbnails)
-        table = columns_for(table, listing.metadata.schema)
+        return Indexed(
+            Index(uri, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True), None
+        )
+    folder, start = derived_folder(uri), time.perf_counter()
+    with write_lock(uri) as check_lock:
+        table = open_table(uri) if table_exists(uri) else None
+        sources = _listed(data)
+        if table is None and not sources:
+            raise ConfigError(f"There is no index at {uri} yet: say which images to index.")
+        known = table.identity.roots if table else ()
+        loaded = _model(table, model, uri, device)
+        roots, listing = list_roots(known, sources, moved_to or [], replace, uri)
+        table = _create(uri, loaded, transform, thumbnails, roots, listing.metadata.schema) if table is None else table
+        table = _fit(table, loaded, transform, thumbnails)
+        table, todo = begin(table, listing, roots, options, check_lock)
+        table, listing = _fit_columns(table, listing)
         added = 0
         if ray is not None:
-            table, added = append_on_cluster(
-                table, listing, loaded, ray, folder, batch_size=batch_size, shard_rows=shard_rows,
-                precision=precision, max_unreadable=max_unreadable,
-            )  # fmt: skip
-        table, changes = update(
-            table, listing, loaded, batch_size=batch_size, shard_rows=shard_rows, workers=workers,
-            precision=precision, max_unreadable=max_unreadable,
-        )  # fmt: skip
+            table, added = append_on_cluster(table, listing, loaded, ray, folder, options, check_lock)
+            todo = plan(listing, table)
+        table, changes = update(table, listing, loaded, todo, options, check_lock)
         changes.embedded, changes.kept = changes.embedded + added, changes.kept - added
-        write_json(folder / UNREADABLE, changes.unreadable)
-    _say_changes(changes, time.perf_counter() - start, folder)
-    _say(Index(db, loaded, device, ann, recall))
-    return _place(db)
+        write_json(folder / REPORT, {"unreadable": changes.unreadable, "skipped": changes.skipped})
+        _refuse_empty(table, listing.name, changes)
+        table.tidy().forget_versions(timedelta(hours=keep_hours))
+        seconds = time.perf_counter() - start
+        _tell(changes, seconds, folder / REPORT)
+    return Indexed(Index(uri, loaded, device, ann, recall), changes, seconds)
 
 
-def _check(thumbnails: int, recall: float, batch_size: int, shard_rows: int) -> None:
-    if thumbnails < 0 or not 0 < recall <= 1 or min(batch_size, shard_rows) < 1:
-        raise ConfigError(
-            f"thumbnails ({thumbnails}) must be 0 or more, recall ({recall}) above 0 and at most 1, batch_size "
-            f"({batch_size}) and shard_rows ({shard_rows}) at least 1."
-        )
+def _check(thumbnails: int, recall: float, options: Options, keep_hours: float) -> None:
+    at_least = {
+        "thumbnails": (thumbnails, 0), "batch_size": (options.batch_size, 1), "shard_rows": (options.shard_rows, 1),
+        "workers": (options.workers, 0), "keep_hours": (keep_hours, 0),
+    }  # fmt: skip
+    for name, (value, least) in at_least.items():
+        if value < least:
+            raise ConfigError(f"{name} is {value:g}: it must be {least} or more.")
+    shares = {"recall": recall, "max_unreadable": options.max_unreadable, "max_removed": options.max_removed}
+    for name, share in shares.items():
+        if not (0 <= share <= 1 and (share or name != "recall")):
+            raise ConfigError(f"{name} is {share:g}: it must be from 0 to 1.")
 
 
-def _model(table: IndexTable | None, model: str | None, db: str, device: str) -> models.Model:
+def _uri(db: IndexInput) -> str:
+    """The one spelling of where the table is."""
+    from mcip.retrieval.index import Index
+    from mcip.retrieval.location import table_location
+
+    return table_location(db.uri if isinstance(db, Index) else db)
+
+
+def _listed(data: Sources | None) -> list[DataInput]:
+    """One source, several or none, as a list."""
+    if data is None:
+        return []
+    return list(data) if isinstance(data, list | tuple) else [data]
+
+
+def _as_name(model: ModelInput | None) -> str | Model | None:
+    return os.fspath(model) if isinstance(model, os.PathLike) else model
+
+
+def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device: str) -> Model:
+    from mcip import models
+    from mcip.core.device import pick_device
+    from mcip.models.registry import TOYSHOP
+
     if table is None and model is None:
-        raise ConfigError(f"There is no index at {db} yet: say which model shall make it, with --model.")
-    name = model or (table.identity.model if table else "")
-    return models.load(name, device=str(pick_device(device)))
+        raise ConfigError(f"There is no index at {uri} yet: say which model shall make it, with --model.")
+    if isinstance(model, models.Model):
+        loaded = model
+    else:
+        name = os.fspath(model) if model is not None else table.identity.model if table else ""
+        loaded = models.load(name, device=str(pick_device(device)))
+    if loaded.source == TOYSHOP:
+        _note(
+            "The model `toyshop` knows drawn toys only: on photographs its results are arbitrary. "
+            "Index them with a model such as ViT-B-32/openai."
+        )
+    return loaded
 
 
 def _create(
-    db: str, listing: Listing, model: models.Model, source: str, transform: TransformName, thumbnails: int
+    uri: str, model: Model, transform: TransformName, thumbnails: int, roots: tuple[Root, ...], metadata: pa.Schema
 ) -> IndexTable:
+    from mcip.retrieval.table import Identity, create_table, schema_of
+
+    # A name by which the model is found from other folders too.
+    name = str(model.folder.absolute()) if model.folder is not None else model.source
     identity = Identity.new(
-        model=_lasting(model), fingerprint=model.fingerprint, dim=model.embed_dim, transform=transform,
-        source=_absolute(source), thumbnails=thumbnails,
+        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=transform, thumbnails=thumbnails,
+        roots=roots,
     )  # fmt: skip
-    return create_table(db, schema_of(identity, listing.metadata.schema))
+    return create_table(uri, schema_of(identity, metadata))
 
 
-def _prepare(
-    table: IndexTable, model: models.Model, photos: str | None, transform: TransformName, thumbnails: int
-) -> IndexTable:
-    """Check that what is asked for fits a table that is there."""
+def _fit(table: IndexTable, model: Model, transform: TransformName, thumbnails: int) -> IndexTable:
+    """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
+    from mcip.retrieval.table import THUMBNAIL
+
     identity = table.identity
     if model.fingerprint != identity.fingerprint:
         raise ArtefactError(
             f"{table.uri} was made with the model {identity.model}, whose weights are not those of {model.source}: "
             "vectors of different models cannot be compared. Choose another --db for this model."
         )
-    if transform not in (identity.transform, "model") or thumbnails not in (identity.thumbnails, 0):
+    other_thumbnails = identity.thumbnails > 0 and thumbnails not in (identity.thumbnails, 0)
+    if transform not in (identity.transform, "model") or other_thumbnails:
         raise ConfigError(
             f"{table.uri} was made with --transform {identity.transform} --thumbnails {identity.thumbnails}, not "
             f"--transform {transform} --thumbnails {thumbnails}. Leave them out, or choose another --db."
         )
-    source = identity.source if photos is None else _absolute(photos)
-    if source == identity.source:
+    if thumbnails in (identity.thumbnails, 0):
         return table
-    if "://" in identity.source or Path(identity.source).exists():
-        raise ConfigError(
-            f"{table.uri} is the index of {identity.source}, and indexing {source} would delete all of that from it. "
-            "Choose another --db."
-        )
-    return table.change_identity(source=source)
+    return table.add_columns([THUMBNAIL]).change_identity(thumbnails=thumbnails)
 
 
-def _lasting(model: models.Model) -> str:
-    """A name by which the model is found from other folders too."""
-    return str(model.folder.absolute()) if model.folder is not None else model.source
+def _fit_columns(table: IndexTable, listing: Listing) -> tuple[IndexTable, Listing]:
+    """Bring the columns of a table and of a listing together."""
+    from dataclasses import replace
+
+    from mcip.retrieval.metadata import fit_types
+
+    types = {column.name: column.type for column in table.schema}
+    metadata, wider = fit_types(listing.metadata, types, listing.name)
+    table = table.change_types(wider).add_columns(list(metadata.schema))
+    return table, replace(listing, metadata=metadata)
 
 
-def _absolute(source: str) -> str:
-    return str(Path(source).absolute()) if "://" not in source and Path(source).exists() else source
+def _refuse_empty(table: IndexTable, name: str, changes: Changes) -> None:
+    if len(table) == 0:
+        first = "\n".join(f"  {image}: {why}" for image, why in list(changes.unreadable.items())[:5])
+        raise DataError(f"None of the {len(changes.unreadable):,} images of {name} can be read:\n{first}")
 
 
-def _place(db: str) -> Path | str:
-    return db if "://" in db else Path(db)
+def _tell(changes: Changes, seconds: float, report: Path) -> None:
+    """Say on stderr what was done."""
+    from mcip.retrieval.folder import summary
 
-
-def _say_changes(changes: Changes, seconds: float, folder: Path) -> None:
-    rate = f", {changes.embedded / seconds:,.0f} a second" if changes.embedded else ""
-    console.print(
-        f"{changes.embedded:,} pictures embedded in {seconds:,.1f} s{rate}; {changes.reused:,} moved or changed only "
-        f"beside the picture, {changes.removed:,} removed, {changes.kept:,} as they were.",
-        markup=False,
+    rate = f", {changes.embedded / seconds:,.0f} per second" if changes.embedded else ""
+    _note(
+        f"{changes.embedded:,} images embedded in {seconds:,.1f} s{rate}; {changes.reused:,} moved, touched or with "
+        f"other metadata, {changes.removed:,} removed, {changes.kept:,} as they were."
     )
     if changes.unreadable:
-        console.print(
-            f"{len(changes.unreadable):,} could not be read; they are listed in {folder / UNREADABLE}.", markup=False
-        )
+        _note(f"{len(changes.unreadable):,} images could not be read.")
+    if changes.skipped:
+        _note(f"{len(changes.skipped):,} other files were left out: {summary(changes.skipped)}.")
+    if changes.unreadable or changes.skipped:
+        _note(f"They are listed in {report}.")
 
 
-def _say(index: Index) -> None:
-    """How big, how fast, how accurate."""
-    state = index.engine.state
-    size = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
-    if "://" not in index.uri:
-        size += sum(path.stat().st_size for path in Path(index.uri).rglob("*") if path.is_file())
-    console.print(
-        f"{index.uri}: {len(index):,} pictures x {state.dim} dimensions, {size / 1e6:,.1f} MB in all, searched "
-        f"by {_METHODS[state.method]}.",
-        markup=False,
-    )
-    if not state.settings:
-        console.print(f"  any query: exact, {_exact_milliseconds(index):.2f} ms", markup=False)
-    for kind, setting in state.settings.items():
-        how = f"width {setting.width}" if setting.width else "exact search, as no quicker one reaches the recall"
-        console.print(
-            f"  {kind} queries: recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; "
-            f"{setting.queries} queries, exact search {setting.exact_milliseconds:.2f} ms)",
-            markup=False,
-        )
+def _note(text: str) -> None:
+    from mcip.core.progress import console
 
-
-def _exact_milliseconds(index: Index, queries: int = 11) -> float:
-    """Median time of a query that is searched exactly."""
-    seconds = []
-    for query in index.engine.take(np.arange(len(index.engine.row_ids))[:queries]):
-        start = time.perf_counter()
-        index.engine.search(query, "image", 10)
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))
-
-
-_METHODS = {"exact": "exact search", "graph": "an HNSW graph in memory", "disk": "Lance's index on disk"}
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -34,7 +34,7 @@ def demo(out: Path = Path("runs/demo")) -> Report:
     best = page.comparison.headline_model
     if optional.installed():
         table = out / "tables" / f"{TEST.products.name}.parquet"
-        model = BASE if best == "base" else out / best / "model"
+        model = BASE if best in (None, "base") else out / str(best) / "model"
         db = index(str(table), str(out / "photos.lance"), model=str(model), thumbnails=_THUMBNAILS)
         console.print(f"Search its images on a page: mcip serve {db}", markup=False)
     else:

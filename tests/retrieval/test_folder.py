@@ -1,0 +1,188 @@
+"""The files of folders as people have them: odd names, odd formats, links, depths, and what the system puts there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcip.core.errors import DataError
+from mcip.retrieval.folder import list_folder, summary
+from mcip.retrieval.index import Index
+from mcip.retrieval.listing import list_images
+from mcip.retrieval.table import open_table
+from mcip.stages.index import index as build_index
+
+
+@pytest.fixture
+def image(album: Path) -> bytes:
+    return min(album.rglob("*.jpg")).read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, image: bytes) -> Iterator[Path]:
+    root = tmp_path / "photos"
+    root.mkdir()
+    (root / "0.jpg").write_bytes(image)
+    yield root
+    # Some are too deep for `shutil.rmtree`.
+    subprocess.run(["rm", "-rf", root], check=True)
+
+
+def add(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def test_what_the_system_puts_there_is_left_out(folder: Path, image: bytes) -> None:
+    for name in (
+        "._0.jpg",
+        ".Trash/a.jpg",
+        "__MACOSX/a.jpg",
+        "a/.hidden/b.jpg",
+        "a/@eaDir/0.jpg",
+        "$RECYCLE.BIN/x.jpg",
+    ):
+        add(folder, name, image)
+    for source in (str(folder), folder.as_uri()):
+        listing = list_images(source)
+        assert (listing.ids, listing.skipped) == (["0.jpg"], {})
+
+
+def test_formats_that_are_not_read_are_named(folder: Path) -> None:
+    for name in ("a/x.HEIC", "a/y.heic", "z.CR2", "notes.txt", "README"):
+        add(folder, name, b"x")
+    listing = list_images(str(folder))
+    assert listing.ids == ["0.jpg"]
+    assert {name: why.partition(":")[0] for name, why in listing.skipped.items()} == {
+        "a/x.HEIC": ".heic is read with an extra that is not installed",
+        "a/y.heic": ".heic is read with an extra that is not installed",
+        "z.CR2": "camera RAW (.cr2) is not read",
+        "notes.txt": "not an image by its suffix (.txt)",
+        "README": "not an image by its suffix (no suffix)",
+    }
+    assert summary(listing.skipped).startswith("2 .heic, ")
+    assert summary(listing.skipped).endswith("(some are read with pip install 'mcip[photos]')")
+    (folder / "0.jpg").unlink()
+    with pytest.raises(DataError, match=r"none of its 5 files is one \(2 .heic, "):
+        list_images(str(folder))
+
+
+def test_a_name_that_is_not_utf8(folder: Path, image: bytes) -> None:
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(image)
+    listing = list_images(str(folder))
+    assert listing.ids == ["0.jpg"]
+    assert listing.skipped == {"caf\\xe9.jpg": "its name is not UTF-8: rename it"}
+
+
+def test_names_with_brackets_and_signs(folder: Path, image: bytes, base: Path, tmp_path: Path) -> None:
+    names = ["[2019]/a.jpg", "50%/b#3.jpg", "it's/c d.jpg", "line\nbreak.jpg", "[bold]x[/bold].jpg", "é/ü.jpg"]
+    for name in names:
+        add(folder, name, image)
+    (tmp_path / "mk[").mkdir()
+    folder = folder.rename(tmp_path / "mk[/bold]d")
+    db = str(tmp_path / "[2020] photos.lance")
+    build_index(str(folder), db, model=str(base), device="cpu")
+    index = Index(db, device="cpu")
+    rows = open_table(db).read(["id"])["id"].to_pylist()
+    assert sorted(rows) == sorted([*names, "0.jpg"])
+    for name in names:
+        assert index.picture(name)[0] == image
+    again = build_index(str(folder / "[2019]"), str(tmp_path / "b.lance"), model=str(base), device="cpu")
+    assert again.index.row("a.jpg")["folder"] == "."
+
+
+def test_a_folder_that_may_not_be_entered(
+    folder: Path, image: bytes, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(folder, "private/1.jpg", image)
+    db = str(tmp_path / "t.lance")
+    build_index(str(folder), db, model=str(base), device="cpu")
+    scandir = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("mcip.retrieval.folder.os.scandir", refusing)
+    listing = list_images(str(folder))
+    assert (listing.ids, listing.closed) == (["0.jpg"], {"private": "cannot be listed: Permission denied"})
+    indexed = build_index(str(folder), db, device="cpu")
+    assert indexed.changes is not None
+    assert indexed.changes.removed == 0
+    assert indexed.changes.skipped == {"private": "cannot be listed: Permission denied"}
+    assert sorted(open_table(db).read(["id"])["id"].to_pylist()) == ["0.jpg", "private/1.jpg"]
+
+
+def test_many_nested_folders(folder: Path, image: bytes) -> None:
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("d", dir_fd=here)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    with os.fdopen(os.open("x.jpg", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:
+        file.write(image)
+    os.close(here)
+    listing = list_images(str(folder))
+    assert listing.ids == ["0.jpg", "d/" * 1100 + "x.jpg"]
+    assert listing.content(1) == image
+
+
+def test_folders_too_deep_for_a_path(folder: Path) -> None:
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir("d" * 200, dir_fd=here)
+        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    listing = list_images(str(folder))
+    assert listing.ids == ["0.jpg"]
+    assert list(listing.closed.values()) == ["cannot be read: File name too long"]
+
+
+def test_links(folder: Path, image: bytes, tmp_path: Path) -> None:
+    add(tmp_path, "other/1.jpg", image)
+    (folder / "other").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(folder)
+    (folder / "self").symlink_to(folder)
+    (folder / "nothing.jpg").symlink_to(tmp_path / "nothing")
+    files = list_folder(folder)
+    assert list(files.images) == ["0.jpg", "other/1.jpg"]
+    assert files.skipped == {"nothing.jpg": "a link to nothing, or a file that vanished"}
+
+
+def test_files_that_vanish_after_they_were_listed(
+    folder: Path, image: bytes, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 6):
+        add(folder, f"{number}.jpg", image + bytes([number]))
+    from mcip.retrieval import roots
+
+    def list_and_remove(source: str) -> object:
+        listing = list_images(source)
+        (folder / "3.jpg").unlink()
+        return listing
+
+    monkeypatch.setattr(roots, "list_images", list_and_remove)
+    indexed = build_index(str(folder), str(tmp_path / "t.lance"), model=str(base), device="cpu")
+    assert indexed.changes is not None
+    assert indexed.changes.unreadable == {"3.jpg": f"no file {folder / '3.jpg'}"}
+    assert len(indexed.index) == 5
+
+
+def test_what_is_no_regular_file(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    listing = list_images(str(folder))
+    assert (listing.ids, listing.skipped) == (["0.jpg"], {"pipe.jpg": "not a regular file"})
+
+
+@pytest.mark.parametrize("name", ["x" * 600, "a\0b", "/" + "d/" * 3000])
+def test_sources_that_no_path_can_have(name: str) -> None:
+    with pytest.raises(DataError):
+        list_images(name)
