@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mcip.retrieval.ann.engine import Chosen, Engine
+from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.results import Hit
 from mcip.retrieval.table import HIDDEN
 
@@ -33,7 +34,10 @@ class Opened:
         self.matching: Callable[[str | None], Chosen | None] = lru_cache(_FILTERS)(self._matching)
 
     def _matching(self, where: str | None) -> Chosen | None:
-        return None if where is None or not where.strip() else self.engine.matching(where)
+        if where is None or not where.strip():
+            return None
+        table = self.engine.table
+        return self.engine.matching(compile_filter(where, table.schema, table.shown))
 
     def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """The rows in these slots, with these scores."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from mcip.server.filter_guard import MAX_LENGTH
+from mcip.retrieval.filter_parser import MAX_LENGTH
 from mcip.server.settings import BALANCE, MAX_DEPTH, MAX_PARTS, MAX_TEXT
 
 # A zero byte ends a string in many places below.

@@ -13,10 +13,10 @@ from PIL import Image
 
 from mcip.core.errors import ConfigError, McipError
 from mcip.retrieval.ann.calibrate import Kind
+from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part, weighted
 from mcip.retrieval.index import NEGATIVE_WEIGHT, Index
 from mcip.retrieval.results import Results
-from mcip.server.filter_guard import checked_condition
 from mcip.server.metrics import Metrics
 from mcip.server.query_encoder import QueryEncoder, Vector
 from mcip.server.settings import BALANCE, MAX_DEPTH, Settings
@@ -199,7 +199,7 @@ class Service:
                 "at most. Narrow the query to see other pictures."
             )
         if query.where:
-            checked_condition(query.where, filterable(index))
+            compile_filter(query.where, index.engine.table.schema, filterable(index))
 
     async def _parts(self, query: Query) -> list[Part]:
         index, encoder, _ = self._loaded()

@@ -139,11 +139,7 @@ class Engine:
         return found.astype(np.float32)
 
     def matching(self, where: str) -> Chosen:
-        """What an SQL condition leaves.
-
-        Raises:
-            ConfigError: It is none.
-        """
+        """What a condition leaves that `mcip.retrieval.filters` printed."""
         rows = self.table.read([], where)["_rowid"].to_numpy().astype(np.int64)
         found = np.isin(self.row_ids, rows)
         return Chosen.of(found if self.alive is None else found & self.alive.mask, where)
