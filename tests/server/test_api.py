@@ -17,6 +17,7 @@ from mcip.data import decode, read_table
 from mcip.retrieval.index import Index, open_index
 from mcip.server.app import create_app
 from mcip.server.guard import POLICY
+from mcip.server.service import PROBLEM
 from mcip.stages.index import index as build_index
 from tests.server.conftest import png
 
@@ -127,13 +128,13 @@ def test_pictures(client: TestClient, index: Index, train: Path) -> None:
 
 def test_about_health_and_metrics(client: TestClient, index: Index) -> None:
     about = client.get("/about").json()
-    assert about["pictures"] == len(index) == 32
+    assert about["images"] == len(index) == 32
     assert about["fingerprint"] == index.fingerprint
     assert [column["name"] for column in about["columns"]] == [name for name in index.columns if name != "path"]
     assert client.get("/healthz").json() == {"status": "ready", "problem": None}
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "mcip_pictures 32.0" in metrics.text
+    assert "mcip_images 32.0" in metrics.text
     assert 'mcip_requests_total{method="GET",route="/about",status="200"}' in metrics.text
 
 
@@ -152,7 +153,7 @@ def test_about_health_and_metrics(client: TestClient, index: Index) -> None:
         ("text=a&weight=0", 400, "above 0"),
         ("text=a&weight=nan", 422, "weight"),
         ("negative=a", 400, "nothing to look for"),
-        ("id=nobody", 404, "no picture with this id"),
+        ("id=nobody", 404, "no image with this id"),
         ("where=shap%3D'mug'", 400, "did you mean 'shape'"),
         ("where=shape%3D", 400, "at character 7: expected a value"),
         ("where=path+LIKE+'/home%25'", 400, "no column 'path'"),
@@ -249,13 +250,13 @@ def test_a_newer_version_is_served_without_a_restart(own_photos: Path, connect: 
     db = own_photos.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     before = client.get("/about").json()
-    assert before["pictures"] == 4
+    assert before["images"] == 4
     (own_photos / "new.png").write_bytes(png("yellow"))
     (own_photos / "0.png").unlink()
     (own_photos / "1.png").unlink()
     build_index(str(own_photos), str(db), device="cpu")
     deadline = time.monotonic() + 20
-    while client.get("/about").json()["pictures"] != 3 and time.monotonic() < deadline:
+    while client.get("/about").json()["images"] != 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     ids = {hit["id"] for hit in client.get("/search", params={"text": "a"}).json()["hits"]}
     assert ids == {"2.png", "3.png", "new.png"}
@@ -274,7 +275,7 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one(connect: Connect, mo
     deadline = time.monotonic() + 20
     while client.get("/healthz").json()["problem"] is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert client.get("/healthz").json() == {"status": "ready", "problem": "The newest version cannot be opened."}
+    assert client.get("/healthz").json() == {"status": "ready", "problem": PROBLEM}
     assert client.get("/search", params={"text": "a"}).is_success
     assert "mcip_refresh_failures_total 0.0" not in client.get("/metrics").text
 

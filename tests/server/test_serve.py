@@ -133,6 +133,7 @@ def test_another_model(served: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mcip.server.connections")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ConfigError, match=r"pip install 'mcip\[serve\]'"):
         serve(str(served), port=0)

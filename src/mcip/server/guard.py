@@ -9,20 +9,24 @@ import logging
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcip.server.files import HEAD
 from mcip.server.settings import Settings
 
 COOKIE: Final = "mcip"
 # What is served to those without the token: the page without its data, and whether the server is up.
 OPEN: Final = frozenset(("/", "/healthz", "/session", "/openapi.json", "/favicon.ico"))
 STATIC: Final = "/page/"
-# Where pictures are uploaded; other paths need no large bodies.
+# Where images are uploaded; other paths need no large bodies.
 UPLOADS: Final = "/search"
 _SMALL: Final = 16_384
+# A form's boundary has up to 70 characters; white space may follow it.
+_LONGEST_END: Final = 128
 # The page loads from this server alone, and runs no script but its own.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -42,9 +46,9 @@ def cookie_value(token: str) -> str:
     return hmac.new(token.encode(), b"mcip page", hashlib.sha256).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
+def same(given: str, secret: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 class Guard:
@@ -61,6 +65,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = False
+        if scope["method"] == "HEAD":
+            # What GET answers, without the body.
+            scope["method"], scope[HEAD] = "GET", True
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -69,6 +76,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+            elif scope.get(HEAD):
+                message = {**message, "body": b""}
             await send(message)
 
         refusal = self._refusal(scope)
@@ -77,7 +86,7 @@ class Guard:
             return
         self._running += 1
         try:
-            await self.app(scope, _Body(receive, _limit(scope, self.settings), self.settings.seconds), answer)
+            await self.app(scope, _Body(receive, scope, self.settings), answer)
         except Exception:
             log.exception("%s %s failed.", scope["method"], scope["path"])
             if started:
@@ -109,29 +118,44 @@ class Guard:
 
 
 class _Body:
-    """A request's body, of which too much or too slow a one is an error."""
+    """A request's body. It is an error if it is too large, arrives too slowly, or is a form without its end."""
 
-    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+    def __init__(self, receive: Receive, scope: Scope, settings: Settings) -> None:
         self._receive = receive
-        self._limit = limit
-        self._seconds = seconds
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._limit = _limit(scope, settings)
+        self._seconds = settings.seconds
+        self._until = asyncio.get_running_loop().time() + settings.seconds
         self._size = 0
-        self._whole = False
+        self._complete = False
+        self._form_end = _form_end(Headers(scope=scope).get("content-type", ""))
+        self._tail = b""
 
     async def __call__(self) -> Message:
-        if self._whole:
+        if self._complete:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(408, f"The request did not arrive within {self._seconds:g} s.") from None
-        self._size += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
+        if message["type"] == "http.disconnect":
+            return message
+        body = message.get("body", b"")
+        self._size += len(body)
+        self._complete = not message.get("more_body", False)
         if self._size > self._limit:
             raise HTTPException(413, _too_much(self._limit))
+        self._tail = (self._tail + body)[-_LONGEST_END:]
+        if self._complete and self._form_end and not self._tail.rstrip().endswith(self._form_end):
+            # Parsers of forms take what there is of one that is cut off, which may be nothing.
+            raise HTTPException(400, "The form is broken: it does not end with its boundary.")
         return message
+
+
+def _form_end(content_type: str) -> bytes:
+    """What a form with files ends with; nothing for other bodies."""
+    kind, options = parse_options_header(content_type)
+    return b"--" + options.get(b"boundary", b"") + b"--" if kind.lower() == b"multipart/form-data" else b""
 
 
 def problem(status: int, detail: str) -> JSONResponse:
