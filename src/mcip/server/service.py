@@ -223,12 +223,13 @@ class Service:
         """The newest version, or the one that is open where there is none or it cannot be opened."""
         index = loaded.index
         try:
-            if open_table(index.uri).identity.created != index.engine.table.identity.created:
+            newest = open_table(index.uri)
+            if newest.identity.created == index.engine.table.identity.created:
+                index.refresh()
+            elif len(newest) > 0:
                 # Another index was made at the same place, perhaps with another model. Requests that are being
                 # answered go on with the encoder that they have.
                 loaded = self._load()
-            else:
-                index.refresh()
             self.problem = None
         except Exception as error:
             self.metrics.refresh_failures.inc()
