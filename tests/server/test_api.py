@@ -34,7 +34,7 @@ def found(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
 
 
-def wanted(results: Any) -> list[tuple[str, float]]:
+def expected(results: Any) -> list[tuple[str, float]]:
     return [(hit.id, hit.score) for hit in results]
 
 
@@ -50,7 +50,7 @@ def problem(response: Any, status: int) -> str:
 
 def test_text_is_searched_as_the_database_does(client: TestClient, index: Index) -> None:
     answer = client.get("/search", params={"text": "a red mug", "k": 7}).json()
-    assert found(answer) == wanted(index.search(text="a red mug", k=7))
+    assert found(answer) == expected(index.search(text="a red mug", k=7))
     assert answer["next_offset"] == 7
     assert answer["version"] == index.engine.table.version
     hit = answer["hits"][0]
@@ -65,41 +65,41 @@ def test_pages_follow_each_other_to_the_end(client: TestClient, index: Index) ->
         answer = client.get("/search", params={"text": "a star", "k": 12, "offset": offset}).json()
         hits += found(answer)
         offset = answer["next_offset"]
-    assert hits == wanted(index.search(text="a star", k=32))
+    assert hits == expected(index.search(text="a star", k=32))
 
 
 def test_parts_and_weights(client: TestClient, index: Index, train: Path) -> None:
     ids = read_table(str(train)).ids[:3]
-    picture = decode(png("red"))
-    asked: dict[str, Any] = {
+    image = decode(png("red"))
+    query: dict[str, Any] = {
         "id": ids[0],
         "text": ["snow", "a fish"],
         "negative": "night",
         "negative_id": ids[1],
         "k": "5",
     }
-    answer = client.post("/search", data=asked | {"weight": ["0.5", "1", "2", "0.25"]}, files=[RED]).json()
-    right = index.search([picture, f"id:{ids[0]}"], asked["text"], ["night", f"id:{ids[1]}"], [0.5, 1, 2, 0.25], k=5)
-    assert found(answer) == wanted(right)
+    answer = client.post("/search", data=query | {"weight": ["0.5", "1", "2", "0.25"]}, files=[RED]).json()
+    right = index.search([image, f"id:{ids[0]}"], query["text"], ["night", f"id:{ids[1]}"], [0.5, 1, 2, 0.25], k=5)
+    assert found(answer) == expected(right)
     where = {"text": "a fish", "where": "shape = 'fish' OR width < 0", "exact": "true"}
-    assert found(client.get("/search", params=where).json()) == wanted(
+    assert found(client.get("/search", params=where).json()) == expected(
         index.search(text="a fish", where=where["where"], k=24, exact=True)
     )
 
 
-def test_balance_goes_from_the_picture_to_the_text(client: TestClient, index: Index, train: Path) -> None:
+def test_balance_goes_from_the_image_to_the_text(client: TestClient, index: Index, train: Path) -> None:
     ids = read_table(str(train)).ids
-    asked: dict[str, Any] = {"id": ids[:2], "text": "a fish on sand", "k": 32}
+    query: dict[str, Any] = {"id": ids[:2], "text": "a fish on sand", "k": 32}
     for balance in (0.0, 0.3, 1.0):
-        answer = client.get("/search", params={**asked, "balance": balance}).json()
+        answer = client.get("/search", params={**query, "balance": balance}).json()
         weights = [1 - balance, 1 - balance, 2 * balance]
         right = index.search([f"id:{id}" for id in ids[:2]], "a fish on sand", weights=weights, k=32)
-        assert found(answer) == wanted(right)
+        assert found(answer) == expected(right)
     alone = client.get("/search", params={"text": "a fish on sand", "k": 32}).json()
     assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in alone["hits"]]
 
 
-def test_nothing_asked_is_answered_with_the_pictures_in_order(client: TestClient, train: Path) -> None:
+def test_an_empty_query_lists_the_images_in_order(client: TestClient, train: Path) -> None:
     ids = read_table(str(train)).ids
     answer = client.get("/search", params={"k": 5, "offset": 3}).json()
     assert [hit["id"] for hit in answer["hits"]] == ids[3:8]
@@ -108,14 +108,14 @@ def test_nothing_asked_is_answered_with_the_pictures_in_order(client: TestClient
     assert (none["hits"], none["next_offset"]) == ([], None)
 
 
-def test_similar_leaves_out_the_picture_itself(client: TestClient, index: Index, train: Path) -> None:
+def test_similar_leaves_out_the_image_itself(client: TestClient, index: Index, train: Path) -> None:
     id = read_table(str(train)).ids[4]
     answer = client.get(f"/similar/{id}", params={"k": 6, "where": "width > 1"}).json()
-    assert found(answer) == wanted(index.similar(id, 6))
+    assert found(answer) == expected(index.similar(id, 6))
     assert id not in [hit["id"] for hit in answer["hits"]]
 
 
-def test_pictures(client: TestClient, index: Index, train: Path) -> None:
+def test_images(client: TestClient, index: Index, train: Path) -> None:
     id = read_table(str(train)).ids[0]
     whole = client.get(f"/image/{id}")
     assert (whole.content, whole.headers["content-type"]) == index.picture(id)
@@ -174,8 +174,8 @@ def test_what_is_not_there(client: TestClient, path: str, status: int) -> None:
     problem(client.get(path), status)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", png("red")[:60], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
-def test_uploads_that_are_no_pictures(client: TestClient, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", png("red")[:60], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_uploads_that_are_no_images(client: TestClient, content: bytes) -> None:
     response = client.post("/search", files={"image": ("a.png", content, "image/png")})
     assert "cannot be used" in problem(response, 415)
 
@@ -230,7 +230,7 @@ def test_every_answer_keeps_other_hosts_out(client: TestClient) -> None:
         assert "https://" not in text
 
 
-def test_only_pictures_as_they_were_indexed_are_served(own_photos: Path, connect: Connect) -> None:
+def test_only_images_as_they_were_indexed_are_served(own_photos: Path, connect: Connect) -> None:
     client = connect(own_photos.parent / "photos.lance")
     assert client.get("/image/0.png").content == png("red")
     for bad in ("../secret.png", "%2e%2e/secret.png", str(own_photos / "0.png"), "0.png%00"):

@@ -73,19 +73,19 @@ def test_parts_of_a_file(own_photos: Path, connect: Connect) -> None:
     client, content = connect(own_photos.parent / "photos.lance"), png("red")
     whole = client.get("/image/0.png")
     assert (whole.status_code, whole.content, whole.headers["accept-ranges"]) == (200, content, "bytes")
-    for asked, start, end in (("0-9", 0, 10), ("5-", 5, len(content)), ("-7", len(content) - 7, len(content)),
+    for part_range, start, end in (("0-9", 0, 10), ("5-", 5, len(content)), ("-7", len(content) - 7, len(content)),
                               ("0-99999", 0, len(content)), ("-99999", 0, len(content))):  # fmt: skip
-        part = client.get("/image/0.png", headers={"range": f"bytes={asked}"})
+        part = client.get("/image/0.png", headers={"range": f"bytes={part_range}"})
         assert (part.status_code, part.content) == (206, content[start:end])
         assert part.headers["content-range"] == f"bytes {start}-{end - 1}/{len(content)}"
         assert part.headers["content-length"] == str(end - start)
         assert part.headers["content-type"] == "image/png"
-    for asked in (f"{len(content)}-", "9-5", "-0"):
-        outside = client.get("/image/0.png", headers={"range": f"bytes={asked}"})
+    for part_range in (f"{len(content)}-", "9-5", "-0"):
+        outside = client.get("/image/0.png", headers={"range": f"bytes={part_range}"})
         assert "outside of the file" in problem(outside, 416)
         assert outside.headers["content-range"] == f"bytes */{len(content)}"
-    for asked in ("bytes=0-1,5-6", "bytes=-", "lines=0-1", "bytes=x-y", "bytes=" + "9" * 5000 + "-"):
-        assert client.get("/image/0.png", headers={"range": asked}).content == content
+    for part_range in ("bytes=0-1,5-6", "bytes=-", "lines=0-1", "bytes=x-y", "bytes=" + "9" * 5000 + "-"):
+        assert client.get("/image/0.png", headers={"range": part_range}).content == content
     other = {"range": "bytes=0-9", "if-range": '"another"'}
     assert client.get("/image/0.png", headers=other).content == content
 
