@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import select
 import socket
 import time
 import urllib.request
@@ -170,6 +171,43 @@ def test_clients_that_never_read_cost_little_memory_and_are_cut_off(large: Path)
         # In kilobytes: all of them would have taken 288 MB.
         assert grown < 120_000
         assert all(len(rest(client)) < len(whole) for client in clients)
+
+
+def test_slow_clients_do_not_keep_others_from_being_answered(large: Path) -> None:
+    head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    with serving(large, max_waiting=2) as (url, connect):
+        for _ in range(4):
+            connect().sendall(b"GET /image/large.bmp HTTP/1.1\r\nhost: x\r\n\r\n")
+            connect().sendall(head + b"content-length: 1000000\r\n\r\n--x\r\n")
+        for _ in range(5):
+            with urllib.request.urlopen(url + "/search?text=a", timeout=30) as response:
+                assert len(json.load(response)["hits"]) == 1
+
+
+def test_uploads_are_bounded_together(served: Path) -> None:
+    head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    start = b'--x\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    with serving(served, max_held=250_000) as (url, connect):
+        clients = [connect() for _ in range(3)]
+        for client in clients:
+            client.sendall(head + b"content-length: 1000000\r\n\r\n" + start + bytes(100_000))
+        answered, _, _ = select.select(clients, [], [], 30)
+        assert len(answered) == 1
+        assert b" 503 " in answered[0].recv(4096)
+        for client in clients:
+            client.close()
+        assert is_up(url)
+        deadline = time.monotonic() + 30
+        while _uploaded(connect()) != 415:
+            assert time.monotonic() < deadline, "what was uploaded is counted still"
+
+
+def _uploaded(client: socket.socket) -> int:
+    body = b'--x\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + bytes(200_000)
+    body += b"\r\n--x--\r\n"
+    head = "POST /search HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    client.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    return int(rest(client).split()[1])
 
 
 def test_addresses_of_one_network_count_together() -> None:

@@ -28,10 +28,10 @@ class Settings:
         max_upload: Bytes of a request's body.
         max_pixels: Pixels of an uploaded image.
         max_file: Bytes of an indexed image's file that is sent, or decoded for a thumbnail.
-        max_held: Bytes of images that lie in memory while they are sent: those from tables and object storage. Files
-            of this machine are sent in chunks.
+        max_held: Bytes of all uploads at a time; and bytes of all images that lie in memory while they are sent, those
+            from tables and object storage. Files of this machine are sent in chunks.
         max_k: Images per answer.
-        max_waiting: Requests that are worked on at the same time; more are sent away.
+        max_waiting: Requests that have arrived and are worked on at the same time; more are sent away.
         max_connections: Open connections. With a file for each request that is worked on, they are fewer than the 1,024
             files that a process may usually have open.
         max_connections_per_address: Those of one client address: one of IPv4, or 64 bits of IPv6.

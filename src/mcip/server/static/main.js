@@ -134,9 +134,12 @@ function report({ state, status: code, detail, count, whole }) {
     setTimeout(() => (about ? results.show(query) : start()), 1000);
   } else {
     status.textContent = "";
-    problem.textContent = detail || "The server cannot be reached: is it still running?";
-    // A wrong filter is shown with a mark beneath the place.
-    problem.classList.toggle("place", problem.textContent.includes("\n"));
+    // Below the sentence about a wrong filter stands the filter, with a mark beneath the place.
+    const [sentence, ...place] = (detail || "The server cannot be reached: is it still running?").split("\n");
+    problem.textContent = sentence;
+    if (place.length > 0) {
+      problem.append(Object.assign(document.createElement("pre"), { textContent: place.join("\n") }));
+    }
   }
 }
 
