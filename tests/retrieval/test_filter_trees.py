@@ -66,6 +66,8 @@ def text_of(node: Node) -> str:
 
 def value_of(node: Node, row: dict[str, Any]) -> Any:
     match node:
+        case Literal(given):
+            return given
         case Column(path):
             value = row
             for name in path:
@@ -73,7 +75,7 @@ def value_of(node: Node, row: dict[str, Any]) -> Any:
             return value
         case Call(name, (first, *others)):
             value = value_of(first, row)
-            return None if value is None else CALLS[name](value, *(one.value for one in others))
+            return None if value is None else CALLS[name](value, *(value_of(one, row) for one in others))
     return truth(node, row)
 
 

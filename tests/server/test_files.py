@@ -16,7 +16,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mcip.retrieval.index import open_index
-from mcip.server import files
 from mcip.server.metrics import Metrics
 from mcip.server.service import NotReady, Query, Service
 from mcip.server.settings import Settings
@@ -121,7 +120,7 @@ def test_a_large_file_that_took_an_images_place_is_not_read(
     def fail(*_: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(files.hashlib, "file_digest", fail)
+    monkeypatch.setattr("mcip.server.files.hashlib.file_digest", fail)
     assert "larger than this server sends" in problem(client.get("/image/0.png"), 410)
     assert "larger than this server sends" in problem(client.get("/thumbnail/0.png"), 410)
 

@@ -45,8 +45,8 @@ LEAVING = "left"
 
 @pytest.mark.parametrize("where", ATTACKS)
 def test_a_filter_reaches_nothing_that_it_should_not(client: TestClient, where: str, train: Path) -> None:
-    for request in ({"params": {"where": where}}, {"params": {"where": where, "text": "a"}}):
-        assert "The filter is wrong at character" in problem(client.get("/search", **request), 400)
+    for query in ({"where": where}, {"where": where, "text": "a"}):
+        assert "The filter is wrong at character" in problem(client.get("/search", params=query), 400)
     assert "The filter is wrong" in problem(client.post("/search", data={"where": where, "text": "a"}), 400)
     assert "The filter is wrong" in problem(client.get("/similar/train-00000-0", params={"where": where}), 400)
 
