@@ -114,6 +114,8 @@ def test_rows(dataset: Any, where: str, expected: list[int]) -> None:
         ("version() = 'a'", 0, "no function 'version'"),
         ("i8 > (SELECT 1)", 13, "closing parenthesis"),
         ("lable = 'a'", 0, "did you mean 'label'"),
+        ("I64 = 5", 0, "did you mean 'i64'"),
+        ("id = '\ud800'", 6, "half of a character"),
         ('label = "mug"', 8, "Texts stand in 'single quotes'"),
         ("((i8 > 5)", 9, "closing parenthesis, not the end"),
         ("id = 'open", 5, "not closed"),

@@ -50,6 +50,7 @@ _TOKEN: Final = re.compile(
     r"|(?P<sign><=|>=|<>|!=|[=<>(),.\-])"
     r"|(?P<end>\Z))"
 )
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _KEYWORDS: Final = frozenset(("and", "or", "not", "in", "is", "null", "like", "ilike", "between", "true", "false"))
 
 
@@ -75,6 +76,8 @@ def parse_filter(text: str) -> Node:
     """
     if len(text) > MAX_LENGTH:
         raise ConfigError(f"The filter has {len(text):,} characters: at most {MAX_LENGTH:,} are read.")
+    if half := _SURROGATE.search(text):
+        fail(text, half.start(), "this is half of a character")
     return _Parser(text).whole()
 
 

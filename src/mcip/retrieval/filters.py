@@ -233,7 +233,7 @@ class _Compiler:
             self.fail(node, str(error))
 
     def unknown(self, node: Node, kind: str, name: str, known: Sequence[str]) -> NoReturn:
-        near = get_close_matches(name, known, 1)
+        near = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}."
         self.fail(node, f"there is no {kind} {name!r}{hint} Texts stand in 'single quotes'")
 

@@ -131,12 +131,13 @@ def _opener(db: IndexInput, model: str | None, device: str) -> Callable[[], Inde
     from mcip.retrieval.table import open_table
 
     if not isinstance(db, Index):
-        _ = open_table(str(db))
-        return lambda: open_index(str(db), model, device)
+        uri = os.fspath(db)
+        _ = open_table(uri)
+        return lambda: open_index(uri, model, device)
     if model is not None:
         raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
-    opened = [db]
-    return lambda: opened.pop() if opened else open_index(db.uri, None, device)
+    given = [db]
+    return lambda: given.pop() if given else open_index(db.uri, None, device)
 
 
 def _name(db: IndexInput) -> str:
