@@ -57,8 +57,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def rows(dataset: Any, where: str) -> list[int]:
     """The numbers of the rows that fulfil a filter."""
     condition = compile_filter(where, TABLE.schema, SHOWN)
-    found: list[int] = dataset.to_table(columns=["odd name"], filter=condition)["odd name"].to_pylist()
-    return found
+    numbers: list[int] = dataset.to_table(columns=["odd name"], filter=condition)["odd name"].to_pylist()
+    return numbers
 
 
 @pytest.mark.parametrize(

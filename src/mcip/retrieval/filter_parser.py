@@ -101,16 +101,16 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _explain_character(text: str, at: int) -> NoReturn:
-    found = text[at : at + 2]
-    if found[0] in "'\"`":
-        fail(text, at, f"the quotation mark {found[0]} is not closed")
-    if found in ("--", "/*"):
+    sign = text[at : at + 2]
+    if sign[0] in "'\"`":
+        fail(text, at, f"the quotation mark {sign[0]} is not closed")
+    if sign in ("--", "/*"):
         fail(text, at, "comments are not allowed")
-    if found[0] == ";":
+    if sign[0] == ";":
         fail(text, at, "a filter is one condition, without a semicolon")
-    if found[0].isdigit() or found[0] == ".":
+    if sign[0].isdigit() or sign[0] == ".":
         fail(text, at, 'this is not a number; a name that starts with a digit stands in "double quotes"')
-    fail(text, at, f"{found[0]!r} has no meaning here; texts stand in 'single quotes', columns with odd names in "
+    fail(text, at, f"{sign[0]!r} has no meaning here; texts stand in 'single quotes', columns with odd names in "
          '"double quotes"')  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from mcip.retrieval.table import IndexTable, quoted
 
 _CHUNK: Final = 65_536
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-# Asked for each time, so that no client keeps an image that the index does not have any more.
+# Checked by clients each time, so that none keeps an image that the index does not have any more.
 CACHED: Final = "private, no-cache"
 # Set by `Guard` where a client asks for an answer's headers alone.
 HEAD: Final = "mcip.head"
@@ -117,7 +117,7 @@ class OpenFile:
 
 
 class FileResponse(StreamingResponse):
-    """An open file, or the range of it that the client asks for, sent in chunks; the file is closed at the end."""
+    """An open file, or the range of it that the client requests, sent in chunks; the file is closed at the end."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ def unchanged(requested: Headers, etag: str) -> Response | None:
 
 
 def _requested_range(headers: Headers, etag: str, size: int) -> tuple[int, int] | None:
-    """The first byte of the one range that is asked for, and the one after its last; None for the whole."""
+    """The first byte of the one range that is requested, and the one after its last; None for the whole."""
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or match[0] == "bytes=-" or headers.get("if-range", etag) != etag:
         return None

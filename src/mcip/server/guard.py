@@ -173,7 +173,7 @@ class _Body:
         return message
 
     def take_slot(self) -> None:
-        """Count this request among those that are worked on."""
+        """Count this request as one that is worked on."""
         self._has_slot = True
         self._load.running += 1
 

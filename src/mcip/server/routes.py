@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Final, TypeVar
 
@@ -21,13 +21,13 @@ from mcip.server.metrics import MEDIA_TYPE
 from mcip.server.schema import (
     About,
     Answer,
-    Ask,
     Column,
-    Found,
     Health,
+    Hit,
+    ImageSearchRequest,
     Login,
     Problem,
-    SearchByImages,
+    SearchRequest,
     Where,
 )  # fmt: skip
 from mcip.server.service import Query as ServiceQuery
@@ -85,7 +85,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     def files(*statuses: int) -> dict[int | str, dict[str, Any]]:
         return {304: {"description": WHY[304]}, **problems(404, 410, 422, 503, *statuses)}
 
-    async def found(opened: Awaitable[Value]) -> Value:
+    async def or_gone(opened: Awaitable[Value]) -> Value:
         """A file, or an answer that does not name the place where it should be."""
         try:
             return await opened
@@ -100,20 +100,22 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return _answer(results, version, after if more else None, query.empty)
 
     @guarded.get("/search", summary="Search by texts and indexed images", responses=problems(400, 404, 422, 503))
-    async def search(ask: Annotated[Ask, Query()]) -> Answer:
-        return await answer(_query(ask))
+    async def search(sent: Annotated[SearchRequest, Query()]) -> Answer:
+        return await answer(_query(sent))
 
     @guarded.post(
         "/search",
         summary="Search by uploaded images, texts and indexed images",
         responses=problems(400, 404, 408, 413, 415, 422, 503),
     )
-    async def search_by_images(request: Request, ask: Annotated[SearchByImages, Form(media_type=_FORMS[0])]) -> Answer:
-        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if sent not in _FORMS:
-            raise HTTPException(415, f"Send a form ({_FORMS[0]}), not {sent or 'a body without a type'}.")
-        images, negative = [[await file.read() for file in files] for files in (ask.image, ask.negative_image)]
-        return await answer(_query(ask, images, negative))
+    async def search_by_images(
+        request: Request, sent: Annotated[ImageSearchRequest, Form(media_type=_FORMS[0])]
+    ) -> Answer:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in _FORMS:
+            raise HTTPException(415, f"Send a form ({_FORMS[0]}), not {kind or 'a body without a type'}.")
+        images, negative = [[await file.read() for file in files] for files in (sent.image, sent.negative_image)]
+        return await answer(_query(sent, images, negative))
 
     @guarded.get(
         "/similar/{id:id}",
@@ -135,7 +137,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"image/*": {}}}, 206: {"content": {"image/*": {}}}, **files(416)},
     )
     async def image(id: ImageId, request: Request) -> Response:
-        file = await found(asyncio.wait_for(service.file(id), settings.seconds))
+        file = await or_gone(asyncio.wait_for(service.file(id), settings.seconds))
 
         def release() -> None:
             service.release(file)
@@ -159,11 +161,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"image/jpeg": {}}}, **files()},
     )
     async def thumbnail(id: ImageId, request: Request, side: Side = 320) -> Response:
-        content, etag = await found(asyncio.wait_for(service.thumbnail(id, side), settings.seconds))
+        content, etag = await or_gone(asyncio.wait_for(service.thumbnail(id, side), settings.seconds))
         known = unchanged(request.headers, etag)
         return known or Response(content, media_type="image/jpeg", headers=validators(etag))
 
-    @guarded.get("/about", summary="What is served, and what may be asked", responses=problems(503))
+    @guarded.get("/about", summary="What is served, and within which limits", responses=problems(503))
     async def about() -> About:
         current = service.current
         index, schema = current.index, current.index.engine.table.schema
@@ -208,16 +210,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
     app.include_router(guarded)
 
 
-def _query(ask: Ask, images: list[bytes] | None = None, negative_images: list[bytes] | None = None) -> ServiceQuery:
+def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:
     return ServiceQuery(
-        images or [], ask.id, ask.text, negative_images or [], ask.negative_id, ask.negative, ask.weight, ask.balance,
-        ask.where, ask.k, ask.offset, ask.exact,
+        images, sent.id, sent.text, negative_images, sent.negative_id, sent.negative, sent.weight, sent.balance,
+        sent.where, sent.k, sent.offset, sent.exact,
     )  # fmt: skip
 
 
 def _answer(results: Results, version: int, next_offset: int | None, unscored: bool) -> Answer:
     hits = [
-        Found(
+        Hit(
             id=hit.id, score=None if unscored else hit.score, width=hit.width, height=hit.height,
             metadata=plain(hit.metadata),
         )

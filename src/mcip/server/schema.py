@@ -17,7 +17,7 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_
 Where = Annotated[str, StringConstraints(max_length=MAX_LENGTH, pattern=_CLEAN)]
 
 
-class Ask(BaseModel):
+class SearchRequest(BaseModel):
     """A query. Without texts, ids and images it is answered with the images in the order in which they were indexed."""
 
     model_config = ConfigDict(extra="forbid")
@@ -47,7 +47,7 @@ class Ask(BaseModel):
     exact: bool = Field(default=False, description="Compare with every image, whatever the index's size.")
 
 
-class SearchByImages(Ask):
+class ImageSearchRequest(SearchRequest):
     """A query with images that are not in the index."""
 
     image: list[UploadFile] = Field(default=[], max_length=MAX_PARTS, description="Files of query images.")
@@ -56,7 +56,7 @@ class SearchByImages(Ask):
     )
 
 
-class Found(BaseModel):
+class Hit(BaseModel):
     """One image."""
 
     id: str = Field(description="What `/image/{id}`, `/thumbnail/{id}` and `/similar/{id}` take.")
@@ -72,7 +72,7 @@ class Found(BaseModel):
 class Answer(BaseModel):
     """Images in descending order of score."""
 
-    hits: list[Found]
+    hits: list[Hit]
     next_offset: int | None = Field(description="The `offset` of the next page; null where there is none.")
     version: int = Field(description="The version of the index that was searched.")
 
@@ -85,7 +85,7 @@ class Column(BaseModel):
 
 
 class About(BaseModel):
-    """What is served, and what may be asked of it."""
+    """What is served, and within which limits."""
 
     images: int
     version: int = Field(description="Of the index.")

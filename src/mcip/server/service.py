@@ -90,7 +90,7 @@ class Loaded:
 
     @property
     def filterable(self) -> list[str]:
-        """The columns that clients may filter by: where the files lie is not theirs to find out."""
+        """The columns that clients may filter by: where the files lie is kept from them."""
         return [name for name in self.index.columns if name != "path"]
 
 
@@ -104,7 +104,7 @@ class Service:
         metrics: Where things are counted.
         on_ready: Called when it is open.
         failure: Why it could not be opened.
-        problem: What clients are told while the newest version cannot be opened.
+        problem: What `/healthz` says while the newest version cannot be opened.
     """
 
     open: Callable[[], Index]

@@ -1,4 +1,4 @@
-"""What clients are told: one sentence, the same as in Python where it is theirs to mend, and never a place."""
+"""Messages to clients: one sentence, the same as in Python for mistakes of the client, and never a place."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_a_wrong_filter_is_explained_alike_in_python_and_by_the_api(client: Test
     for where in ("width = 96 height = 5", "shap = 'mug'", "width = '5'", "id = 'open"):
         with pytest.raises(ConfigError) as caught:
             index.search(text="a", where=where)
-        told = problem(client.get("/search", params={"text": "a", "where": where}), 400)
+        message = problem(client.get("/search", params={"text": "a", "where": where}), 400)
         # The command knows one column more.
-        assert told.replace(" there are id, ", " there are id, path, ") == str(caught.value)
+        assert message.replace(" there are id, ", " there are id, path, ") == str(caught.value)
 
 
 def test_what_cannot_be_read_is_no_fault_of_the_filter(
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_no_fault_of_the_filter(
     assert str(db) in caplog.text
 
 
-def test_an_index_that_is_gone_is_served_on_and_its_place_not_told(own_photos: Path, connect: Connect) -> None:
+def test_an_index_that_is_gone_is_served_on_and_its_place_is_kept(own_photos: Path, connect: Connect) -> None:
     db = own_photos.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     shutil.rmtree(db)
@@ -98,8 +98,8 @@ def test_uploads_that_cannot_be_used_are_refused_and_the_server_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Encoder, "prepare", fail)
-        told = problem(client.post("/search", files={"image": ("a.png", png("red"))}), 415)
-    assert ("too thin" if str(error) else "not enough memory") in told
+        message = problem(client.post("/search", files={"image": ("a.png", png("red"))}), 415)
+    assert ("too thin" if str(error) else "not enough memory") in message
     assert client.post("/search", files={"image": ("a.png", png("red"))}).is_success
 
 
@@ -143,11 +143,11 @@ def test_an_answer_is_of_one_version_though_a_newer_one_is_opened_meanwhile(
         while not service.ready:
             await asyncio.sleep(0.01)
         version = service.current.version
-        results, told = await service.search(Query(texts=[LEAVING], where="width = 40"))
-        assert ({hit.id for hit in results}, told) == ({f"{number}.png" for number in range(4)}, version)
-        results, told = await service.search(Query(texts=["a"]))
+        results, answered = await service.search(Query(texts=[LEAVING], where="width = 40"))
+        assert ({hit.id for hit in results}, answered) == ({f"{number}.png" for number in range(4)}, version)
+        results, answered = await service.search(Query(texts=["a"]))
         assert {hit.id for hit in results} == {"0.png", "new.png"}
-        assert told > version
+        assert answered > version
         task.cancel()
 
     asyncio.run(ask())
