@@ -78,7 +78,7 @@ def test_filters(index: Index, names: list[str]) -> None:
     assert ids(index.search(text="blue", where="folder = 'nowhere'")) == []
     assert len(index.search(text="blue", where=" ")) == 10
     for where in ("folder = ", "foldr = 'a'", "folder", "1; DROP TABLE x"):
-        with pytest.raises(ConfigError, match=r"The filter .* cannot be used: .*id, path, width, height, folder"):
+        with pytest.raises(ConfigError, match=r"The filter is wrong at character \d+: "):
             index.search(text="blue", where=where)
 
 

@@ -22,7 +22,7 @@ from tests.server.live import wait_until_ready
 
 @pytest.fixture(scope="session")
 def served(train: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The index of `train`, 32 pictures with captions and labels."""
+    """The index of `train`, 32 images with captions and labels."""
     db = tmp_path_factory.mktemp("served") / "photos.lance"
     build_index(str(train), str(db), model=str(base), thumbnails=24, device="cpu")
     return db
@@ -51,7 +51,7 @@ def connect(served: Path) -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture
 def own_photos(tmp_path: Path, base: Path) -> Path:
-    """A folder of 4 pictures, and beside it the index of it, `photos.lance`."""
+    """A folder of 4 images, and beside it the index of it, `photos.lance`."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "white")):
@@ -62,7 +62,7 @@ def own_photos(tmp_path: Path, base: Path) -> Path:
 
 
 def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    """The file of a picture of one colour."""
+    """The file of an image of one colour."""
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "PNG")
     return file.getvalue()

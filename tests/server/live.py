@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
 from fastapi.testclient import TestClient
 
 from mcip.retrieval.index import open_index
 from mcip.server.app import create_app
+from mcip.server.connections import http_server
 from mcip.server.settings import Settings
 
 
@@ -32,7 +32,7 @@ def running(db: Path, settings: Settings | None = None) -> Iterator[str]:
     ready = threading.Event()
     app = create_app(lambda: open_index(db, device="cpu"), settings, lambda _: ready.set())
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
+        server = http_server(app, settings or Settings())
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:

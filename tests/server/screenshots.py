@@ -1,6 +1,6 @@
-"""Draw the pictures of the page in docs/images: Toyshop's test products, searched in Chromium.
+"""Draw the images of the page in docs/images: Toyshop's test products, searched in Chromium.
 
-python tests/serving/screenshots.py            about a minute on two cores
+python tests/server/screenshots.py            about a minute on two cores
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def shot(page: Page, address: str, name: str) -> None:
 
 def keep(page: Page, name: str) -> None:
     """Write a screenshot in 256 colours, a third of its size."""
-    with Image.open(io.BytesIO(page.screenshot())) as picture:
-        few = picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    with Image.open(io.BytesIO(page.screenshot())) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
     few.save(IMAGES / f"{name}.png", optimize=True)
 
 
 def settle(page: Page) -> None:
-    """Wait until the results and their pictures stand."""
+    """Wait until the results and their images stand."""
     page.locator("body:not(.asking) #status:not(:empty)").wait_for()
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)

@@ -17,6 +17,7 @@ from mcip.data import decode, read_table
 from mcip.retrieval.index import Index, open_index
 from mcip.server.app import create_app
 from mcip.server.guard import POLICY
+from mcip.server.service import PROBLEM
 from mcip.stages.index import index as build_index
 from tests.server.conftest import png
 
@@ -33,7 +34,7 @@ def found(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
 
 
-def wanted(results: Any) -> list[tuple[str, float]]:
+def expected(results: Any) -> list[tuple[str, float]]:
     return [(hit.id, hit.score) for hit in results]
 
 
@@ -49,7 +50,7 @@ def problem(response: Any, status: int) -> str:
 
 def test_text_is_searched_as_the_database_does(client: TestClient, index: Index) -> None:
     answer = client.get("/search", params={"text": "a red mug", "k": 7}).json()
-    assert found(answer) == wanted(index.search(text="a red mug", k=7))
+    assert found(answer) == expected(index.search(text="a red mug", k=7))
     assert answer["next_offset"] == 7
     assert answer["version"] == index.engine.table.version
     hit = answer["hits"][0]
@@ -64,41 +65,41 @@ def test_pages_follow_each_other_to_the_end(client: TestClient, index: Index) ->
         answer = client.get("/search", params={"text": "a star", "k": 12, "offset": offset}).json()
         hits += found(answer)
         offset = answer["next_offset"]
-    assert hits == wanted(index.search(text="a star", k=32))
+    assert hits == expected(index.search(text="a star", k=32))
 
 
 def test_parts_and_weights(client: TestClient, index: Index, train: Path) -> None:
     ids = read_table(str(train)).ids[:3]
-    picture = decode(png("red"))
-    asked: dict[str, Any] = {
+    image = decode(png("red"))
+    query: dict[str, Any] = {
         "id": ids[0],
         "text": ["snow", "a fish"],
         "negative": "night",
         "negative_id": ids[1],
         "k": "5",
     }
-    answer = client.post("/search", data=asked | {"weight": ["0.5", "1", "2", "0.25"]}, files=[RED]).json()
-    right = index.search([picture, f"id:{ids[0]}"], asked["text"], ["night", f"id:{ids[1]}"], [0.5, 1, 2, 0.25], k=5)
-    assert found(answer) == wanted(right)
+    answer = client.post("/search", data=query | {"weight": ["0.5", "1", "2", "0.25"]}, files=[RED]).json()
+    right = index.search([image, f"id:{ids[0]}"], query["text"], ["night", f"id:{ids[1]}"], [0.5, 1, 2, 0.25], k=5)
+    assert found(answer) == expected(right)
     where = {"text": "a fish", "where": "shape = 'fish' OR width < 0", "exact": "true"}
-    assert found(client.get("/search", params=where).json()) == wanted(
+    assert found(client.get("/search", params=where).json()) == expected(
         index.search(text="a fish", where=where["where"], k=24, exact=True)
     )
 
 
-def test_balance_goes_from_the_picture_to_the_text(client: TestClient, index: Index, train: Path) -> None:
+def test_balance_goes_from_the_image_to_the_text(client: TestClient, index: Index, train: Path) -> None:
     ids = read_table(str(train)).ids
-    asked: dict[str, Any] = {"id": ids[:2], "text": "a fish on sand", "k": 32}
+    query: dict[str, Any] = {"id": ids[:2], "text": "a fish on sand", "k": 32}
     for balance in (0.0, 0.3, 1.0):
-        answer = client.get("/search", params={**asked, "balance": balance}).json()
+        answer = client.get("/search", params={**query, "balance": balance}).json()
         weights = [1 - balance, 1 - balance, 2 * balance]
         right = index.search([f"id:{id}" for id in ids[:2]], "a fish on sand", weights=weights, k=32)
-        assert found(answer) == wanted(right)
+        assert found(answer) == expected(right)
     alone = client.get("/search", params={"text": "a fish on sand", "k": 32}).json()
     assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in alone["hits"]]
 
 
-def test_nothing_asked_is_answered_with_the_pictures_in_order(client: TestClient, train: Path) -> None:
+def test_an_empty_query_lists_the_images_in_order(client: TestClient, train: Path) -> None:
     ids = read_table(str(train)).ids
     answer = client.get("/search", params={"k": 5, "offset": 3}).json()
     assert [hit["id"] for hit in answer["hits"]] == ids[3:8]
@@ -107,14 +108,14 @@ def test_nothing_asked_is_answered_with_the_pictures_in_order(client: TestClient
     assert (none["hits"], none["next_offset"]) == ([], None)
 
 
-def test_similar_leaves_out_the_picture_itself(client: TestClient, index: Index, train: Path) -> None:
+def test_similar_leaves_out_the_image_itself(client: TestClient, index: Index, train: Path) -> None:
     id = read_table(str(train)).ids[4]
     answer = client.get(f"/similar/{id}", params={"k": 6, "where": "width > 1"}).json()
-    assert found(answer) == wanted(index.similar(id, 6))
+    assert found(answer) == expected(index.similar(id, 6))
     assert id not in [hit["id"] for hit in answer["hits"]]
 
 
-def test_pictures(client: TestClient, index: Index, train: Path) -> None:
+def test_images(client: TestClient, index: Index, train: Path) -> None:
     id = read_table(str(train)).ids[0]
     whole = client.get(f"/image/{id}")
     assert (whole.content, whole.headers["content-type"]) == index.picture(id)
@@ -127,13 +128,13 @@ def test_pictures(client: TestClient, index: Index, train: Path) -> None:
 
 def test_about_health_and_metrics(client: TestClient, index: Index) -> None:
     about = client.get("/about").json()
-    assert about["pictures"] == len(index) == 32
+    assert about["images"] == len(index) == 32
     assert about["fingerprint"] == index.fingerprint
     assert [column["name"] for column in about["columns"]] == [name for name in index.columns if name != "path"]
     assert client.get("/healthz").json() == {"status": "ready", "problem": None}
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "mcip_pictures 32.0" in metrics.text
+    assert "mcip_images 32.0" in metrics.text
     assert 'mcip_requests_total{method="GET",route="/about",status="200"}' in metrics.text
 
 
@@ -152,9 +153,9 @@ def test_about_health_and_metrics(client: TestClient, index: Index) -> None:
         ("text=a&weight=0", 400, "above 0"),
         ("text=a&weight=nan", 422, "weight"),
         ("negative=a", 400, "nothing to look for"),
-        ("id=nobody", 404, "no picture with this id"),
+        ("id=nobody", 404, "no image with this id"),
         ("where=shap%3D'mug'", 400, "did you mean 'shape'"),
-        ("where=shape%3D", 400, "cannot be used"),
+        ("where=shape%3D", 400, "at character 7: expected a value"),
         ("where=path+LIKE+'/home%25'", 400, "no column 'path'"),
         ("where=length(repeat('a',1000000000))>1", 400, "no function 'repeat'"),
     ],
@@ -173,8 +174,8 @@ def test_what_is_not_there(client: TestClient, path: str, status: int) -> None:
     problem(client.get(path), status)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", png("red")[:60], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
-def test_uploads_that_are_no_pictures(client: TestClient, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", png("red")[:60], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_uploads_that_are_no_images(client: TestClient, content: bytes) -> None:
     response = client.post("/search", files={"image": ("a.png", content, "image/png")})
     assert "cannot be used" in problem(response, 415)
 
@@ -229,7 +230,7 @@ def test_every_answer_keeps_other_hosts_out(client: TestClient) -> None:
         assert "https://" not in text
 
 
-def test_only_pictures_as_they_were_indexed_are_served(own_photos: Path, connect: Connect) -> None:
+def test_only_images_as_they_were_indexed_are_served(own_photos: Path, connect: Connect) -> None:
     client = connect(own_photos.parent / "photos.lance")
     assert client.get("/image/0.png").content == png("red")
     for bad in ("../secret.png", "%2e%2e/secret.png", str(own_photos / "0.png"), "0.png%00"):
@@ -249,13 +250,13 @@ def test_a_newer_version_is_served_without_a_restart(own_photos: Path, connect: 
     db = own_photos.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     before = client.get("/about").json()
-    assert before["pictures"] == 4
+    assert before["images"] == 4
     (own_photos / "new.png").write_bytes(png("yellow"))
     (own_photos / "0.png").unlink()
     (own_photos / "1.png").unlink()
     build_index(str(own_photos), str(db), device="cpu", max_removed=1)
     deadline = time.monotonic() + 20
-    while client.get("/about").json()["pictures"] != 3 and time.monotonic() < deadline:
+    while client.get("/about").json()["images"] != 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     ids = {hit["id"] for hit in client.get("/search", params={"text": "a"}).json()["hits"]}
     assert ids == {"2.png", "3.png", "new.png"}
@@ -274,7 +275,7 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one(connect: Connect, mo
     deadline = time.monotonic() + 20
     while client.get("/healthz").json()["problem"] is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert client.get("/healthz").json() == {"status": "ready", "problem": "The newest version cannot be opened."}
+    assert client.get("/healthz").json() == {"status": "ready", "problem": PROBLEM}
     assert client.get("/search", params={"text": "a"}).is_success
     assert "mcip_refresh_failures_total 0.0" not in client.get("/metrics").text
 

@@ -77,7 +77,7 @@ def test_concurrent_queries_share_forward_passes(
     assert len(counted["texts"]) <= 3
     assert len(counted["prepared"]) <= 4
     assert served_by == {"model_0"}
-    # Alone, each gets the same pictures, with the scores equal but for rounding.
+    # Alone, each gets the same images, with the scores equal but for rounding.
     for request, answer in zip([*texts, *images], answers, strict=True):
         alone = client.request(**request).json()["hits"]
         both = [{hit["id"]: hit["score"] for hit in hits} for hits in (answer.json()["hits"], alone)]

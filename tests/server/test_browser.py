@@ -70,12 +70,12 @@ def api(page: Page, query: str) -> list[dict[str, Any]]:
 def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str, browser: Browser) -> None:
     search(page, "a red mug")
     assert page.url == f"{url}/?text=a+red+mug"
-    wanted = api(page, "text=a+red+mug&k=32")
-    assert ids(page) == [hit["id"] for hit in wanted]
-    assert page.locator(".score").all_inner_texts() == [f"{hit['score']:.2f}" for hit in wanted]
-    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
+    expected = api(page, "text=a+red+mug&k=32")
+    assert ids(page) == [hit["id"] for hit in expected]
+    assert page.locator(".score").all_inner_texts() == [f"{hit['score']:.2f}" for hit in expected]
+    expect(page.locator("#status")).to_have_text("32 images, that is all.")
     first = page.locator("#results img").first
-    assert first.get_attribute("alt") == wanted[0]["metadata"]["captions"][0]
+    assert first.get_attribute("alt") == expected[0]["metadata"]["captions"][0]
     assert first.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 0
     # Somebody else who opens the address sees the same.
     other = browser.new_page()
@@ -112,12 +112,12 @@ def test_more_like_this_mixed_with_text_by_the_slider(page: Page, url: str) -> N
     page.locator("#balance").fill("0.9")
     settled(page)
     assert page.url == f"{url}/?text=in+the+snow&id={id}&balance=0.9"
-    expect(page.locator("#balance")).to_have_attribute("aria-valuetext", "10 % picture, 90 % text")
+    expect(page.locator("#balance")).to_have_attribute("aria-valuetext", "10 % image, 90 % text")
     assert ids(page) == [hit["id"] for hit in api(page, page.url.split("?")[1] + "&k=32") if hit["id"] != id]
     assert ids(page) != middle
 
 
-def test_an_upload_finds_the_picture(page: Page, train: Path, tmp_path: Path) -> None:
+def test_an_upload_finds_the_image(page: Page, train: Path, tmp_path: Path) -> None:
     table = read_table(str(train))
     file = tmp_path / "mine.jpg"
     file.write_bytes(bytes(table.image_source(9)))
@@ -138,7 +138,7 @@ def test_an_upload_finds_the_picture(page: Page, train: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_dropped_and_pasted_pictures(page: Page, event: str) -> None:
+def test_dropped_and_pasted_images(page: Page, event: str) -> None:
     page.evaluate(
         """([event, bytes]) => {
             const data = new DataTransfer();
@@ -157,9 +157,9 @@ def test_dropped_and_pasted_pictures(page: Page, event: str) -> None:
 
 def test_a_wrong_file_is_explained(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
-    file.write_text("no picture")
+    file.write_text("no image")
     page.locator("#file").set_input_files(file)
-    expect(page.get_by_role("alert")).to_contain_text("The picture cannot be used: not an image")
+    expect(page.get_by_role("alert")).to_contain_text("The image cannot be used: not an image")
     expect(page.locator("#results li")).to_have_count(0)
     page.get_by_role("button", name="Remove notes.txt").click()
     expect(page.locator("#results li")).to_have_count(32)
@@ -173,10 +173,15 @@ def test_negatives_filters_and_empty_results(page: Page) -> None:
     page.locator("summary").click()
     page.locator("#where").fill("width > 5000")
     page.locator("#where").press("Enter")
-    expect(page.locator("#status")).to_have_text("No picture fulfils the filter.")
+    expect(page.locator("#status")).to_have_text("No image fulfils the filter.")
     page.locator("#where").fill("widht > 5000")
     page.locator("#where").press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("did you mean 'width'?")
+    expect(page.locator("#problem pre")).to_have_text("  widht > 5000\n  ^", use_inner_text=True)
+    page.locator("#where").fill("(" * 40 + "width > 5")
+    page.locator("#where").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("levels deep")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("#where").fill("")
     page.locator("#negative").fill("striped")
     page.locator("#negative").press("Enter")
@@ -230,26 +235,26 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 def by_pages_of(k: int, page: Page) -> list[str]:
     """Give the page shorter answers, so that it needs several; returns the offsets it asks for, as they come."""
-    asked: list[str] = []
+    offsets: list[str] = []
 
     def shorter(route: Route) -> None:
-        asked.append(re.findall(r"offset=(\d+)", route.request.url)[0])
+        offsets.append(re.findall(r"offset=(\d+)", route.request.url)[0])
         route.continue_(url=route.request.url.replace("k=48", f"k={k}"))
 
     page.route("**/search?*", shorter)
-    return asked
+    return offsets
 
 
 def test_endless_results(page: Page) -> None:
     page.set_viewport_size({"width": 420, "height": 500})
-    asked = by_pages_of(7, page)
+    offsets = by_pages_of(7, page)
     search(page, "a star")
     deadline = time.monotonic() + 60
     while page.locator("#results li").count() < 32 and time.monotonic() < deadline:
         page.mouse.wheel(0, 400)
         page.wait_for_timeout(20)
-    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
-    assert asked == ["0", "7", "14", "21", "28"]
+    expect(page.locator("#status")).to_have_text("32 images, that is all.")
+    assert offsets == ["0", "7", "14", "21", "28"]
     assert len(set(ids(page))) == 32
 
 
@@ -259,10 +264,10 @@ def test_results_go_on_for_who_scrolls_before_they_are_drawn(page: Page) -> None
         """new MutationObserver(() => scrollTo(0, document.body.scrollHeight))
             .observe(document.getElementById("results"), { childList: true })"""
     )
-    asked = by_pages_of(12, page)
+    offsets = by_pages_of(12, page)
     search(page, "a star")
-    expect(page.locator("#status")).to_have_text("32 pictures, that is all.")
-    assert asked == ["0", "12", "24"]
+    expect(page.locator("#status")).to_have_text("32 images, that is all.")
+    assert offsets == ["0", "12", "24"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

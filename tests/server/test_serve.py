@@ -21,10 +21,11 @@ from fastapi.testclient import TestClient
 from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError, McipError, ModelError
 from mcip.data import read_table
+from mcip.retrieval.index import Index
 from mcip.server.app import create_app
 from mcip.server.guard import COOKIE, cookie_value
 from mcip.server.settings import Settings
-from mcip.stages.serve import serve
+from mcip.stages.serve import _opener, serve
 from tests.server.test_api import problem
 from tests.server.test_batching import asking, together
 from tests.tiny import CONFIG
@@ -132,7 +133,19 @@ def test_another_model(served: Path, tmp_path: Path) -> None:
         serve(str(served), port=0, model=str(other), device="cpu")
 
 
+def test_an_index_that_is_open_is_served_and_opened_again_when_it_is_made_anew(served: Path) -> None:
+    index = Index(served, device="cpu")
+    opener = _opener(index, None, "cpu")
+    assert opener() is index
+    again = opener()
+    assert again is not index
+    assert again.uri == index.uri
+    with pytest.raises(ConfigError, match="give its model to open_index"):
+        _opener(index, "toyshop", "cpu")
+
+
 def test_a_missing_package_is_named(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mcip.server.connections")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ConfigError, match=r"pip install 'mcip\[serve\]'"):
         serve(str(served), port=0)

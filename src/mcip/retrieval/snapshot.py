@@ -17,6 +17,7 @@ from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.subset import RowSubset
+from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.listing import read_image
 from mcip.retrieval.prefetch import content_hash
@@ -193,7 +194,9 @@ class Snapshot:
         return Results(tuple(hits), self.version, self.small_image)
 
     def _subset(self, where: str | None) -> RowSubset | None:
-        return None if where is None or not where.strip() else self.engine.matching(where)
+        if where is None or not where.strip():
+            return None
+        return self.engine.matching(compile_filter(where, self.engine.table.schema, self.columns))
 
     def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
         table = self.engine.table

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mcip.core.artefacts import explain_full_disk
-from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.errors import ArtefactError
 from mcip.core.optional import module
 
 # Columns of the index itself; a source's own columns of these names get the prefix `source_`.
@@ -170,18 +170,17 @@ class IndexTable:
     def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
         """These columns, and `_rowid`: a number that a row keeps and that no other row ever gets.
 
+        Args:
+            columns: The columns' names.
+            where: A condition of the engine's, of which every part is known: never what somebody wrote.
+
         Raises:
-            ConfigError: The filter is not one, or names a column that is not there.
+            ArtefactError: The table cannot be read.
         """
         try:
             return self.dataset.to_table(columns=list(columns), filter=where, with_row_id=True)
         except (ValueError, OSError) as error:
-            if where is None:
-                raise ArtefactError(f"{self.uri} cannot be read: {brief(error)}") from error
-            raise ConfigError(
-                f"The filter {where!r} cannot be used: {brief(error)}. It is an SQL condition over the columns "
-                f"{', '.join(self.shown)}, such as \"width > 200 AND path LIKE '%.png'\"."
-            ) from error
+            raise ArtefactError(f"{self.uri} cannot be read: {brief(error)}") from error
 
     def take(self, row_ids: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """The rows with these `_rowid`s, in their order."""

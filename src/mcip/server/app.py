@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from mcip.core.errors import ConfigError, DataError, UnreadableImage
+from mcip.core.errors import ArtefactError, ConfigError, DataError, ModelError, UnreadableImage
 from mcip.retrieval.index import Index
 from mcip.server.guard import Guard, busy, problem
 from mcip.server.metrics import Measured, Metrics
@@ -21,8 +22,9 @@ from mcip.server.routes import WHY, add_routes
 from mcip.server.service import NotReady, Service
 from mcip.server.settings import Settings
 
+log = logging.getLogger("mcip.serve")
 DESCRIPTION = """
-Search one index of pictures by picture, by text, or by both.
+Search one index of images by image, by text, or by both.
 
 Every error is an object with one sentence, `detail`. While the index is loaded, and when there are too many requests,
 the answer is 503 with `Retry-After`.
@@ -77,8 +79,8 @@ def _explain_errors(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        told = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
-        return problem(422, "; ".join(told))
+        reasons = [f"{'.'.join(map(str, part['loc'][1:]))}: {part['msg']}" for part in error.errors()[:5]]
+        return problem(422, "; ".join(reasons))
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -92,15 +94,20 @@ def _explain_errors(app: FastAPI) -> None:
     async def not_ready(_: Request, error: Exception) -> JSONResponse:
         return busy(str(error))
 
+    # Errors of an index name where it lies, which is nobody's business.
+
     async def missing(_: Request, error: Exception) -> JSONResponse:
-        # The error names the index's place, which is nobody's business.
         return problem(404, WHY[404])
+
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
+        return busy("The index cannot be read at the moment: the server's log says why.")
 
     async def wrong(_: Request, error: Exception) -> JSONResponse:
         return problem(400, str(error))
 
     async def unusable(_: Request, error: Exception) -> JSONResponse:
-        return problem(415, f"The picture cannot be used: {error}.")
+        return problem(415, f"The image cannot be used: {error}.")
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
@@ -108,4 +115,7 @@ def _explain_errors(app: FastAPI) -> None:
     app.add_exception_handler(NotReady, not_ready)
     app.add_exception_handler(ConfigError, wrong)
     app.add_exception_handler(DataError, missing)
+    app.add_exception_handler(ArtefactError, unavailable)
+    app.add_exception_handler(ModelError, unavailable)
+    app.add_exception_handler(OSError, unavailable)
     app.add_exception_handler(UnreadableImage, unusable)

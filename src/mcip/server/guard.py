@@ -6,23 +6,31 @@ import asyncio
 import hashlib
 import hmac
 import logging
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcip.server.files import HEAD
 from mcip.server.settings import Settings
 
 COOKIE: Final = "mcip"
 # What is served to those without the token: the page without its data, and whether the server is up.
 OPEN: Final = frozenset(("/", "/healthz", "/session", "/openapi.json", "/favicon.ico"))
 STATIC: Final = "/page/"
-# Where pictures are uploaded; other paths need no large bodies.
+# Where images are uploaded; other paths need no large bodies.
 UPLOADS: Final = "/search"
 _SMALL: Final = 16_384
+# A form without files, each of its fields as long as may be.
+_WITHOUT_FILES: Final = 500_000
+_TOO_MANY: Final = "Too many requests at a time: ask again in a moment."
+# A form's boundary has up to 70 characters; white space may follow it.
+_LONGEST_END: Final = 128
 # The page loads from this server alone, and runs no script but its own.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -42,9 +50,9 @@ def cookie_value(token: str) -> str:
     return hmac.new(token.encode(), b"mcip page", hashlib.sha256).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
+def same(given: str, secret: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 class Guard:
@@ -53,7 +61,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
-        self._running = 0
+        self._load = _Load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -61,23 +69,32 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = False
+        body = _Body(receive, scope, self.settings, self._load)
+        if scope["method"] == "HEAD":
+            # What GET answers, without the body.
+            scope["method"], scope[HEAD] = "GET", True
 
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                # Slow clients do not keep others from being answered.
+                body.release_slot()
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+            elif scope.get(HEAD):
+                message = {**message, "body": b""}
             await send(message)
 
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, answer)
             return
-        self._running += 1
         try:
-            await self.app(scope, _Body(receive, _limit(scope, self.settings), self.settings.seconds), answer)
+            if scope["method"] != "POST":
+                body.take_slot()
+            await self.app(scope, body, answer)
         except Exception:
             log.exception("%s %s failed.", scope["method"], scope["path"])
             if started:
@@ -85,7 +102,7 @@ class Guard:
             wrong = problem(500, "Something went wrong in the server; its log says what.")
             await wrong(scope, receive, answer)
         finally:
-            self._running -= 1
+            body.release()
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers, settings = Headers(scope=scope), self.settings
@@ -103,35 +120,89 @@ class Guard:
             # What follows would be read as the next request.
             refusal.headers["connection"] = "close"
             return refusal
-        if self._running >= settings.max_waiting:
-            return busy("Too many requests at a time: ask again in a moment.")
+        if scope["method"] != "POST" and self._load.running >= settings.max_waiting:
+            return busy(_TOO_MANY)
         return None
 
 
-class _Body:
-    """A request's body, of which too much or too slow a one is an error."""
+@dataclass
+class _Load:
+    """What all requests together take: those that are worked on, and bytes of bodies."""
 
-    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+    running: int = 0
+    received: int = 0
+
+
+class _Body:
+    """A request's body, which is an error if it is too large, arrives too slowly, or is a form without its end.
+
+    A request is worked on from when its body is complete until its answer starts. Only then does it take a slot.
+    """
+
+    def __init__(self, receive: Receive, scope: Scope, settings: Settings, load: _Load) -> None:
         self._receive = receive
-        self._limit = limit
-        self._seconds = seconds
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._settings = settings
+        self._load = load
+        self._limit = _limit(scope, settings)
+        self._until = asyncio.get_running_loop().time() + settings.seconds
         self._size = 0
-        self._whole = False
+        self._complete = self._has_slot = False
+        self._form_end = _form_end(Headers(scope=scope).get("content-type", ""))
+        self._tail = b""
 
     async def __call__(self) -> Message:
-        if self._whole:
+        if self._complete:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, f"The request did not arrive within {self._seconds:g} s.") from None
-        self._size += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
+            raise HTTPException(408, f"The request did not arrive within {self._settings.seconds:g} s.") from None
+        if message["type"] == "http.disconnect":
+            return message
+        part = message.get("body", b"")
+        self._size += len(part)
+        self._load.received += len(part)
         if self._size > self._limit:
             raise HTTPException(413, _too_much(self._limit))
+        if self._load.received > self._settings.max_held:
+            raise HTTPException(503, "Too much is being uploaded: ask again in a moment.", {"retry-after": "1"})
+        self._tail = (self._tail + part)[-_LONGEST_END:]
+        if not message.get("more_body", False):
+            self._finish()
         return message
+
+    def take_slot(self) -> None:
+        """Count this request as one that is worked on."""
+        self._has_slot = True
+        self._load.running += 1
+
+    def release_slot(self) -> None:
+        """Count it no more."""
+        self._load.running -= self._has_slot
+        self._has_slot = False
+
+    def release(self) -> None:
+        """The request has ended."""
+        self.release_slot()
+        self._load.received -= self._size
+
+    def _finish(self) -> None:
+        self._complete = True
+        if self._form_end and not self._tail.rstrip().endswith(self._form_end):
+            # Parsers of forms take what there is of one that is cut off, which may be nothing.
+            raise HTTPException(400, "The form is broken: it does not end with its boundary.")
+        if self._has_slot:
+            return
+        if self._load.running >= self._settings.max_waiting:
+            raise HTTPException(503, _TOO_MANY, {"retry-after": "1"})
+        self.take_slot()
+
+
+def _form_end(content_type: str) -> bytes:
+    """What a form with files ends with; nothing for other bodies."""
+    kind, options = parse_options_header(content_type)
+    return b"--" + options.get(b"boundary", b"") + b"--" if kind.lower() == b"multipart/form-data" else b""
 
 
 def problem(status: int, detail: str) -> JSONResponse:
@@ -148,7 +219,11 @@ def busy(detail: str) -> JSONResponse:
 
 def _limit(scope: Scope, settings: Settings) -> int:
     """Bytes that a request's body may have."""
-    return settings.max_upload if scope["path"] == UPLOADS else _SMALL
+    if scope["path"] != UPLOADS:
+        return _SMALL
+    if _form_end(Headers(scope=scope).get("content-type", "")):
+        return settings.max_upload
+    return min(settings.max_upload, _WITHOUT_FILES)
 
 
 def _too_much(limit: int) -> str:

@@ -29,7 +29,7 @@ class Metrics:
         self.cached_texts = Counter(
             "mcip_text_cache", "Texts looked up among those embedded before.", ("result",), registry=self.registry
         )
-        self.pictures = Gauge("mcip_pictures", "Pictures in the index.", registry=self.registry)
+        self.images = Gauge("mcip_images", "Images in the index.", registry=self.registry)
         self.version = Gauge("mcip_table_version", "Version of the table that is served.", registry=self.registry)
         self.refresh_failures = Counter(
             "mcip_refresh_failures", "Looks for a newer version of the table that failed.", registry=self.registry
@@ -52,7 +52,7 @@ class Measured:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, status, method = time.perf_counter(), 500, scope["method"]
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -65,6 +65,6 @@ class Measured:
         finally:
             # By the route, not the path: ids would make endlessly many series.
             route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            self.metrics.requests.labels(method, route, str(status)).inc()
+            known = method if method in ("GET", "HEAD", "POST") else "other"
+            self.metrics.requests.labels(known, route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.retrieval.encoder import Encoder
 from mcip.server.batching import Batcher
@@ -21,7 +22,7 @@ Vector: TypeAlias = NDArray[np.float32]
 
 
 class QueryEncoder:
-    """Embeds texts and uploaded pictures of many clients. Used in one event loop only."""
+    """Embeds texts and uploaded images of many clients. Used in one event loop only."""
 
     def __init__(self, encoder: Encoder, settings: Settings, metrics: Metrics, workers: ThreadPoolExecutor) -> None:
         """Start no work yet.
@@ -30,7 +31,7 @@ class QueryEncoder:
             encoder: The index's model.
             settings: Limits.
             metrics: Where batches and cache hits are counted.
-            workers: Threads that decode; each holds one picture, so they bound the memory.
+            workers: Threads that decode; each holds one image, so they bound the memory.
         """
         self._encoder = encoder
         self._settings = settings
@@ -66,10 +67,10 @@ class QueryEncoder:
             raise
 
     async def image(self, content: bytes) -> Vector:
-        """The embedding of a picture's file, float32 (D,).
+        """The embedding of an image's file, float32 (D,).
 
         Raises:
-            UnreadableImage: It is no picture, or has too many pixels.
+            UnreadableImage: It is no image, has too many pixels, or needs more memory than there is.
         """
         loop = asyncio.get_running_loop()
         return await self._images(await loop.run_in_executor(self._workers, self._prepare, content))
@@ -79,7 +80,10 @@ class QueryEncoder:
         self._model_thread.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, content: bytes) -> Tensor:
-        return self._encoder.prepare(decode(content, self._settings.max_pixels))
+        try:
+            return self._encoder.prepare(decode(content, self._settings.max_pixels))
+        except MemoryError:
+            raise UnreadableImage("there is not enough memory to decode it") from None
 
     def _encode_texts(self, texts: list[str]) -> list[Vector]:
         self._metrics.batches.labels("text").observe(len(texts))

@@ -3,48 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
 from fastapi.security import HTTPBearer
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from mcip.core.errors import UnreadableImage
 from mcip.retrieval.results import Results, plain
+from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
 from mcip.server.metrics import MEDIA_TYPE
 from mcip.server.schema import (
     About,
     Answer,
-    Ask,
     Column,
-    Found,
     Health,
+    Hit,
+    ImageSearchRequest,
     Login,
     Problem,
-    SearchByImages,
+    SearchRequest,
+    Where,
 )  # fmt: skip
-from mcip.server.service import Query as Wanted
-from mcip.server.service import Service, filterable
-from mcip.server.settings import MAX_DEPTH, MAX_PARTS, THUMBNAIL_SIDES
+from mcip.server.service import Query as ServiceQuery
+from mcip.server.service import Service
+from mcip.server.settings import MAX_DEPTH, MAX_ID, MAX_PARTS, THUMBNAIL_SIDES
+
+log = logging.getLogger("mcip.serve")
+Value = TypeVar("Value")
 
 WHY: Final = {
-    400: "Nothing to look for, no filter, a number out of this server's range, or a broken body.",
+    304: "What the client has is still right.",
+    400: "Nothing to look for, a wrong filter, a number out of this server's range, or a broken body.",
     401: "The token is missing or wrong.",
-    404: "There is no picture with this id in the index.",
+    404: "There is no image with this id in the index.",
     408: "The request did not arrive in time.",
-    410: "The picture's file is gone, or is not the one that was indexed.",
+    410: "The image's file is gone, is larger than this server sends, or is not the one that was indexed.",
     413: "The request is too large.",
-    415: "What was uploaded is no picture, has too many pixels, or is no form.",
+    416: "The range lies outside of the file.",
+    415: "What was uploaded is no image, cannot be decoded, has too many pixels, or is no form.",
     422: "A parameter is unknown, missing, or not of its type.",
     503: "The index is being loaded, or there is too much to do; ask again.",
 }
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
-# Pictures of an index change seldom, but an id may get another picture.
-_KEPT = {"cache-control": "private, max-age=300"}
-ImageId = Annotated[str, Path(description="A picture's id.", min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+ImageId = Annotated[
+    str, Path(description="An image's id.", min_length=1, max_length=MAX_ID, pattern=r"^[^\x00]*$")
+]  # fmt: skip
 Side = Annotated[int, Query(ge=THUMBNAIL_SIDES[0], le=THUMBNAIL_SIDES[1], description="Pixels.")]
+
+
+class _IdConvertor(Convertor[str]):
+    """All that is left of a path, with slashes and line breaks."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _IdConvertor())
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -57,75 +82,96 @@ def add_routes(app: FastAPI, service: Service) -> None:
         always = (401,) if settings.token is not None else ()
         return {status: {"model": Problem, "description": WHY[status]} for status in sorted((*statuses, *always))}
 
-    async def answer(wanted: Wanted) -> Answer:
-        results = await asyncio.wait_for(service.search(wanted), settings.seconds)
-        whole = len(results) == wanted.k
-        after = wanted.offset + wanted.k
-        return _answer(service, results, after if whole and after < MAX_DEPTH else None, wanted.empty)
+    def files(*statuses: int) -> dict[int | str, dict[str, Any]]:
+        return {304: {"description": WHY[304]}, **problems(404, 410, 422, 503, *statuses)}
 
-    @guarded.get("/search", summary="Search by texts and pictures of the index", responses=problems(400, 404, 422, 503))
-    async def search(ask: Annotated[Ask, Query()]) -> Answer:
-        return await answer(_wanted(ask))
+    async def or_gone(opened: Awaitable[Value]) -> Value:
+        """A file, or an answer that does not name the place where it should be."""
+        try:
+            return await opened
+        except UnreadableImage as error:
+            log.info("%s", error)
+            raise HTTPException(410, WHY[410]) from None
+
+    async def answer(query: ServiceQuery) -> Answer:
+        results, version = await asyncio.wait_for(service.search(query), settings.seconds)
+        after = query.offset + query.k
+        more = len(results) == query.k and after < MAX_DEPTH
+        return _answer(results, version, after if more else None, query.empty)
+
+    @guarded.get("/search", summary="Search by texts and indexed images", responses=problems(400, 404, 422, 503))
+    async def search(sent: Annotated[SearchRequest, Query()]) -> Answer:
+        return await answer(_query(sent))
 
     @guarded.post(
         "/search",
-        summary="Search by uploaded pictures, texts and pictures of the index",
+        summary="Search by uploaded images, texts and indexed images",
         responses=problems(400, 404, 408, 413, 415, 422, 503),
     )
-    async def search_by_images(request: Request, ask: Annotated[SearchByImages, Form(media_type=_FORMS[0])]) -> Answer:
-        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if sent not in _FORMS:
-            raise HTTPException(415, f"Send a form ({_FORMS[0]}), not {sent or 'a body without a type'}.")
-        images, away = [[await file.read() for file in files] for files in (ask.image, ask.negative_image)]
-        return await answer(_wanted(ask, images, away))
+    async def search_by_images(
+        request: Request, sent: Annotated[ImageSearchRequest, Form(media_type=_FORMS[0])]
+    ) -> Answer:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in _FORMS:
+            raise HTTPException(415, f"Send a form ({_FORMS[0]}), not {kind or 'a body without a type'}.")
+        images, negative = [[await file.read() for file in files] for files in (sent.image, sent.negative_image)]
+        return await answer(_query(sent, images, negative))
 
     @guarded.get(
-        "/similar/{id:path}",
-        summary="Pictures like one of the index, without itself",
+        "/similar/{id:id}",
+        summary="Images like an indexed one, without itself",
         responses=problems(400, 404, 422, 503),
     )
     async def similar(
         id: ImageId,
         k: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = 24,
-        where: Annotated[str | None, Query(max_length=1000, pattern=r"^[^\x00]*$")] = None,
+        where: Annotated[Where | None, Query()] = None,
     ) -> Answer:
-        results = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
-        return _answer(service, results, None, False)
+        results, version = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
+        return _answer(results, version, None, False)
 
     @guarded.get(
-        "/image/{id:path}",
-        summary="A picture's file, as it was indexed",
+        "/image/{id:id}",
+        summary="An image's file, as it was indexed",
         response_class=Response,
-        responses={200: {"content": {"image/*": {}}}, **problems(404, 410, 422, 503)},
+        responses={200: {"content": {"image/*": {}}}, 206: {"content": {"image/*": {}}}, **files(416)},
     )
-    async def image(id: ImageId) -> Response:
+    async def image(id: ImageId, request: Request) -> Response:
+        file = await or_gone(asyncio.wait_for(service.file(id), settings.seconds))
+
+        def release() -> None:
+            service.release(file)
+
+        known = unchanged(request.headers, file.hash)
         try:
-            content, kind = await asyncio.wait_for(service.call(service.index.picture, id), settings.seconds)
-        except UnreadableImage:
-            # The error names the file's place, which is nobody's business.
-            raise HTTPException(410, WHY[410]) from None
-        return Response(content, media_type=kind, headers=_KEPT)
+            if known is None:
+                return FileResponse(file, request.headers, service.call, release)
+        except HTTPException:
+            file.content.close()
+            release()
+            raise
+        file.content.close()
+        release()
+        return known
 
     @guarded.get(
-        "/thumbnail/{id:path}",
-        summary="A picture as a small JPEG",
+        "/thumbnail/{id:id}",
+        summary="An image as a small JPEG",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, **problems(404, 410, 422, 503)},
+        responses={200: {"content": {"image/jpeg": {}}}, **files()},
     )
-    async def thumbnail(id: ImageId, side: Side = 320) -> Response:
-        try:
-            content = await asyncio.wait_for(service.thumbnail(id, side), settings.seconds)
-        except UnreadableImage:
-            raise HTTPException(410, WHY[410]) from None
-        return Response(content, media_type="image/jpeg", headers=_KEPT)
+    async def thumbnail(id: ImageId, request: Request, side: Side = 320) -> Response:
+        content, etag = await or_gone(asyncio.wait_for(service.thumbnail(id, side), settings.seconds))
+        known = unchanged(request.headers, etag)
+        return known or Response(content, media_type="image/jpeg", headers=validators(etag))
 
-    @guarded.get("/about", summary="What is served, and what may be asked", responses=problems(503))
+    @guarded.get("/about", summary="What is served, and within which limits", responses=problems(503))
     async def about() -> About:
-        index = service.index
-        table = index.engine.table
-        columns = [Column(name=name, type=str(table.schema.field(name).type)) for name in filterable(index)]
+        current = service.current
+        index, schema = current.index, current.index.engine.table.schema
+        columns = [Column(name=name, type=str(schema.field(name).type)) for name in current.filterable]
         return About(
-            pictures=len(index), version=table.version, model=PurePath(index.model_name).name,
+            images=len(index), version=current.version, model=PurePath(index.model_name).name,
             fingerprint=index.fingerprint, columns=columns,
             max_k=settings.max_k, max_depth=MAX_DEPTH, max_parts=MAX_PARTS, max_upload=settings.max_upload,
             max_pixels=settings.max_pixels,
@@ -164,20 +210,19 @@ def add_routes(app: FastAPI, service: Service) -> None:
     app.include_router(guarded)
 
 
-def _wanted(ask: Ask, images: list[bytes] | None = None, negative_images: list[bytes] | None = None) -> Wanted:
-    where = ask.where if ask.where and ask.where.strip() else None
-    return Wanted(
-        images or [], ask.id, ask.text, negative_images or [], ask.negative_id, ask.negative, ask.weight, ask.balance,
-        where, ask.k, ask.offset, ask.exact,
+def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:
+    return ServiceQuery(
+        images, sent.id, sent.text, negative_images, sent.negative_id, sent.negative, sent.weight, sent.balance,
+        sent.where, sent.k, sent.offset, sent.exact,
     )  # fmt: skip
 
 
-def _answer(service: Service, results: Results, next_offset: int | None, unscored: bool) -> Answer:
+def _answer(results: Results, version: int, next_offset: int | None, unscored: bool) -> Answer:
     hits = [
-        Found(
+        Hit(
             id=hit.id, score=None if unscored else hit.score, width=hit.width, height=hit.height,
             metadata=plain(hit.metadata),
         )
         for hit in results
     ]  # fmt: skip
-    return Answer(hits=hits, next_offset=next_offset, version=service.index.engine.table.version)
+    return Answer(hits=hits, next_offset=next_offset, version=version)

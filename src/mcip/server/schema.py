@@ -7,63 +7,57 @@ from typing import Annotated, Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from mcip.server.filter_guard import MAX_LENGTH
-from mcip.server.settings import BALANCE, MAX_DEPTH, MAX_PARTS, MAX_TEXT
+from mcip.retrieval.filter_parser import MAX_LENGTH
+from mcip.server.settings import BALANCE, MAX_DEPTH, MAX_ID, MAX_PARTS, MAX_TEXT
 
 # A zero byte ends a string in many places below.
 _CLEAN = r"^[^\x00]*$"
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, strip_whitespace=True, pattern=_CLEAN)]
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=_CLEAN)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_CLEAN)]
+Where = Annotated[str, StringConstraints(max_length=MAX_LENGTH, pattern=_CLEAN)]
 
 
-class Ask(BaseModel):
-    """A query. Without texts, ids and pictures it is answered with the pictures as they were indexed."""
+class SearchRequest(BaseModel):
+    """A query. Without texts, ids and images it is answered with the images in the order in which they were indexed."""
 
     model_config = ConfigDict(extra="forbid")
 
-    text: list[Text] = Field(default=[], max_length=MAX_PARTS, description="What the pictures shall show.")
-    id: list[Id] = Field(
-        default=[], max_length=MAX_PARTS, description="Pictures of the index like which the pictures shall look."
-    )
-    negative: list[Text] = Field(default=[], max_length=MAX_PARTS, description="Texts to get away from.")
+    text: list[Text] = Field(default=[], max_length=MAX_PARTS, description="What the images shall show.")
+    id: list[Id] = Field(default=[], max_length=MAX_PARTS, description="IDs of indexed images to use as query images.")
+    negative: list[Text] = Field(default=[], max_length=MAX_PARTS, description="What the images shall not show.")
     negative_id: list[Id] = Field(
-        default=[], max_length=MAX_PARTS, description="Pictures of the index to get away from."
+        default=[], max_length=MAX_PARTS, description="IDs of indexed images that results shall not be like."
     )
     weight: list[Annotated[float, Field(ge=0, le=1000)]] = Field(
         default=[],
         max_length=3 * MAX_PARTS,
-        description="One for each uploaded picture, then each id, then each text. With them, `balance` is not used.",
+        description="One for each uploaded image, then each id, then each text. With them, `balance` is not used.",
     )
     balance: float = Field(
         default=BALANCE,
         ge=0,
         le=1,
-        description="Where there are pictures and texts: 0 looks for the pictures alone, 1 for the texts alone.",
+        description="In a query of images and texts: 0 looks for the images alone, 1 for the texts alone.",
     )
-    where: str | None = Field(
-        default=None,
-        max_length=MAX_LENGTH,
-        pattern=_CLEAN,
-        description="An SQL condition over the index's columns, such as `year > 2015 AND label = 'mug'`.",
+    where: Where | None = Field(
+        default=None, description="A filter over the index's columns, such as `year > 2015 AND label = 'mug'`."
     )
-    k: int = Field(default=24, ge=1, le=MAX_DEPTH, description="Pictures to find; `/about` says how many at most.")
-    offset: int = Field(default=0, ge=0, le=MAX_DEPTH, description="Leave out this many of the best pictures.")
-    exact: bool = Field(default=False, description="Compare with every picture, whatever the index's size.")
+    k: int = Field(default=24, ge=1, le=MAX_DEPTH, description="Images to return; `/about` says how many at most.")
+    offset: int = Field(default=0, ge=0, le=MAX_DEPTH, description="Leave out this many of the best images.")
+    exact: bool = Field(default=False, description="Compare with every image, whatever the index's size.")
 
 
-class SearchByImages(Ask):
-    """A query with pictures that are not in the index."""
+class ImageSearchRequest(SearchRequest):
+    """A query with images that are not in the index."""
 
-    image: list[UploadFile] = Field(
-        default=[], max_length=MAX_PARTS, description="Files of pictures like which the pictures shall look."
-    )
+    image: list[UploadFile] = Field(default=[], max_length=MAX_PARTS, description="Files of query images.")
     negative_image: list[UploadFile] = Field(
-        default=[], max_length=MAX_PARTS, description="Files of pictures to get away from."
+        default=[], max_length=MAX_PARTS, description="Files of images that results shall not be like."
     )
 
 
-class Found(BaseModel):
-    """One picture."""
+class Hit(BaseModel):
+    """One image."""
 
     id: str = Field(description="What `/image/{id}`, `/thumbnail/{id}` and `/similar/{id}` take.")
     score: float | None = Field(
@@ -76,11 +70,11 @@ class Found(BaseModel):
 
 
 class Answer(BaseModel):
-    """Pictures by falling score."""
+    """Images in descending order of score."""
 
-    hits: list[Found]
+    hits: list[Hit]
     next_offset: int | None = Field(description="The `offset` of the next page; null where there is none.")
-    version: int = Field(description="The version of the table that was searched.")
+    version: int = Field(description="The version of the index that was searched.")
 
 
 class Column(BaseModel):
@@ -91,18 +85,18 @@ class Column(BaseModel):
 
 
 class About(BaseModel):
-    """What is served, and what may be asked of it."""
+    """What is served, and within which limits."""
 
-    pictures: int
-    version: int = Field(description="Of the table.")
+    images: int
+    version: int = Field(description="Of the index.")
     model: str = Field(description="The name of the index's model, without its place.")
     fingerprint: str = Field(description="Of the model's weights.")
     columns: list[Column]
     max_k: int
     max_depth: int = Field(description="`offset` + `k` at most.")
-    max_parts: int = Field(description="Texts, ids or pictures of each kind in a query.")
+    max_parts: int = Field(description="Texts, ids or images of each kind in a query.")
     max_upload: int = Field(description="Bytes of a request.")
-    max_pixels: int = Field(description="Pixels of an uploaded picture.")
+    max_pixels: int = Field(description="Pixels of an uploaded image.")
 
 
 class Health(BaseModel):
@@ -110,7 +104,7 @@ class Health(BaseModel):
 
     status: Literal["loading", "ready"]
     problem: str | None = Field(
-        default=None, description="Why the newest version of the table is not served, if it is not."
+        default=None, description="What is wrong with the newest version of the index, if it is not served."
     )
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from PIL import Image
 
 from mcip.core.errors import ConfigError, McipError
 from mcip.retrieval.ann.calibrate import Kind
+from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part, weighted
 from mcip.retrieval.index import NEGATIVE_WEIGHT, Index
 from mcip.retrieval.results import Results
-from mcip.server.filter_guard import checked_condition
+from mcip.retrieval.table import open_table
+from mcip.server.files import IndexedFile, OpenFile
 from mcip.server.metrics import Metrics
 from mcip.server.query_encoder import QueryEncoder, Vector
 from mcip.server.settings import BALANCE, MAX_DEPTH, Settings
@@ -24,22 +27,18 @@ from mcip.server.thumbnails import Thumbnails
 
 log = logging.getLogger("mcip.serve")
 Value = TypeVar("Value")
-# Threads that decode, search and read from the table; each holds at most one decoded picture.
-_WORKERS = 4
+# Threads that decode, search and read from the table; each holds at most one decoded image.
+_WORKERS: Final = 4
+PROBLEM: Final = "The newest version of the index cannot be opened: the server's log says why."
 
 
 class NotReady(McipError):  # noqa: N818 - it passes
-    """The index or its model is still being loaded."""
-
-
-def filterable(index: Index) -> list[str]:
-    """The columns that clients may filter by: where the files lie is not theirs to find out."""
-    return [name for name in index.columns if name != "path"]
+    """There is no answer now, but there will be; the message is for clients."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: files of pictures, ids of the index, and texts."""
+    """What is searched for: files of images, ids of the index, and texts."""
 
     images: Sequence[bytes] = ()
     ids: Sequence[str] = ()
@@ -56,18 +55,43 @@ class Query:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is said of how the pictures shall look."""
-        wanted = (*self.images, *self.ids, *self.texts)
-        return not (wanted or self.negative_images or self.negative_ids or self.negative_texts)
+        """Whether there are no images and texts in it."""
+        positive = (*self.images, *self.ids, *self.texts)
+        return not (positive or self.negative_images or self.negative_ids or self.negative_texts)
 
     def all_weights(self) -> list[float] | None:
-        """One for each picture, id and text: those that are given, or the balance shared out; None if all are equal."""
+        """One for each image, id and text: those that are given, or the balance shared out; None if all are equal."""
         if self.weights:
             return list(self.weights)
-        pictures, texts = len(self.images) + len(self.ids), len(self.texts)
-        if not (pictures and texts):
+        images, texts = len(self.images) + len(self.ids), len(self.texts)
+        if not (images and texts):
             return None
-        return [2 * (1 - self.balance) / pictures] * pictures + [2 * self.balance / texts] * texts
+        return [2 * (1 - self.balance) / images] * images + [2 * self.balance / texts] * texts
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An opened index and what belongs to it.
+
+    Attributes:
+        index: The index. A request takes one version of it, by `Service.current`, and uses no other.
+        encoder: Embeds the parts of queries.
+        thumbnails: Thumbnails that were made.
+    """
+
+    index: Index
+    encoder: QueryEncoder
+    thumbnails: Thumbnails
+
+    @property
+    def version(self) -> int:
+        """The number of the version that is open."""
+        return self.index.engine.table.version
+
+    @property
+    def filterable(self) -> list[str]:
+        """The columns that clients may filter by: where the files lie is kept from them."""
+        return [name for name in self.index.columns if name != "path"]
 
 
 @dataclass
@@ -80,7 +104,7 @@ class Service:
         metrics: Where things are counted.
         on_ready: Called when it is open.
         failure: Why it could not be opened.
-        problem: Why the newest version of the table is not served.
+        problem: What `/healthz` says while the newest version cannot be opened.
     """
 
     open: Callable[[], Index]
@@ -90,21 +114,25 @@ class Service:
     failure: BaseException | None = None
     problem: str | None = None
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS, "worker"))
-    _opened: tuple[Index, QueryEncoder, Thumbnails] | None = None
+    _loaded: Loaded | None = None
+    _held: int = 0
 
     @property
     def ready(self) -> bool:
         """Whether queries can be answered."""
-        return self._opened is not None
+        return self._loaded is not None
 
     @property
-    def index(self) -> Index:
-        """The index.
+    def current(self) -> Loaded:
+        """The version of the index that is open now. It stays as it is when a newer one is opened.
 
         Raises:
-            NotReady: It is not loaded yet.
+            NotReady: The index is not loaded yet.
         """
-        return self._loaded()[0]
+        if self._loaded is None:
+            raise NotReady("The index is being loaded: ask again in a moment.")
+        loaded = self._loaded
+        return Loaded(copy.copy(loaded.index), loaded.encoder, loaded.thumbnails)
 
     async def run(self) -> None:
         """Open the index, then follow it to newer versions until cancelled; `failure` says why it ended by itself."""
@@ -112,50 +140,68 @@ class Service:
         with ThreadPoolExecutor(1, "index") as thread:
             loop = asyncio.get_running_loop()
             try:
-                index = await loop.run_in_executor(thread, self._load)
+                self._loaded = await loop.run_in_executor(thread, self._load)
             except Exception as error:
                 self.failure = error
                 return
-            encoder = QueryEncoder(index.encoder, self.settings, self.metrics, self.workers)
-            self._opened = index, encoder, Thumbnails(index, self.settings.cached_thumbnails)
             if self.on_ready is not None:
-                self.on_ready(index)
+                self.on_ready(self._loaded.index)
             try:
                 while True:
-                    self._note(index)
+                    self.metrics.images.set(len(self._loaded.index))
+                    self.metrics.version.set(self._loaded.version)
                     await asyncio.sleep(self.settings.refresh_seconds)
-                    await loop.run_in_executor(thread, self._refresh, index)
+                    self._loaded = await loop.run_in_executor(thread, self._refresh, self._loaded)
             finally:
-                encoder.close()
+                self._loaded.encoder.close()
 
-    async def search(self, query: Query) -> Results:
-        """Answer a query.
+    async def search(self, query: Query) -> tuple[Results, int]:
+        """Answer a query from one version of the index; its number is returned as well.
 
         Raises:
             NotReady: The index is not loaded yet.
             ConfigError: It cannot be searched for.
             DataError: An id is not in the index.
-            UnreadableImage: An uploaded picture cannot be used.
+            UnreadableImage: An uploaded image cannot be used.
         """
-        index, _, _ = self._loaded()
-        self._check(query, index)
+        current = self.current
+        self._check(query, current)
+        index = current.index
         if query.empty:
-            return await self.call(index.browse, query.k, query.offset, query.where)
-        parts = await self._parts(query)
-        return await self.call(
-            index.search_parts, parts, query.k, query.offset, query.where, None, query.exact
-        )  # fmt: skip
+            return await self.call(index.browse, query.k, query.offset, query.where), current.version
+        parts = await self._parts(query, current)
+        results = await self.call(index.search_parts, parts, query.k, query.offset, query.where, None, query.exact)
+        return results, current.version
 
-    async def similar(self, id: str, k: int, where: str | None) -> Results:
-        """Pictures like one of the index; see `search`."""
-        index, _, _ = self._loaded()
-        self._check(Query(ids=[id], k=k, where=where), index)
-        return await self.call(index.similar, id, k, where)
+    async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:
+        """Images like one of the index, and the version; see `search`."""
+        current = self.current
+        self._check(Query(ids=[id], k=k, where=where), current)
+        return await self.call(current.index.similar, id, k, where), current.version
 
-    async def thumbnail(self, id: str, side: int) -> bytes:
-        """A picture of the index as JPEG, at most `side` pixels wide and high; see `Thumbnails`."""
-        _, _, thumbnails = self._loaded()
-        return await self.call(thumbnails.get, id, side)
+    async def file(self, id: str) -> OpenFile:
+        """The file of an image of the index, which the caller closes, and then calls `release`.
+
+        Raises:
+            DataError: There is no such id.
+            UnreadableImage: See `IndexedFile.open`.
+            NotReady: Too many bytes of images are being sent from memory.
+        """
+        indexed = await self.call(IndexedFile.find, self.current.index.engine.table, id)
+        if self._held >= self.settings.max_held:
+            raise NotReady("Too many images are being sent: ask again in a moment.")
+        file = await self.call(indexed.open, self.settings.max_file)
+        self._held += file.held
+        return file
+
+    def release(self, file: OpenFile) -> None:
+        """Note that a file has been sent."""
+        self._held -= file.held
+
+    async def thumbnail(self, id: str, side: int) -> tuple[bytes, str]:
+        """An image of the index as JPEG, at most `side` pixels wide and high; see `Thumbnails`."""
+        current = self.current
+        return await self.call(current.thumbnails.get, current.index, id, side)
 
     async def call(self, function: Callable[..., Value], *arguments: object) -> Value:
         """Call a function in one of the threads."""
@@ -165,44 +211,44 @@ class Service:
         """Let the threads end."""
         self.workers.shutdown(wait=False, cancel_futures=True)
 
-    def _loaded(self) -> tuple[Index, QueryEncoder, Thumbnails]:
-        if self._opened is None:
-            raise NotReady("The index is being loaded: ask again in a moment.")
-        return self._opened
-
-    def _load(self) -> Index:
+    def _load(self) -> Loaded:
         index = self.open()
         # The first forward passes take longer than those that follow.
-        index.encode_texts(["a picture"])
+        index.encode_texts(["an image"])
         index.encode_images([Image.new("RGB", (64, 64))])
-        return index
+        thumbnails = Thumbnails(self.settings.cached_thumbnails, self.settings.max_file)
+        return Loaded(index, QueryEncoder(index.encoder, self.settings, self.metrics, self.workers), thumbnails)
 
-    def _refresh(self, index: Index) -> None:
+    def _refresh(self, loaded: Loaded) -> Loaded:
+        """The newest version, or the one that is open where there is none or it cannot be opened."""
+        index = loaded.index
         try:
-            index.refresh()
+            newest = open_table(index.uri)
+            if newest.identity.created == index.engine.table.identity.created:
+                index.refresh()
+            elif len(newest) > 0:
+                # Another index was made at the same place, perhaps with another model. Requests that are being
+                # answered go on with the encoder that they have.
+                loaded = self._load()
             self.problem = None
         except Exception as error:
-            # The version that is open goes on being served.
             self.metrics.refresh_failures.inc()
             if self.problem is None:
                 log.warning("A newer version of %s cannot be opened.", index.uri, exc_info=error)
-            self.problem = str(error) if isinstance(error, McipError) else "The newest version cannot be opened."
+            self.problem = PROBLEM
+        return loaded
 
-    def _note(self, index: Index) -> None:
-        self.metrics.pictures.set(len(index))
-        self.metrics.version.set(index.engine.table.version)
-
-    def _check(self, query: Query, index: Index) -> None:
+    def _check(self, query: Query, current: Loaded) -> None:
         if query.k > self.settings.max_k or query.offset + query.k > MAX_DEPTH:
             raise ConfigError(
                 f"k is {query.k} and offset {query.offset}: k may be {self.settings.max_k} and offset + k {MAX_DEPTH} "
-                "at most. Narrow the query to see other pictures."
+                "at most. Narrow the query to see other images."
             )
-        if query.where:
-            checked_condition(query.where, filterable(index))
+        if query.where and query.where.strip():
+            compile_filter(query.where, current.index.engine.table.schema, current.filterable)
 
-    async def _parts(self, query: Query) -> list[Part]:
-        index, encoder, _ = self._loaded()
+    async def _parts(self, query: Query, current: Loaded) -> list[Part]:
+        index, encoder = current.index, current.encoder
         kinds: tuple[tuple[Kind, Sequence[Awaitable[Vector]]], ...] = (
             ("image", [encoder.image(content) for content in query.images]),
             ("image", [self.call(index.vector, id) for id in query.ids]),

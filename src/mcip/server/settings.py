@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-# Parts of a query, of each kind; characters of a text and of a filter.
+# Parts of a query, of each kind; characters of a text and of an id.
 MAX_PARTS: Final = 8
 MAX_TEXT: Final = 1000
+MAX_ID: Final = 4000
 # Results that can be reached page by page, as offset + k.
 MAX_DEPTH: Final = 2000
 # Sides of the thumbnails that are made, in pixels.
 THUMBNAIL_SIDES: Final = (64, 2048)
-# A query's share of text in a mixed query where nothing else is asked for.
+# A query's share of text in a mixed query without a balance or weights.
 BALANCE: Final = 0.5
 
 
@@ -23,14 +24,21 @@ class Settings:
     Attributes:
         token: What clients must show; None lets everybody in who reaches the server.
         hosts: Values of the `Host` header that are answered; None answers all. Without it, a page of another site whose
-            name is made to lead to this machine could read from a server that asks for no token.
+            name is made to lead to this machine could read from a server that needs no token.
         max_upload: Bytes of a request's body.
-        max_pixels: Pixels of an uploaded picture.
-        max_k: Pictures per answer.
-        max_waiting: Requests that are worked on at the same time; more are sent away.
-        seconds: Time for receiving a request, and again for answering it.
+        max_pixels: Pixels of an uploaded image.
+        max_file: Bytes of an indexed image's file that is sent, or decoded for a thumbnail.
+        max_held: Bytes of all uploads at a time; and bytes of all images that lie in memory while they are sent, those
+            from tables and object storage. Files of this machine are sent in chunks.
+        max_k: Images per answer.
+        max_waiting: Requests that have arrived and are worked on at the same time; more are sent away.
+        max_connections: Open connections. With a file for each request that is worked on, they are fewer than the 1,024
+            files that a process may usually have open.
+        max_connections_per_address: Those of one client address: one of IPv4, or 64 bits of IPv6.
+        seconds: Time for a request's header to arrive, for its body, for answering it, and for the client to take each
+            16 kB of the answer.
         refresh_seconds: Time between two looks for a newer version of the table.
-        batch_size: Texts or pictures per forward pass.
+        batch_size: Texts or images per forward pass.
         window: Seconds that the first query of a batch waits for others, while the model is free.
         cached_texts: Texts whose embeddings are kept.
         cached_thumbnails: Bytes of made thumbnails that are kept.
@@ -40,8 +48,12 @@ class Settings:
     hosts: frozenset[str] | None = None
     max_upload: int = 20_000_000
     max_pixels: int = 50_000_000
+    max_file: int = 256_000_000
+    max_held: int = 512_000_000
     max_k: int = 200
     max_waiting: int = 256
+    max_connections: int = 600
+    max_connections_per_address: int = 256
     seconds: float = 20.0
     refresh_seconds: float = 5.0
     batch_size: int = 64

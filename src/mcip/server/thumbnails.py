@@ -1,53 +1,59 @@
-"""Thumbnails: those that the index keeps, or made from the images' files and cached."""
+"""Small images: those that the index keeps, or made from the images' files and remembered for a while."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import TypeAlias
 
 from mcip.data import decode
 from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.index import Index
+from mcip.server.files import IndexedFile
+
+# The hash of the content, the side, and what changes when the file does.
+_Key: TypeAlias = tuple[str, int, tuple[int, ...] | None]
 
 
 class Thumbnails:
-    """Thumbnails of an index; may be used by several threads."""
+    """Thumbnails that were made; may be used by several threads."""
 
-    def __init__(self, index: Index, size: int) -> None:
-        """Cache nothing yet.
+    def __init__(self, size: int, max_file: int) -> None:
+        """Remember nothing yet.
 
         Args:
-            index: The index.
-            size: Bytes that are cached.
+            size: Bytes that are remembered.
+            max_file: Bytes of a file that is decoded.
         """
-        self._index = index
         self._size = size
-        self._cached: OrderedDict[tuple[int, str, int], bytes] = OrderedDict()
+        self._max_file = max_file
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, id: str, side: int) -> bytes:
-        """An image as JPEG, at most `side` pixels wide and high.
+    def get(self, index: Index, id: str, side: int) -> tuple[bytes, str]:
+        """An image as JPEG, at most `side` pixels wide and high, and a text that changes when the JPEG does.
 
         Raises:
             DataError: There is no such id.
             UnreadableImage: Its file is gone, or is not the one that was indexed.
         """
-        table = self._index.engine.table
+        table = index.engine.table
+        file = IndexedFile.find(table, id)
         if side <= table.identity.thumbnails:
-            stored = self._index.thumbnail(id)
-            if stored is not None:
-                return stored
-        # A newer version of the table may have another image by the same id.
-        key = (table.version, id, side)
+            small = index.thumbnail(id)
+            if small is not None:
+                return small, f"{file.hash}-{table.identity.thumbnails}"
+        key, etag = (file.hash, side, file.state()), f"{file.hash}-{side}"
         with self._lock:
-            if key in self._cached:
-                self._cached.move_to_end(key)
-                return self._cached[key]
-        content = thumbnail(decode(self._index.picture(id)[0]), side)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key], etag
+        with file.open(self._max_file).content as content:
+            made = thumbnail(decode(content.read()), side)
         with self._lock:
-            self._bytes += len(content) - len(self._cached.pop(key, b""))
-            self._cached[key] = content
+            self._bytes += len(made) - len(self._kept.pop(key, b""))
+            self._kept[key] = made
             while self._bytes > self._size:
-                self._bytes -= len(self._cached.popitem(last=False)[1])
-        return content
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+        return made, etag

@@ -6,21 +6,21 @@ import ipaddress
 import os
 import socket
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from mcip.core.errors import ConfigError
-from mcip.core.progress import console
-from mcip.retrieval.index import Index, open_index
-from mcip.retrieval.table import open_table
+from mcip.stages.inputs import IndexInput
 
-TOKEN = "MCIP_TOKEN"
-_SHORTEST_TOKEN = 16
-# Connections that are held open at a time, answered or not.
-_CONNECTIONS = 2000
+if TYPE_CHECKING:
+    from mcip.retrieval.index import Index
+
+TOKEN: Final = "MCIP_TOKEN"
+_SHORTEST_TOKEN: Final = 16
 
 
 def serve(
-    db: str,
+    db: IndexInput,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -29,12 +29,15 @@ def serve(
     device: str = "auto",
     max_upload_mb: float = 20,
     max_megapixels: float = 50,
+    max_file_mb: float = 256,
     max_k: int = 200,
     max_waiting: int = 256,
+    max_connections: int = 600,
+    max_connections_per_address: int = 256,
     seconds: float = 20,
     refresh_seconds: float = 5,
 ) -> str:
-    """Serve an index until it is interrupted: an HTTP API and a page for searching by picture, by text, or by both.
+    """Serve an index until it is interrupted: an HTTP API and a page for searching by image, by text, or by both.
 
     A newer version of the index is served as soon as there is one.
 
@@ -45,12 +48,15 @@ def serve(
         token: What clients must send as `Authorization: Bearer TOKEN`, and the page asks for; the environment variable
             MCIP_TOKEN if not given, where other users of the machine cannot see it.
         model: The index's model, if it is not where the index says.
-        device: "auto", "cpu", "cuda", "cuda:1", ...
+        device: Of the model: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", ...
         max_upload_mb: Megabytes of an upload.
-        max_megapixels: Millions of pixels of an uploaded picture.
-        max_k: Pictures per answer.
+        max_megapixels: Millions of pixels of an uploaded image.
+        max_file_mb: Megabytes of an indexed image's file that is sent.
+        max_k: Images per answer.
         max_waiting: Requests that are worked on at the same time; more are answered with 503.
-        seconds: Time to receive a request, and time to answer it.
+        max_connections: Open connections; more are answered with 503.
+        max_connections_per_address: Those of one client address. Clients behind one proxy share its address.
+        seconds: Time to receive a request's header, its body, to answer it, and for a client to take 16 kB of it.
         refresh_seconds: Time between two looks for a newer version of the index.
 
     Returns:
@@ -60,18 +66,23 @@ def serve(
         ArtefactError: There is no index.
         ConfigError: A parameter is out of range, the port is taken, or the extra `mcip[serve]` is not installed.
         ModelError: The model cannot be loaded, or is not the index's.
+
+    Example:
+        >>> mcip.serve("photos.lance", port=8001)
     """
     _check(
-        max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_k=max_k, max_waiting=max_waiting,
-        seconds=seconds, refresh_seconds=refresh_seconds,
+        max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_file_mb=max_file_mb, max_k=max_k,
+        max_waiting=max_waiting, max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address, seconds=seconds, refresh_seconds=refresh_seconds,
     )  # fmt: skip
     local = _is_local(host)
     secret = _checked_token(token or os.environ.get(TOKEN) or None, local, host)
-    _ = open_table(db)
-    try:
-        import uvicorn
+    from mcip.core.progress import console
 
+    open_ = _opener(db, model, device)
+    try:
         from mcip.server.app import create_app
+        from mcip.server.connections import http_server
         from mcip.server.settings import Settings
     except ImportError as error:
         raise ConfigError(
@@ -82,8 +93,11 @@ def serve(
         hosts=frozenset(("localhost", "127.0.0.1", "[::1]", host.lower())) if local and secret is None else None,
         max_upload=int(max_upload_mb * 1e6),
         max_pixels=int(max_megapixels * 1e6),
+        max_file=int(max_file_mb * 1e6),
         max_k=max_k,
         max_waiting=max_waiting,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
         seconds=seconds,
         refresh_seconds=refresh_seconds,
     )
@@ -93,25 +107,43 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    def ready(opened: Index) -> None:
-        console.print(f"{len(opened):,} pictures can be searched now.", markup=False)
-
-    def opener() -> Index:
-        return open_index(db, model, device)
+    def ready(index: Index) -> None:
+        console.print(f"{len(index):,} images can be searched now.", markup=False)
 
     with _listen(host, port) as listening:
         address = _address(host, listening)
-        app = create_app(opener, settings, ready, stop)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="on",
-            limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=int(seconds) + 1,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        console.print(f"{db} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
+        server = http_server(create_app(open_, settings, ready, stop), settings)
+        console.print(f"{_name(db)} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
         server.run([listening])
     if failures:
         raise failures[0]
     return address
+
+
+def _opener(db: IndexInput, model: str | None, device: str) -> Callable[[], Index]:
+    """Opens the index, and opens it anew when it is called again.
+
+    Raises:
+        ArtefactError: There is no index.
+        ConfigError: A model is given for an index that is open already.
+    """
+    from mcip.retrieval.index import Index, open_index
+    from mcip.retrieval.table import open_table
+
+    if not isinstance(db, Index):
+        uri = os.fspath(db)
+        _ = open_table(uri)
+        return lambda: open_index(uri, model, device)
+    if model is not None:
+        raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
+    given = [db]
+    return lambda: given.pop() if given else open_index(db.uri, None, device)
+
+
+def _name(db: IndexInput) -> str:
+    """What messages call an index."""
+    uri: object = getattr(db, "uri", db)
+    return str(uri)
 
 
 def _check(**numbers: float) -> None:
@@ -171,6 +203,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _address(host: str, listening: Any) -> str:
+def _address(host: str, listening: socket.socket) -> str:
     name = f"[{host.strip('[]')}]" if ":" in host else host
     return f"http://{name}:{listening.getsockname()[1]}/"

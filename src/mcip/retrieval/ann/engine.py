@@ -106,11 +106,7 @@ class Engine:
         return vectors.astype(np.float32)
 
     def matching(self, where: str) -> RowSubset:
-        """What an SQL condition leaves.
-
-        Raises:
-            ConfigError: It is none.
-        """
+        """What a compiled filter leaves; see `mcip.retrieval.filters.compile_filter`."""
         row_ids = self.table.read([], where)["_rowid"].to_numpy().astype(np.int64)
         mask = np.isin(self.row_ids, row_ids)
         return RowSubset.of(mask if self.alive is None else mask & self.alive.mask, where)

@@ -10,11 +10,11 @@ const number = new Intl.NumberFormat("en");
 
 let about = null;
 let query = new Query();
-// Pictures of this device by the number of their place in the history, so that going back finds them.
+// Images of this device by the number of their place in the history, so that going back finds them.
 const kept = new Map();
 const previews = new WeakMap();
 
-const results = new Results(at("results"), at("hit"), at("end"), act, tell);
+const results = new Results(at("results"), at("hit"), at("end"), act, report);
 
 function go(changes, replace = false) {
   query = query.with(changes);
@@ -46,10 +46,10 @@ function show() {
     ),
   );
   document.title = query.text ? `${query.text} - mcip search` : "mcip search";
-  // Negatives and balance alone say nothing of what to look for.
-  if (query.scored && !query.wanted) {
+  // There is nothing to search for in negatives alone.
+  if (query.scored && !query.positive) {
     results.clear();
-    tell({ state: "failed", status: 400, detail: "Say what to look for as well, by text or by picture." });
+    report({ state: "failed", status: 400, detail: "Say what to look for as well, by text or by image." });
     return null;
   }
   return results.show(query);
@@ -58,7 +58,7 @@ function show() {
 function showShares() {
   const words = Math.round(100 * balance.value);
   at("shares").textContent = `Text ${words} %`;
-  balance.setAttribute("aria-valuetext", `${100 - words} % picture, ${words} % text`);
+  balance.setAttribute("aria-valuetext", `${100 - words} % image, ${words} % text`);
 }
 
 function part(source, name, away, without) {
@@ -119,7 +119,7 @@ function view(hit) {
   viewer.showModal();
 }
 
-function tell({ state, status: code, detail, count, whole }) {
+function report({ state, status: code, detail, count, whole }) {
   document.body.classList.toggle("asking", state === "asking");
   problem.hidden = state !== "failed" || code === 503;
   if (state === "asking") return;
@@ -134,23 +134,28 @@ function tell({ state, status: code, detail, count, whole }) {
     setTimeout(() => (about ? results.show(query) : start()), 1000);
   } else {
     status.textContent = "";
-    problem.textContent = detail || "The server cannot be reached: is it still running?";
+    // Below the sentence about a wrong filter stands the filter, with a mark beneath the place.
+    const [sentence, ...place] = (detail || "The server cannot be reached: is it still running?").split("\n");
+    problem.textContent = sentence;
+    if (place.length > 0) {
+      problem.append(Object.assign(document.createElement("pre"), { textContent: place.join("\n") }));
+    }
   }
 }
 
 function shownText(count, whole) {
-  if (count === 0) return query.where ? "No picture fulfils the filter." : "No picture found.";
-  const pictures = count === 1 ? "1 picture" : `${number.format(count)} pictures`;
+  if (count === 0) return query.where ? "No image fulfils the filter." : "No image found.";
+  const images = count === 1 ? "1 image" : `${number.format(count)} images`;
   if (!query.scored && !query.where && about) {
-    return `${number.format(about.pictures)} pictures. Describe one, drop one here, or click one to see more like it.`;
+    return `${number.format(about.images)} images. Describe one, drop one here, or click one to see more like it.`;
   }
-  return whole ? `${pictures}, that is all.` : `${pictures}, best first. Scroll for more.`;
+  return whole ? `${images}, that is all.` : `${images}, best first. Scroll for more.`;
 }
 
 async function start() {
   const response = await fetch("/about").catch(() => null);
   if (!response?.ok) {
-    tell({ state: "failed", status: response?.status, detail: "" });
+    report({ state: "failed", status: response?.status, detail: "" });
     return;
   }
   about = await response.json();
@@ -163,7 +168,7 @@ function take(files) {
   if (taken.length === 0) return;
   const size = [...query.files, ...taken].reduce((sum, one) => sum + one.size, 0);
   if (about && size > about.max_upload) {
-    tell({ state: "failed", status: 413, detail: `That is too large: at most ${about.max_upload / 1e6} MB are taken.` });
+    report({ state: "failed", status: 413, detail: `That is too large: at most ${about.max_upload / 1e6} MB are taken.` });
     return;
   }
   go({ files: [...query.files, ...taken], text: text.value.trim() });

@@ -1,4 +1,4 @@
-// What is looked for, and how it stands in the address and in a request to the API. The names are the API's.
+// A query, and how it stands in the address and in a request to the API. The names are the API's.
 
 const MIDDLE = 0.5;
 
@@ -9,7 +9,7 @@ export class Query {
   negativeIds = [];
   balance = MIDDLE;
   where = "";
-  files = []; // pictures of this device; the address cannot carry them
+  files = []; // images of this device; the address cannot carry them
 
   static fromAddress(search, files = []) {
     const given = new URLSearchParams(search);
@@ -33,12 +33,12 @@ export class Query {
     return this.text !== "" && this.ids.length + this.files.length > 0;
   }
 
-  get wanted() {
+  get positive() {
     return this.text !== "" || this.ids.length + this.files.length > 0;
   }
 
   get scored() {
-    return this.wanted || this.negative !== "" || this.negativeIds.length > 0;
+    return this.positive || this.negative !== "" || this.negativeIds.length > 0;
   }
 
   parameters() {

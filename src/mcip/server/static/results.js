@@ -5,7 +5,7 @@ import { thumbnail } from "./query.js";
 const PAGE = 48;
 const SIDE = 320;
 
-// What a picture is called: its caption, title or label, or its id.
+// What an image is called: its caption, title or label, or its id.
 export function nameOf(hit) {
   for (const key of ["captions", "caption", "title", "text", "label"]) {
     const value = Array.isArray(hit.metadata[key]) ? hit.metadata[key][0] : hit.metadata[key];
@@ -24,12 +24,12 @@ export class Results {
   #nearEnd;
   #hits = new Map();
 
-  // `tell` hears of progress: {state: "asking" | "shown" | "failed", ...}.
-  constructor(list, template, end, act, tell) {
+  // `report` is called with the progress: {state: "asking" | "shown" | "failed", ...}.
+  constructor(list, template, end, act, report) {
     this.#list = list;
     this.#template = template;
     this.act = act;
-    this.tell = tell;
+    this.report = report;
     list.addEventListener("click", (event) => this.#click(event));
     list.addEventListener("keydown", (event) => this.#key(event));
     list.addEventListener("focusin", (event) => this.#reach(event.target.closest("li")));
@@ -68,29 +68,29 @@ export class Results {
     if (this.#loading || this.#next === null || this.#query === null) return;
     this.#loading = true;
     const { signal } = this.#control;
-    if (first) this.tell({ state: "asking" });
+    if (first) this.report({ state: "asking" });
     try {
       const response = await this.#query.request(PAGE, this.#next, signal);
       const answer = await response.json();
       if (signal.aborted) return;
       if (!response.ok) throw Object.assign(new Error(answer.detail), { status: response.status });
       if (first) this.#empty();
-      // A picture that was asked with is the best match of itself.
-      const asked = new Set([...this.#query.ids, ...this.#query.negativeIds]);
-      this.#list.append(...answer.hits.filter((hit) => !asked.has(hit.id)).map((hit) => this.#tile(hit)));
+      // A query image is the best match of itself.
+      const queried = new Set([...this.#query.ids, ...this.#query.negativeIds]);
+      this.#list.append(...answer.hits.filter((hit) => !queried.has(hit.id)).map((hit) => this.#tile(hit)));
       if (!this.#list.querySelector('[tabindex="0"]')) this.#reach(this.#list.firstElementChild);
       this.#next = answer.next_offset;
-      this.tell({ state: "shown", count: this.count, whole: this.#next === null });
+      this.report({ state: "shown", count: this.count, whole: this.#next === null });
     } catch (error) {
       if (signal.aborted) return;
       if (first) this.#empty();
       this.#next = null;
-      this.tell({ state: "failed", status: error.status, detail: error.status ? error.message : "" });
+      this.report({ state: "failed", status: error.status, detail: error.status ? error.message : "" });
     } finally {
       if (!signal.aborted) this.#loading = false;
     }
-    // Observed anew, it tells where the end is now: an end that what came pushed away, and that scrolling
-    // brought back before the next frame, has not changed for an observer, and would never be told again.
+    // An observer reports changes only. New results push the end away, and scrolling may bring it back before the
+    // next frame, which is no change: so it is observed anew.
     this.#nearEnd.unobserve(this.end);
     this.#nearEnd.observe(this.end);
   }
@@ -111,9 +111,9 @@ export class Results {
     image.src = thumbnail(hit.id, SIDE);
     image.addEventListener("error", () => item.classList.add("gone"), { once: true });
     item.querySelector(".score").textContent = score;
-    const told = { like: "More like", view: "View", add: "Add to search:", away: "Less like" };
+    const labels = { like: "More like", view: "View", add: "Add to search:", away: "Less like" };
     for (const button of item.querySelectorAll("[data-act]")) {
-      button.setAttribute("aria-label", `${told[button.dataset.act]} ${name}`);
+      button.setAttribute("aria-label", `${labels[button.dataset.act]} ${name}`);
     }
     if (score) item.querySelector(".tile").setAttribute("aria-label", `More like ${name}, score ${score}`);
     return item;
@@ -144,7 +144,7 @@ export class Results {
     return tiles[{ ...to, Home: 0, End: tiles.length - 1 }[key]];
   }
 
-  // One picture at a time is on the way of the tab key.
+  // The tab key stops at one result only; arrows move among them.
   #reach(item) {
     if (!item) return;
     for (const button of this.#list.querySelectorAll('[tabindex="0"]')) button.tabIndex = -1;
