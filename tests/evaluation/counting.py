@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
 
+from mcip.evaluation import several as module
 from mcip.evaluation.tasks import Task
-
-# The package has the function under the module's name.
-module = importlib.import_module("mcip.stages.evaluate")
 
 
 def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> list[str]:

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """The mean of each kind by `mcip evaluate --suite quick`."""
     out = tmp_path_factory.mktemp("results")
-    (path,) = evaluate([f"m={base}"], out, suite="quick", data=str(folder), allow_counts=True)
+    (path,) = evaluate([f"m={base}"], out, suite="quick", data=str(folder), allow_counts=True).paths
     found: dict[str, list[float]] = {}
     for entry in read_json(path)["tasks"]:
         found.setdefault(entry["kind"], []).append(entry["metrics"][entry["headline"]])
@@ -48,7 +48,7 @@ def quick(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_table_scores_what_evaluate_measures(val: Path, base: Path, tmp_path: Path) -> None:
-    (path,) = evaluate([f"m={base}"], tmp_path, data=str(val))
+    (path,) = evaluate([f"m={base}"], tmp_path, data=str(val)).paths
     measured = {entry["name"]: entry["metrics"] for entry in read_json(path)["tasks"]}
     scores = Validation(models.load(base), read_table(val), "both", CPU).scores()
     assert scores == pytest.approx({"i2i_map": measured["i2i"]["map"], "t2i_r5": measured["t2i"]["r5"]}, abs=1e-6)

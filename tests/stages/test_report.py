@@ -16,8 +16,8 @@ from PIL import Image
 
 from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
-from mcip.stages.evaluate import measure_models
 from mcip.stages.report import report
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import CONFIG

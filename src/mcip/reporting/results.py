@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.evaluation.results_file import KIND
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval
 
-RESULTS = "results"
-_TASK_KEYS = {field.name for field in fields(Task)}
+_TASK_KEYS = {key.name for key in fields(Task)}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Measured:
         interval: The 95 % bootstrap interval of the headline metric, in shares; None where it is not known.
         per_query: The file with the headline metric's value for each query; None where there is none.
         official: Whether the data have the numbers of the official release; None for a table of one's own.
+        caveats: How it was measured otherwise than in print, in words: on data that are not the official release, by
+            another protocol, on a subsample.
+        space: How images and captions lie in the joint space: `modality_gap`, `probe_accuracy` and `alignment`, as
+            `mcip.evaluation.measure.joint_space` gives them; empty for tasks without captions.
     """
 
     task: Task
@@ -41,6 +45,8 @@ class Measured:
     interval: tuple[float, float] | None = None
     per_query: Path | None = None
     official: bool | None = None
+    caveats: tuple[str, ...] = ()
+    space: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def percent(self) -> float | None:
@@ -91,7 +97,9 @@ class Results:
         measured: By the task's name.
         paper: Whether these are numbers printed in the paper, not measured here.
         note: What a reader must know about them.
-        missing: The benchmarks that were asked for but not there, each with the reason.
+        missing: What the suite has but was not measured, each with the reason.
+        preset: The protocol of the suite's benchmarks; None where it has none, or several.
+        average: The paper's AVG, a share; None unless all of its columns were measured.
     """
 
     model: str
@@ -103,6 +111,8 @@ class Results:
     paper: bool = False
     note: str = ""
     missing: tuple[tuple[str, str], ...] = ()
+    preset: str | None = None
+    average: float | None = None
 
 
 def read_results(path: str | Path) -> Results:
@@ -113,7 +123,7 @@ def read_results(path: str | Path) -> Results:
     """
     path = Path(path)
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("kind") != RESULTS:
+    if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ArtefactError(f"{path} is not a results file: give the JSON files that `mcip evaluate` wrote.")
     try:
         measured = [_measured(entry, path) for entry in content["tasks"]]
@@ -121,9 +131,12 @@ def read_results(path: str | Path) -> Results:
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
             missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
+            preset=content.get("preset"), average=content.get("average"),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
+    except (TypeError, AttributeError, ConfigError) as error:
+        raise ArtefactError(f"{path} is damaged ({error}): remove it and evaluate the model again.") from error
 
 
 def _measured(entry: dict[str, Any], path: Path) -> Measured:
@@ -133,6 +146,7 @@ def _measured(entry: dict[str, Any], path: Path) -> Measured:
         task, entry["data_hash"], entry["headline"], entry["metrics"],
         None if interval is None else (interval[0], interval[1]),
         None if per_query is None else path.parent / per_query, entry.get("official_counts"),
+        tuple(entry.get("caveats", ())), entry.get("space", {}),
     )  # fmt: skip
 
 

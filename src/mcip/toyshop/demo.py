@@ -18,9 +18,9 @@ from mcip.core.artefacts import atomic_write
 from mcip.core.choices import TransformName
 from mcip.core.progress import console
 from mcip.data import read_table
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.stages.align import align
-from mcip.stages.evaluate import measure_models
 from mcip.stages.index import index
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
