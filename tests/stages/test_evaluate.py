@@ -115,12 +115,14 @@ def test_what_was_replaced_at_its_place_is_measured_again(
     write_table(tmp_path / "data.parquet", val, rows)
     evaluate([f"m={model}"], tmp_path / "out", data=data)
     assert len(measured) == 8
-    second = metrics(path)
-    assert second["i2i"] != first["i2i"]
+    before = read_json(path)
+    assert metrics(path)["i2i"] != first["i2i"]
     saved(base, tmp_path / "model", 3.0)
     evaluate([f"m={model}"], tmp_path / "out", data=data)
     assert len(measured) == 12
-    assert metrics(path)["t2i"] | metrics(path)["i2i"] != second["t2i"] | second["i2i"]
+    after = read_json(path)
+    assert after["fingerprint"] != before["fingerprint"]
+    assert after["tasks"][2]["space"] != before["tasks"][2]["space"]
 
 
 def test_images_replaced_by_others_of_the_same_size_are_measured_again(base: Path, tmp_path: Path) -> None:
@@ -249,6 +251,14 @@ def test_class_embeddings_are_the_mean_over_templates(base: Path) -> None:
     wanted = model.encode_texts(["a red mug", "the red mug!"]).mean(0)
     np.testing.assert_allclose(found[0], (wanted / wanted.norm()).numpy(), atol=1e-5)
     assert found.shape == (2, 16)
+
+
+def test_equal_class_names_have_equal_embeddings(base: Path) -> None:
+    names = ["star", *(f"thing {number}" for number in range(9)), "red_mug", "star", "red mug"]
+    found = class_embeddings(models.load(base), names, ("a {}", "the {}!", "{}"), batch_size=8)
+    assert found.shape == (13, 16)
+    np.testing.assert_array_equal(found[[0, 10]], found[[11, 12]])
+    assert len(np.unique(found, axis=0)) == 11
 
 
 def test_votes_of_another_table(train: Path, val: Path, base: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_validation_scores_are_those_of_the_metrics(train: Path, val: Path, base
     tune(str(train), tmp_path / "run", str(base), method="gpr-ft", validation=str(val), validate_every=3, **QUICK)
     found = read_json(tmp_path / "run" / "manifest.json")["validation"]
     tuned = models.load(base)
-    wanted = Validation(tuned, read_table(val), "both", torch.device("cpu")).scores()
+    wanted = Validation(tuned, read_table(val), "both", torch.device("cpu"))()
     assert found["0"] == pytest.approx(wanted)
     assert set(wanted) == {"i2i_map", "t2i_r5"}
 

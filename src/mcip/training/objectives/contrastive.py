@@ -76,7 +76,7 @@ class ContrastivePretraining:
 
     def validate(self) -> dict[str, float]:
         """Text-to-image recall at 5, and image-to-image mAP where there are labels."""
-        return self.validation.scores() if self.validation else {}
+        return self.validation() if self.validation else {}
 
 
 class _Pairs(nn.Module):

@@ -97,4 +97,4 @@ class ImageTuning:
 
     def validate(self) -> dict[str, float]:
         """Image-to-image mAP, and text-to-image recall where there are captions."""
-        return self.validation.scores() if self.validation else {}
+        return self.validation() if self.validation else {}

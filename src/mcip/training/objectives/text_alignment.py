@@ -81,7 +81,7 @@ class TextAlignment:
 
     def validate(self) -> dict[str, float]:
         """Text-to-image recall at 5."""
-        return self.validation.scores() if self.validation else {}
+        return self.validation() if self.validation else {}
 
     def give_back(self) -> None:
         """Put the image tower back into the model."""
