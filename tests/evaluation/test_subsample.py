@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Retrieval, TextRetrieval, ZeroShot
-from mcip.evaluation.dataset_roots import Places
-from mcip.evaluation.presets import PAPER
 from mcip.evaluation.subsample import subsample
-
-
-def read(root: Path, name: str) -> Any:
-    return BENCHMARKS[name].read(Places(str(root)), PAPER)
+from tests.evaluation.layouts import read
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -66,18 +66,18 @@ def topk(
         (rows.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device))
         for rows in query_blocks
     ]
-    seen = 0
+    rows_before = 0
     for start, block in blocks(gallery, gallery_block, query_vectors.device):
         if block.ndim != 2 or block.shape[1] != query_vectors.shape[1]:
             raise DataError(
                 f"The gallery's block at row {start} has shape {tuple(block.shape)}, but the queries have "
                 f"dimension {query_vectors.shape[1]}: both must come from one model."
             )
-        tiled_block, later = whole_tiles(block), start >= seen
+        tiled_block, later = whole_tiles(block), start >= rows_before
         for number, rows in enumerate(tiled_queries):
             scores = _products(rows, tiled_block, len(block), buffer)[: len(query_blocks[number])]
             best[number] = _improved(*best[number], scores, len(block), start, k, later)
-        seen = max(seen, start + len(block))
+        rows_before = max(rows_before, start + len(block))
     return torch.cat([values for values, _ in best]), torch.cat([indices for _, indices in best])
 
 
@@ -148,7 +148,7 @@ def _improved(
         width: How many of its columns are not padding.
         start: The gallery index of its first column.
         k: How many to keep.
-        later: Whether all of its rows come after those seen before, so that equal similarities change nothing.
+        later: Whether all of its rows come after those of the blocks before, so that equal similarities change nothing.
     """
     candidates = _candidates(best[:, -1:], scores, later) if best.shape[1] == k else None
     if candidates is None:
@@ -171,7 +171,7 @@ def _improved(
 def _candidates(least: Tensor, scores: Tensor, later: bool) -> tuple[Tensor, Tensor] | None:
     """Rows, in order, and columns of the similarities that reach a row's least one so far; None if that saves no work.
 
-    Once some of the gallery has been seen there are few: one pass over the maxima of runs leaves little to look at.
+    After some blocks there are few: one pass over the maxima of runs leaves little to look at.
     """
     maxima = _maxima(scores)
     rows, runs = (maxima > least if later else maxima >= least).nonzero(as_tuple=True)

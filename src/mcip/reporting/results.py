@@ -31,7 +31,7 @@ class Measured:
         metrics: All its metrics, as shares from 0 to 1.
         interval: The 95 % bootstrap interval of the headline metric, in shares; None where it is not known.
         per_query: The file with the headline metric's value for each query; None where there is none.
-        official: Whether the data have the numbers of the official release; None for a table of one's own.
+        official: Whether the data have the numbers of the official release; None for what is no benchmark.
         caveats: How it was measured otherwise than in print, in words: on data that are not the official release, by
             another protocol, on a subsample.
         space: How images and captions lie in the joint space: `modality_gap`, `probe_accuracy` and `alignment`, as
@@ -151,7 +151,7 @@ def _measured(entry: dict[str, Any], path: Path) -> Measured:
 
 
 def joined(results: Sequence[Results]) -> list[Results]:
-    """One entry a model: the tasks of its files together, those of several suites for instance.
+    """One entry per model: the tasks of its files together, those of several suites for instance.
 
     Raises:
         ConfigError: Two files with one model's name are of different weights, or have a task in common.
