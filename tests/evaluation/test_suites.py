@@ -20,7 +20,7 @@ from mcip.evaluation.results_file import results_name
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
 from mcip.reporting.results import read_results
 from mcip.stages.evaluate import evaluate
-from tests.evaluation import counting, layouts
+from tests.evaluation import layouts
 from tests.evaluation.counting import count_measured
 from tests.tiny import run, run_killed_over_and_over
 
@@ -69,7 +69,7 @@ def test_a_second_run_measures_and_embeds_nothing(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")}
     content = (measured / "m.table1.json").read_bytes()
-    monkeypatch.setattr(counting.module, "measure", None)
+    monkeypatch.setattr("mcip.evaluation.several.measure", None)
     evaluate([f"m={base}"], measured, suite="table1", data=str(benchmarks), **LOOSE)
     assert (measured / "m.table1.json").read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")} == before

@@ -80,6 +80,7 @@ def _check_instructions(content: bytes) -> None:
     stack: list[tuple[int, int] | None] = []  # None is a mark
     memo: dict[int, tuple[int, int] | None] = {}
     touched = 0
+    argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if number == _MAX_INSTRUCTIONS:
             raise _RefusedError(f"more than {_MAX_INSTRUCTIONS:,} instructions")
@@ -167,7 +168,8 @@ class _Array(np.ndarray[Any, Any]):
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        super().__setstate__((1, shape, dtype.dtype, bool(fortran), _raw(data)))
+        checked: Any = (1, shape, dtype.dtype, bool(fortran), _raw(data))
+        super().__setstate__(checked)
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: Any) -> np.ndarray[Any, Any]:

@@ -218,5 +218,5 @@ def _task(entry: Mapping[str, Any], data: str | None, preset: PresetName, where:
         raise ConfigError(f"{where}: preset is {protocol!r}; it is one of {', '.join(PRESETS)}.")
     if "data" not in given:
         raise ConfigError(f"{where}: data missing: the benchmarks' folder, in the task or as --data.")
-    default = benchmark_task(BENCHMARKS[name], str(given["data"]), PRESETS[protocol])  # type: ignore[index]
+    default = benchmark_task(BENCHMARKS[name], str(given["data"]), PRESETS[protocol])
     return task_from(default.as_dict() | given, where)
