@@ -28,8 +28,8 @@ def topk(
     """The k most similar gallery rows of each query, by dot product.
 
     Of equal similarities the one with the lower gallery index comes first. Similarities are equal where their float32
-    values are: equal vectors have equal similarities wherever they stand in the gallery, since every product is summed
-    in the same order.
+    values are. Equal vectors have equal similarities wherever they stand in the gallery: products are of whole tiles,
+    in which a CPU sums every one of them in the same order.
 
     Beside the result and one block of the gallery, memory holds query_block x gallery_block similarities, however large
     the gallery is.
