@@ -39,12 +39,12 @@ from torch.nn import functional as F
 
 from mcip import models
 from mcip.core.artefacts import Artefact
-from mcip.data import Table, read_table
+from mcip.data import Pixels, Table, read_table
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import KIND, Embeddings, write_shard
 from mcip.losses import ArcMargin
 from mcip.training import EpochOrder, FitSettings, fit
-from mcip.training.objectives.image_tuning import ImageTuning
+from mcip.training.objectives import CaptionTerm, ImageTuning
 
 CAPTIONS_PER_IMAGE = 20
 POOL = 20_000
@@ -124,14 +124,15 @@ class ReferenceTuning(TimedTuning):
         pixels = self.transform.finish(pixels.to(self.device), generator)
         images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
         images = F.normalize(images.float(), dim=-1)
-        by_class = self.modules["centers"](images, self.labels[rows])
-        assert self.lookup is not None
-        captions = torch.from_numpy(np.concatenate([self.lookup.batch([row])[0] for row in rows]))
+        by_class = self.modules["class_loss"](images, self.labels[rows])
+        assert self.captions is not None
+        captions = torch.from_numpy(np.concatenate([self.captions.lookup.batch([row])[0] for row in rows]))
         with torch.no_grad():
             texts = F.normalize(self.clip.encode_text(self.tokens[captions % len(self.tokens)]), dim=-1)
         targets = torch.eye(len(rows), dtype=torch.bool).repeat_interleave(CAPTIONS_PER_IMAGE, dim=1)
-        by_caption = self.caption_loss(images, texts, targets)
-        loss = (1 - self.caption_weight) * by_class + self.caption_weight * by_caption
+        by_caption = self.captions.loss(images, texts, targets)
+        weight = self.captions.weight
+        loss = (1 - weight) * by_class + weight * by_caption
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
 
 
@@ -158,13 +159,12 @@ def make_sides(
     transform = model.transform("paper", train=True)
 
     def trainer(kind: type[TimedTuning], captions: MinedCaptions | None) -> Callable[[int], float]:
-        objective = kind(
-            model, table, order, captions, CPU, margin=0.1, scale=30.0, smoothing=0.0, caption_weight=0.25, lr=1e-6,
-            center_lr=1e-4, weight_decay=0.01, transform=transform, workers=0, cache_gb=2.0, max_unreadable=0.0,
-            seed=SEED, validation=None,
-        )  # fmt: skip
+        term = CaptionTerm.of(captions, table.ids, model, MultiCaptionArcMargin(), 0.25) if captions else None
+        images = Pixels(table, transform, cache_gb=2.0, max_unreadable=0.0)
+        class_loss = ArcMargin(len(set(table.labels)), model.embed_dim)
+        objective = kind(model, images, order, class_loss, lr=1e-6, class_lr=1e-4, captions=term, device=CPU)
         objective.clock = clock
-        for _ in objective.pixels.batches([list(range(len(table)))]):
+        for _ in images.batches([list(range(len(table)))]):
             pass  # decoded and cached, as from the second epoch on
         if isinstance(objective, ReferenceTuning):
             texts = [" ".join(map(str, range(number, number + 10))) for number in range(1000)]

@@ -43,7 +43,9 @@ def test_python_blocks_run(page: str, block: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command: str) -> None:
     assert len(COMMANDS) > 10
-    stage, values = cli.parse(shlex.split(command)[1:])
+    parsed = cli.parse(shlex.split(command)[1:])
+    assert parsed is not None
+    stage, values = parsed
     assert stage == command.split()[1]
     assert values
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from tables import make_tables
 
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.stages.align import align
-from mcip.stages.evaluate import measure_models
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.pretrain import pretrain

@@ -202,17 +202,17 @@ def test_files_are_what_was_written(damage: Callable[[Path], None], tmp_path: Pa
         artefact.finish()
     Artefact.open(tmp_path / "a", "things")
     damage(tmp_path / "a" / "data")
-    for take in (Artefact.open, Artefact.begin):
+    for take in (Artefact.open, lambda folder, kind: Artefact.begin(folder, kind, {})):
         with pytest.raises(ArtefactError, match=r"data is (damaged|missing).*run what makes it again"):
-            take(tmp_path / "a", "things", {})
+            take(tmp_path / "a", "things")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "", "3", '{"kind": "things"}', '{"kind": "things", "complete": true'])
 def test_a_damaged_manifest_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(content)
-    for take in (Artefact.open, Artefact.begin):
+    for take in (Artefact.open, lambda folder, kind: Artefact.begin(folder, kind, {})):
         with pytest.raises(ArtefactError, match=r"manifest\.json is (damaged|not valid JSON)"):
-            take(tmp_path, "things", {})
+            take(tmp_path, "things")
 
 
 def test_damaged_and_missing_json(tmp_path: Path) -> None:

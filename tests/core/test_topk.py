@@ -84,6 +84,35 @@ def test_later_blocks_change_only_the_rows_that_they_reach(seed: int, k: int, le
     assert torch.equal(values, expected.values[:, :k])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 70),
+    dim=st.sampled_from([3, 64, 511, 768]),
+    queries=st.integers(1, 40),
+    block=st.integers(1, 70),
+)
+def test_equal_vectors_tie_wherever_they_stand(seed: int, count: int, dim: int, queries: int, block: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    gallery = torch.randn(3, dim, generator=generator).repeat(count, 1)
+    x = torch.randn(queries, dim, generator=generator)
+    values, indices = topk(x, gallery, 3 * count, gallery_block=block)
+    best = (x @ gallery[:3].T).argsort(dim=1, descending=True)
+    expected = best[:, :, None] + 3 * torch.arange(count)
+    assert torch.equal(indices, expected.flatten(1))
+    assert (values.view(queries, 3, count).diff(dim=2) == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 20), levels=st.sampled_from([1, 3, 1000]))
+def test_fewer_neighbours_are_the_first_of_more(seed: int, k: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    gallery, queries = (rng.integers(-levels, levels + 1, (rows, 5)) / np.float32(7) for rows in (300, 9))
+    few, more = (topk(queries, gallery, count, gallery_block=64) for count in (k, k + 9))
+    assert torch.equal(few[0], more[0][:, :k])
+    assert torch.equal(few[1], more[1][:, :k])
+
+
 def test_no_queries_and_no_gallery() -> None:
     x = torch.eye(3)
     values, indices = topk(x[:0], x.repeat(100, 1), 2, gallery_block=50)

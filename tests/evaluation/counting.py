@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
 
+from mcip.evaluation import several
 from mcip.evaluation.tasks import Task
-
-# The package has the function under the module's name.
-module = importlib.import_module("mcip.stages.evaluate")
 
 
 def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> list[str]:
@@ -21,7 +18,7 @@ def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = N
         interrupt_at: Interrupt before a task when so many have been measured.
     """
     measured: list[str] = []
-    measure = module.measure
+    measure = several.__dict__["measure"]
 
     def counting(session: Any, task: Task) -> Any:
         if len(measured) == interrupt_at:
@@ -29,5 +26,5 @@ def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = N
         measured.append(task.name)
         return measure(session, task)
 
-    monkeypatch.setattr(module, "measure", counting)
+    monkeypatch.setattr(several, "measure", counting)
     return measured

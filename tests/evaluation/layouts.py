@@ -11,7 +11,10 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.imagenet import WNIDS
+from mcip.evaluation.dataset_roots import Places
+from mcip.evaluation.presets import PRESETS
 
 MODES = ("RGB", "L", "CMYK")
 
@@ -253,3 +256,8 @@ def everything(root: Path) -> Path:
     flickr30k(root)
     coco(root)
     return root
+
+
+def read(root: Path, name: str, preset: str = "paper") -> Any:
+    """The data of a benchmark that lies in a folder."""
+    return BENCHMARKS[name].read(Places(str(root)), PRESETS[preset])  # type: ignore[index]

@@ -54,7 +54,7 @@ class FixedEncoder:
 
 
 def ranking(query: str, items: Sequence[str]) -> list[int]:
-    """Items by falling similarity, of equal ones the first."""
+    """Items in descending order of similarity, of equal ones the first."""
     return sorted(range(len(items)), key=lambda item: (-float(vector(query) @ vector(items[item])), item))
 
 
@@ -181,7 +181,7 @@ def test_weighted_votes_of_all_training_classes(benchmarks: Path, name: str) -> 
         for item in ranking(image, data.train.ids)[:21]:
             weight = np.exp(float(vector(image) @ vector(data.train.ids[item])) / 0.1)
             votes[data.train.labels[item]] = votes.get(data.train.labels[item], 0.0) + weight
-        best = sorted(votes, key=lambda key: -votes[key])
+        best = sorted(votes, key=lambda key: (-votes[key], key))
         for n in hits:
             hits[n].append(label in best[:n])
     assert found == pytest.approx({f"top{n}": np.mean(values) for n, values in hits.items()}, abs=1e-6)

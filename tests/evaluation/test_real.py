@@ -45,12 +45,12 @@ def test_official_layouts_and_a_table_of_the_same_pictures_agree(tmp_path: Path)
     (folder.parent / "flickr30k_test_karpathy.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     settings: dict[str, Any] = {"preset": "standard", "allow_counts": True}
-    (official,) = evaluate(["toyshop=toyshop"], tmp_path / "out", suite="table1", data=str(data), **settings)
+    (official,) = evaluate(["toyshop=toyshop"], tmp_path / "out", suite="table1", data=str(data), **settings).paths
     found = metrics(official)
     for name, rows in (("birds", birds), ("photographs", photographs)):
         schema = pa.schema([field for field in pq.read_schema(REAL / "cub100.parquet") if field.name in rows[0]])
         pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / f"{name}.parquet")
-        (path,) = evaluate([f"{name}=toyshop"], tmp_path / "out", data=str(tmp_path / f"{name}.parquet"))
+        (path,) = evaluate([f"{name}=toyshop"], tmp_path / "out", data=str(tmp_path / f"{name}.parquet")).paths
         own = metrics(path)
         if name == "birds":
             assert found["GPR1200"]["map"] == pytest.approx(own["i2i"]["map"], abs=1e-6)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import re
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from rich.console import Console
 
 from mcip.cli.main import main
 from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
 from mcip.evaluation.benchmarks import BENCHMARKS
-from mcip.evaluation.benchmarks.base import Classification, CrossModal, Retrieval, TextRetrieval, ZeroShot
-from mcip.evaluation.dataset_roots import Places
-from mcip.evaluation.presets import PAPER
-from mcip.evaluation.subsample import subsample
+from mcip.evaluation.results_file import results_name
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
-from mcip.evaluation.task_data import Sources, task_table
 from mcip.reporting.results import read_results
-from mcip.stages.evaluate import evaluate, results_name
-from tests.evaluation import counting, layouts
+from mcip.stages.evaluate import evaluate
+from tests.evaluation import layouts
 from tests.evaluation.counting import count_measured
 from tests.tiny import run, run_killed_over_and_over
 
@@ -73,7 +69,7 @@ def test_a_second_run_measures_and_embeds_nothing(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")}
     content = (measured / "m.table1.json").read_bytes()
-    monkeypatch.setattr(counting.module, "measure", None)
+    monkeypatch.setattr("mcip.evaluation.several.measure", None)
     evaluate([f"m={base}"], measured, suite="table1", data=str(benchmarks), **LOOSE)
     assert (measured / "m.table1.json").read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in (measured / "embeddings").rglob("*")} == before
@@ -108,23 +104,28 @@ def test_presets_stand_side_by_side_and_share_what_they_can(
         assert not one["drop_first"]
 
 
-def test_what_is_missing_is_named_and_the_rest_measured(
-    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_named_and_the_rest_measured(tmp_path: Path, base: Path) -> None:
     layouts.gpr1200(tmp_path / "data")
     layouts.objectnet(tmp_path / "data")
-    (path,) = evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(tmp_path / "data"), **LOOSE)
-    results = read_json(path)
+    evaluation = evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(tmp_path / "data"), **LOOSE)
+    results = read_json(evaluation.paths[0])
     assert [entry["column"] for entry in results["tasks"]] == ["GPR1200", "ZS ObjectNet"]
     missing = {one["column"]: one["reason"] for one in results["missing"]}
     assert list(missing) == [column for column in COLUMNS if column not in ("GPR1200", "ZS ObjectNet")]
     assert missing["T2I COCO"] == f"{tmp_path / 'data'} has no folder coco or mscoco or mscoco_captions"
     assert "no folder imagenet or" in missing["kNN IN-A"]
     assert results["average"] is None
-    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(evaluation)
+    shown = console.export_text()
     assert "m: AVG needs all 14 columns, 12 are missing" in shown
-    assert "missing" in shown
     assert "ROxford" in shown
+    assert "measured not the official release: 20 queries where there must be 12,000" in shown
+    # What is gone after it was measured stays in the results.
+    shutil.rmtree(tmp_path / "data" / "GPR1200")
+    (again,) = evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(tmp_path / "data"), **LOOSE)
+    assert set(again.measured) == {"GPR1200", "zero-shot ObjectNet"}
+    assert "GPR1200" not in [title for title, _ in again.missing]
 
 
 def test_a_data_set_without_one_of_its_files_is_missing_too(tmp_path: Path, base: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_data_set_without_one_of_its_files_is_missing_too(tmp_path: Path, base
     (tmp_path / "data" / "INSTRE" / "gnd_instre.mat").unlink()
     layouts.ilias(tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "ilias" / "yfcc100m")
-    (path,) = evaluate([f"m={base}"], tmp_path / "out", suite="extended", data=str(tmp_path / "data"), **LOOSE)
+    (path,) = evaluate([f"m={base}"], tmp_path / "out", suite="extended", data=str(tmp_path / "data"), **LOOSE).paths
     results = read_json(path)
     assert [entry["benchmark"] for entry in results["tasks"]] == ["instre", "ilias-core", "ilias-core-t2i"]
     missing = {one["benchmark"]: one["reason"] for one in results["missing"]}
@@ -176,7 +177,7 @@ def test_killed_at_any_moment_it_ends_the_same(base: Path, tmp_path: Path) -> No
 
 
 def test_extended_runs_every_benchmark(benchmarks: Path, base: Path, measured: Path) -> None:
-    (path,) = evaluate([f"m={base}"], measured, suite="extended", data=str(benchmarks), **LOOSE)
+    (path,) = evaluate([f"m={base}"], measured, suite="extended", data=str(benchmarks), **LOOSE).paths
     results = read_json(path)
     assert [entry["benchmark"] for entry in results["tasks"]] == list(BENCHMARKS)
     assert all(entry["headline"] in entry["metrics"] for entry in results["tasks"])
@@ -201,75 +202,9 @@ def test_quick_draws_the_same_every_time(benchmarks: Path, base: Path, measured:
     first, again = (find_suite("quick", str(benchmarks)) for _ in range(2))
     assert [task.limit for task in first.tasks] == [1000] * 14
     assert first == again
-    (path,) = evaluate([f"m={base}"], measured, suite="quick", data=str(benchmarks), **LOOSE)
+    (path,) = evaluate([f"m={base}"], measured, suite="quick", data=str(benchmarks), **LOOSE).paths
     assert path.name == "m.quick.json"
     assert len(read_json(path)["tasks"]) == 14
-
-
-def read(root: Path, name: str) -> Any:
-    return BENCHMARKS[name].read(Places(str(root)), PAPER)
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_subsamples_are_seeded(benchmarks: Path, name: str) -> None:
-    data = read(benchmarks, name)
-    one, same = subsample(data, 6), subsample(data, 6)
-    assert one.fingerprint == same.fingerprint
-    assert all(one.counts[what] <= count for what, count in data.counts.items())
-    assert subsample(data, 10**6).counts == data.counts
-
-
-def test_subsamples_keep_whole_classes(benchmarks: Path) -> None:
-    data = read(benchmarks, "gpr1200")
-    part = subsample(data, 8)
-    assert isinstance(part, Retrieval)
-    assert part.counts == {"queries": 8, "classes": 2}
-    assert all(part.queries.labels.count(label) == 4 for label in part.queries.labels)
-    drawn = {tuple(subsample(data, 8, seed).queries.labels) for seed in range(8)}  # type: ignore[union-attr]
-    assert len(drawn) > 1
-
-
-def test_subsamples_of_queries_keep_what_they_name(benchmarks: Path) -> None:
-    data = read(benchmarks, "roxford-1m")
-    part = subsample(data, 9)
-    assert isinstance(part, Retrieval)
-    whole, left = ([name for table in one.gallery for name in table.ids] for one in (data, part))
-    assert len(left) == 9
-    truths = dict(zip(data.queries.ids, data.truth, strict=True))
-    for name, truth in zip(part.queries.ids, part.truth or (), strict=True):
-        for kind in ("easy", "hard", "junk"):
-            assert [left[row] for row in truth[kind]] == [whole[row] for row in truths[name][kind]]
-
-
-def test_subsamples_of_the_other_kinds(benchmarks: Path) -> None:
-    votes = subsample(read(benchmarks, "knn-imagenet"), 4)
-    assert isinstance(votes, Classification)
-    assert set(votes.train.labels) == set(votes.test.labels)
-    assert votes.counts == {"train": 6, "test": 4, "classes": 2}
-    shown = subsample(read(benchmarks, "zero-shot-imagenet"), 3)
-    assert isinstance(shown, ZeroShot)
-    assert (len(shown.images), len(shown.names)) == (3, 1000)
-    told = subsample(read(benchmarks, "coco"), 2)
-    assert isinstance(told, CrossModal)
-    assert len(told.images) == 2
-    texts = subsample(read(benchmarks, "ilias-t2i"), 4)
-    assert isinstance(texts, TextRetrieval)
-    assert len(texts.texts) == 2
-
-
-def test_a_benchmark_in_a_list_of_tasks(benchmarks: Path, base: Path, tmp_path: Path) -> None:
-    suite = tmp_path / "mine.yaml"
-    task = {"name": "mine", "kind": "i2i", "data": str(benchmarks), "benchmark": "gpr1200", "exclude_self": True}
-    suite.write_text(yaml.safe_dump([task]))
-    (path,) = evaluate([f"m={base}"], tmp_path, suite=str(suite), **LOOSE)
-    assert path.name == "m.mine.json"
-    assert read_json(path)["tasks"][0]["metrics"]["map_nature"] > 0
-    suite.write_text(yaml.safe_dump([task | {"benchmark": "gpr"}]))
-    with pytest.raises(ConfigError, match="there is no benchmark 'gpr'; there are gpr1200"):
-        evaluate([f"m={base}"], tmp_path, suite=str(suite))
-    suite.write_text(yaml.safe_dump([task | {"benchmark": "coco"}]))
-    with pytest.raises(ConfigError, match="the benchmark 'coco' is 't2i', not 'i2i'"):
-        evaluate([f"m={base}"], tmp_path, suite=str(suite))
 
 
 def test_wrong_suites(tmp_path: Path) -> None:
@@ -285,15 +220,6 @@ def test_no_two_suites_write_the_same_file() -> None:
     suites = [Suite("own", []), *(Suite(name, [], (), preset) for name in SUITES for preset in ("paper", "standard"))]
     names = [results_name("m", suite) for suite in suites]
     assert len(set(names)) == len(names)
-
-
-def test_the_images_a_task_asks_about(benchmarks: Path) -> None:
-    for task in find_suite("extended", str(benchmarks)).tasks:
-        table = task_table(task, None)
-        data = Sources().data(task)
-        asked = {Retrieval: "queries", Classification: "test"}.get(type(data))
-        if asked is not None:
-            assert table.ids == getattr(data, asked).ids
 
 
 def test_embeddings_are_shared_when_folders_move(measured: Path, benchmarks: Path, base: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """The mean of each kind by `mcip evaluate --suite quick`."""
     out = tmp_path_factory.mktemp("results")
-    (path,) = evaluate([f"m={base}"], out, suite="quick", data=str(folder), allow_counts=True)
+    (path,) = evaluate([f"m={base}"], out, suite="quick", data=str(folder), allow_counts=True).paths
     found: dict[str, list[float]] = {}
     for entry in read_json(path)["tasks"]:
         found.setdefault(entry["kind"], []).append(entry["metrics"][entry["headline"]])
@@ -48,15 +48,15 @@ def quick(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_table_scores_what_evaluate_measures(val: Path, base: Path, tmp_path: Path) -> None:
-    (path,) = evaluate([f"m={base}"], tmp_path, data=str(val))
+    (path,) = evaluate([f"m={base}"], tmp_path, data=str(val)).paths
     measured = {entry["name"]: entry["metrics"] for entry in read_json(path)["tasks"]}
-    scores = Validation(models.load(base), read_table(val), "both", CPU).scores()
+    scores = Validation(models.load(base), read_table(val), "both", CPU)()
     assert scores == pytest.approx({"i2i_map": measured["i2i"]["map"], "t2i_r5": measured["t2i"]["r5"]}, abs=1e-6)
 
 
 def test_quick_scores_what_evaluate_measures(folder: Path, base: Path, quick: dict[str, float]) -> None:
-    judged = validation_table("unused", None, f"quick:{folder}", None)
-    scores = Validation(models.load(base), judged, "image", CPU).scores()
+    held_out = validation_table("unused", None, f"quick:{folder}", None)
+    scores = Validation(models.load(base), held_out, "image", CPU)()
     names = {"i2i": "i2i_map", "knn": "knn_top1", "zero-shot": "zero-shot_top1", "t2i": "t2i_r5"}
     assert scores == pytest.approx({names[kind]: value for kind, value in quick.items()}, abs=1e-6)
 
@@ -92,13 +92,22 @@ def test_a_locked_tower_runs_only_at_the_start(
             return method(self, *args)
 
         monkeypatch.setattr(LiveEncoder, name, counted)
-    judged = validation_table("unused", None, f"quick:{folder}", None)
-    validation = Validation(models.load(base), judged, trained, CPU)
-    first = validation.scores()
+    held_out = validation_table("unused", None, f"quick:{folder}", None)
+    validation = Validation(models.load(base), held_out, trained, CPU)
+    first = validation()
     calls.clear()
-    assert validation.scores() == first
+    assert validation() == first
     # Images: GPR1200, CUB, two splits of Aircraft, ObjectNet, Flickr30k, COCO. The texts of COCO are among Flickr30k's.
     assert (calls.count("_encode_images"), calls.count("_encode_captions")) == (images + (trained != "text"), captions)
+
+
+@pytest.mark.parametrize(("cache_gb", "kept"), [(1.0, 3), (2.5 * 15 * 3 * 32 * 32 / 1e9, 2), (0.0, 0)])
+def test_the_pixels_of_all_tables_share_one_bound(val: Path, base: Path, cache_gb: float, kept: int) -> None:
+    encoder = LiveEncoder(models.load(base), "image", CPU, 0, "fp32", cache_gb)
+    tables = [read_table(val).subset(np.roll(np.arange(15), shift).tolist()) for shift in range(3)]
+    for table in tables:
+        encoder.images(table, "model")
+    assert sum(pixels.cached for pixels in encoder._pixels.values()) == kept
 
 
 def test_the_fingerprint_of_quick_is_that_of_its_content(folder: Path, tmp_path: Path) -> None:
@@ -117,9 +126,9 @@ def test_nothing_to_validate_on(tmp_path: Path, base: Path) -> None:
     with pytest.raises(ConfigError, match="There is no folder nowhere"):
         validation_table("", None, "quick:nowhere", None)
     layouts.gpr1200(tmp_path)
-    judged = validation_table("", None, f"quick:{tmp_path}", None)
+    held_out = validation_table("", None, f"quick:{tmp_path}", None)
     with pytest.raises(DataError, match=r"quick:.* has nothing to validate on: it needs captions"):
-        Validation(models.load(base), judged, "text", CPU)
+        Validation(models.load(base), held_out, "text", CPU)
 
 
 def test_no_readable_image_is_an_error(base: Path, tmp_path: Path) -> None:
@@ -128,4 +137,4 @@ def test_no_readable_image_is_an_error(base: Path, tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="are unreadable, more than"):
-        Validation(models.load(base), read_table(tmp_path), "image", CPU).scores()
+        Validation(models.load(base), read_table(tmp_path), "image", CPU)()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
@@ -25,6 +25,7 @@ def naive_votes(train: NDArray[Any], labels: list[Any], query: NDArray[Any], k: 
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=10, k=10, temperature=1.0, kind=int)  # two classes whose votes are equal
 @given(
     seed=st.integers(0, 10_000),
     k=st.integers(1, 30),
@@ -38,11 +39,36 @@ def test_knn_equals_a_loop(seed: int, k: int, temperature: float, kind: type) ->
     expected = [naive_votes(train, labels, query, k, temperature) for query in test]
     found = knn_classify(train, labels, test, k, temperature)
     assert found.tolist() == [ranked[0] for ranked in expected]
-    wanted = [kind(3 * n) for n in rng.integers(0, 6, 7)]
-    accuracy = knn_accuracy(train, labels, test, wanted, k, temperature, tops=(1, 2, 5))
+    own = [kind(3 * n) for n in rng.integers(0, 6, 7)]
+    accuracy = knn_accuracy(train, labels, test, own, k, temperature, tops=(1, 2, 5))
     for n in (1, 2, 5):
-        hits = [label in ranked[:n] for label, ranked in zip(wanted, expected, strict=True)]
+        hits = [label in ranked[:n] for label, ranked in zip(own, expected, strict=True)]
         assert accuracy[n] == pytest.approx(np.mean(hits))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40), temperature=st.sampled_from([0.05, 0.1, 1.0]))
+def test_equal_votes_in_any_order_go_to_the_class_that_sorts_first(seed: int, size: int, temperature: float) -> None:
+    # Every class has the same neighbours, whose votes are summed in another order for each.
+    rng = np.random.default_rng(seed)
+    own = rng.standard_normal((size, 16)).astype(np.float32)
+    train = np.concatenate([rng.permutation(own) for _ in range(7)])
+    labels = np.repeat(rng.permutation(7), size)
+    test = rng.standard_normal((20, 16)).astype(np.float32)
+    assert knn_classify(train, labels, test, len(train), temperature).tolist() == [0] * 20
+    hits = knn_accuracy(train, labels, test, np.full(20, 3), len(train), temperature, tops=(3, 4))
+    assert hits == {3: 0.0, 4: 1.0}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), dim=st.sampled_from([2, 64, 511, 768]), classes=st.integers(1, 40))
+def test_equal_classes_and_images_are_classified_alike(seed: int, dim: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    class_embeddings = np.repeat(rng.standard_normal((1, dim)), classes, 0)
+    images = rng.standard_normal((5, dim))
+    assert zero_shot_classify(images, class_embeddings).tolist() == [0] * 5
+    ranked = zero_shot_classify(images, class_embeddings, top=5)
+    np.testing.assert_array_equal(ranked, np.broadcast_to(np.arange(min(5, classes)), ranked.shape))
 
 
 def test_knn_equals_scikit_learn() -> None:

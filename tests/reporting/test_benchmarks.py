@@ -33,7 +33,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         for suite in SUITES
         for path in evaluate(
             named, folder / "out", suite=suite, data=str(folder / "data"), allow_counts=True, max_unreadable=0.5
-        )
+        ).paths
     ]
     return Comparison.of(joined([read_results(path) for path in paths]))
 

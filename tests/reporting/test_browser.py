@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from mcip import models
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
-from mcip.stages.evaluate import measure_models
 from mcip.stages.report import report
 from mcip.toyshop.tables import Slice, write_slice
 from tests.browser import CHROMIUM, DESKTOP, MISSING, PHONE, chromium

@@ -67,13 +67,13 @@ def run_index(own_album: Path, base: Path, tmp_path: Path) -> Callable[..., Inde
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that the model embedded."""
     sizes: list[int] = []
-    encode = models.Model.encode_images
+    encode = models.Model.embed_pixels
 
     def spy(self: models.Model, pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
         return encode(self, pixels)
 
-    monkeypatch.setattr(models.Model, "encode_images", spy)
+    monkeypatch.setattr(models.Model, "embed_pixels", spy)
     return sizes
 
 

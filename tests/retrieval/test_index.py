@@ -47,7 +47,7 @@ def test_table_holds_what_the_images_are(album: Path, base: Path, index: Index) 
         assert (row["width"], row["height"]) == image.size
         assert row["hash"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert row["folder"] == str(Path(name).parent)
-        expected = model.encode_images(model.transform()(image)[None])[0].numpy()
+        expected = model.embed_pixels(model.transform()(image)[None])[0].numpy()
         np.testing.assert_allclose(row["vector"], expected, atol=1e-3)
         with Image.open(pa.BufferReader(row["thumbnail"])) as small:
             assert max(small.size) == 24

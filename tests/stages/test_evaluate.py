@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
+from rich.console import Console
 
 from mcip import models
 from mcip.core.artefacts import read_json
-from mcip.core.errors import ConfigError, DataError
+from mcip.core.errors import ArtefactError, ConfigError
 from mcip.data import read_table
-from mcip.evaluation.measure import class_embeddings
-from mcip.evaluation.tasks import own_tasks, read_suite, task_from
-from mcip.metrics import cross_modal_recall, retrieval_map
-from mcip.stages.evaluate import evaluate
-from tests.evaluation import counting
+from mcip.metrics import alignment, cross_modal_recall, modality_gap, retrieval_map
+from mcip.stages.evaluate import _by_name, evaluate
 from tests.evaluation.counting import count_measured
 
 
@@ -34,7 +37,7 @@ def write_suite(path: Path, *tasks: dict[str, Any]) -> str:
 
 
 def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: Path) -> None:
-    (path,) = evaluate([f"base={base}"], tmp_path, data=str(val))
+    (path,) = evaluate([f"base={base}"], tmp_path, data=str(val)).paths
     table, model = read_table(val), models.load(base)
     transform = model.transform()
     images = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
@@ -59,9 +62,9 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
 
 
 def test_a_second_run_measures_nothing(val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = evaluate([f"base={base}"], tmp_path, data=str(val))
+    (path,) = evaluate([f"base={base}"], tmp_path, data=str(val)).paths
     before = path.read_bytes()
-    monkeypatch.setattr(counting.module, "measure", None)
+    monkeypatch.setattr("mcip.evaluation.several.measure", None)
     evaluate([f"base={base}"], tmp_path, data=str(val))
     assert path.read_bytes() == before
 
@@ -79,27 +82,142 @@ def test_what_has_been_measured_outlives_an_interruption(
     assert list(metrics(tmp_path / "base.json")) == ["i2i", "zero-shot", "t2i", "i2t"]
 
 
-def test_other_data_or_weights_are_measured_again(
+def write_table(path: Path, like: Path, rows: list[dict[str, Any]]) -> str:
+    path.unlink(missing_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(like)), path)
+    return str(path)
+
+
+def saved(base: Path, folder: Path, change: float) -> Path:
+    """The model `base` with other weights."""
+    model = models.load(base)
+    with torch.no_grad():
+        model.clip.visual.proj += change
+    return models.save(model, folder)
+
+
+def test_what_was_replaced_at_its_place_is_measured_again(
     val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = count_measured(monkeypatch)
     rows = pq.read_table(val).to_pylist()
-    data = tmp_path / "data.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(val)), data)
-    (path,) = evaluate([f"m={base}"], tmp_path / "out", data=str(data))
+    data, model = write_table(tmp_path / "data.parquet", val, rows), saved(base, tmp_path / "model", 0.1)
+    (path,) = evaluate([f"m={model}"], tmp_path / "out", data=data).paths
     first = metrics(path)
     for row in rows:
         row["label"] = rows[0]["label"] if row is not rows[-1] else "another"
-    data.unlink()
-    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(val)), data)
-    evaluate([f"m={base}"], tmp_path / "out", data=str(data))
+    write_table(tmp_path / "data.parquet", val, rows)
+    evaluate([f"m={model}"], tmp_path / "out", data=data)
     assert len(measured) == 8
+    before = read_json(path)
     assert metrics(path)["i2i"] != first["i2i"]
-    other = models.load(base)
-    with torch.no_grad():
-        other.clip.visual.proj += 0.1
-    evaluate([f"m={models.save(other, tmp_path / 'other')}"], tmp_path / "out", data=str(data))
+    saved(base, tmp_path / "model", 3.0)
+    evaluate([f"m={model}"], tmp_path / "out", data=data)
     assert len(measured) == 12
+    after = read_json(path)
+    assert after["fingerprint"] != before["fingerprint"]
+    assert after["tasks"][2]["space"] != before["tasks"][2]["space"]
+
+
+def test_images_replaced_by_others_of_the_same_size_are_measured_again(base: Path, tmp_path: Path) -> None:
+    colours, grounds = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)), ((9, 9, 9), (90, 90, 90))
+
+    def write(order: list[int]) -> None:
+        for number, place in enumerate(order):
+            image = Image.new("RGB", (32, 32), grounds[place % 2])
+            image.paste(colours[place // 2], (4, 4, 28, 28))
+            path = tmp_path / "data" / f"class {number // 2}" / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+
+    write([0, 2, 1, 4, 3, 6, 5, 7])
+    sizes = {path.stat().st_size for path in (tmp_path / "data").rglob("*.bmp")}
+    first = evaluate({"m": base}, tmp_path / "out", data=tmp_path / "data")[0]
+    write(list(range(8)))
+    assert {path.stat().st_size for path in (tmp_path / "data").rglob("*.bmp")} == sizes
+    again = evaluate({"m": base}, tmp_path / "out", data=tmp_path / "data")[0]
+    afresh = evaluate({"m": base}, tmp_path / "afresh", data=tmp_path / "data")[0]
+    assert again.measured["i2i"].metrics == afresh.measured["i2i"].metrics
+    assert again.measured["i2i"].metrics != first.measured["i2i"].metrics
+
+
+def test_results_of_something_else_are_not_replaced(val: Path, train: Path, base: Path, tmp_path: Path) -> None:
+    (path,) = evaluate([f"m={base}"], tmp_path, data=str(val)).paths
+    before = path.read_bytes()
+    with pytest.raises(ArtefactError, match=r"m\.json holds results of .*val\.parquet with other content"):
+        evaluate([f"m={base}"], tmp_path, data=str(train))
+    with pytest.raises(ArtefactError, match=r"holds results of .*val\.parquet with other content"):
+        evaluate([f"m={base}"], tmp_path, data=read_table(train))
+    other = saved(base, tmp_path / "other", 0.1)
+    with pytest.raises(ArtefactError, match=r"holds results of the model .*base"):
+        evaluate([f"m={other}"], tmp_path, data=str(val))
+    assert path.read_bytes() == before
+    suite = write_suite(tmp_path / "s.yaml", {"name": "i2i", "kind": "i2i", "data": str(val)})
+    (of_suite,) = evaluate([f"m={base}"], tmp_path, suite=suite).paths
+    with pytest.raises(ArtefactError, match="holds results of the model m, which would be replaced"):
+        evaluate([f"{of_suite.stem}={base}"], tmp_path, data=str(val))
+    path.write_text("[]")
+    with pytest.raises(ArtefactError, match="is not a results file"):
+        evaluate([f"m={base}"], tmp_path, data=str(val))
+
+
+def test_the_same_data_elsewhere_are_the_same(
+    val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measured(monkeypatch)
+    evaluate([f"m={base}"], tmp_path / "out", data=str(val))
+    moved = str(shutil.copy(val, tmp_path / "moved.parquet"))
+    (results,) = evaluate([f"m={base}"], tmp_path / "out", data=moved)
+    assert len(measured) == 4
+    assert results.measured["i2i"].task.data == moved
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "a\\b", "a\nb", "x" * 101, ".."])
+def test_names_that_are_no_file_names(name: str, val: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="A model cannot be named"):
+        evaluate([f"{name}={base}"], tmp_path / "out", data=str(val))
+    assert not (tmp_path / "out").exists()
+
+
+def test_objects_in_objects_out(val: Path, base: Path, tmp_path: Path) -> None:
+    from_paths = evaluate([f"a={base}", f"b={base}"], tmp_path / "paths", data=str(val))
+    from_objects = evaluate({"a": models.load(base), "b": base}, tmp_path / "objects", data=read_table(val))
+    assert isinstance(from_objects, Sequence)
+    assert [result.model for result in from_objects] == ["a", "b"]
+    frame = from_objects.to_pandas()
+    assert frame.equals(from_paths.to_pandas())
+    (row,) = frame.query("model == 'a' and task == 'i2i' and headline").to_dict("records")
+    assert row["value"] == from_objects[0].measured["i2i"].metrics["map"]
+    assert row["low"] <= row["value"] <= row["high"]
+    assert [content["model"] for content in json.loads(from_objects.to_json())] == ["a", "b"]
+    assert from_objects[1:].paths == (tmp_path / "objects" / "b.json",)
+    assert str(from_objects).splitlines() == [str(tmp_path / "objects" / f"{name}.json") for name in "ab"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(from_objects)
+    shown = console.export_text()
+    assert f"{100 * row['value']:.1f}" in shown
+    assert "modality gap" in shown
+    assert f"{100 * row['value']:.1f}" in from_objects._repr_html_()
+
+
+def test_models_are_named_by_their_folders(base: Path) -> None:
+    names = _by_name([str(base), "ViT-B-16/openai", "hf-hub:a/b", models.load("toyshop")])
+    assert list(names) == ["base", "ViT-B-16-openai", "hf-hub-a-b", "toyshop"]
+
+
+def test_the_joint_space_is_in_the_results(val: Path, base: Path, tmp_path: Path) -> None:
+    (results,) = evaluate([f"m={base}"], tmp_path, data=str(val))
+    table, model = read_table(val), models.load(base)
+    transform = model.transform()
+    images = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
+    texts = model.encode([captions[0] for captions in table.captions], kind="text")
+    gap = modality_gap(images, texts)
+    expected = {"modality_gap": gap.distance, "alignment": alignment(images, texts)}
+    for task in ("t2i", "i2t"):
+        space = dict(results.measured[task].space)
+        assert 0 <= space.pop("probe_accuracy") <= 1
+        assert space == pytest.approx(expected, abs=1e-4)
+    assert results.measured["i2i"].space == {}
 
 
 def test_a_suite_with_knn_and_another_label_column(train: Path, val: Path, base: Path, tmp_path: Path) -> None:
@@ -114,66 +232,37 @@ def test_a_suite_with_knn_and_another_label_column(train: Path, val: Path, base:
          "templates": ["a {}", "a toy {}"]},
         {"name": "kept", "kind": "i2i", "data": str(data), "split": "val", "exclude_self": False, "transform": "paper"},
     )  # fmt: skip
-    (path,) = evaluate([str(base)], tmp_path / "out", suite=suite)
+    (path,) = evaluate([str(base)], tmp_path / "out", suite=suite).paths
     found = metrics(path)
     assert list(found) == ["shape k-NN", "shape", "kept"]
     assert found["kept"]["r1"] == 1.0
     assert all(0 <= value <= 1 for own in found.values() for value in own.values())
 
 
-def test_class_embeddings_are_the_mean_over_templates(base: Path) -> None:
-    model = models.load(base)
-    found = class_embeddings(model, ["red_mug", "star"], ("a {}", "the {}!"))
-    wanted = model.encode(["a red mug", "the red mug!"], convert_to_tensor=True).mean(0)
-    np.testing.assert_allclose(found[0], (wanted / wanted.norm()).numpy(), atol=1e-5)
-    assert found.shape == (2, 16)
+def test_votes_of_another_table(train: Path, val: Path, base: Path, tmp_path: Path) -> None:
+    entry = {"kind": "knn", "label": "shape"}
+    rows = [*pq.read_table(train).to_pylist(), *pq.read_table(val).to_pylist()]
+    both = write_table(tmp_path / "both.parquet", val, rows)
+    suite = write_suite(
+        tmp_path / "suite.yaml",
+        {**entry, "name": "two tables", "data": str(val), "index_data": str(train)},
+        {**entry, "name": "one table", "data": both, "split": "val", "index_split": "train"},
+    )
+    (results,) = evaluate([f"m={base}"], tmp_path / "out", suite=suite)
+    assert results.measured["two tables"].metrics == results.measured["one table"].metrics
+    (own,) = evaluate([f"m={base}"], tmp_path / "own", data=str(val), index_data=read_table(train))
+    assert own.measured["knn"].metrics == {"top1": 0.0, "top5": 0.0}  # no product is in both
 
 
-def test_own_tasks_are_what_the_table_allows(val: Path, tmp_path: Path) -> None:
+def test_zero_shot_that_is_left_out_is_named(val: Path, base: Path, tmp_path: Path) -> None:
     rows = pq.read_table(val).to_pylist()
-
-    def kinds(name: str, **change: Any) -> list[str]:
-        path = tmp_path / f"{name}.parquet"
-        pq.write_table(pa.Table.from_pylist([{**row, **change} for row in rows], pq.read_schema(val)), path)
-        return [task.kind for task in own_tasks(str(path))]
-
-    assert kinds("labels", captions=[]) == ["i2i", "zero-shot"]
-    assert kinds("captions", label=None) == ["t2i", "i2t"]
-    assert kinds("one class", captions=[], label="one") == ["i2i"]
-    with pytest.raises(DataError, match="neither labels nor captions"):
-        kinds("nothing", captions=[], label=None)
-
-
-GOOD = {"name": "a", "kind": "i2i", "data": "x"}
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({**GOOD, "spilt": "test"}, r"suite, task 1: unknown key 'spilt'; did you mean 'split'\?"),
-        ({**GOOD, "zzz": 1}, "unknown key 'zzz'; there are name, kind"),
-        ({"name": "a", "kind": "i2i"}, "data missing"),
-        ({**GOOD, "kind": "i2x"}, "kind is 'i2x'; it is one of i2i, knn"),
-        ({**GOOD, "kind": "knn"}, "k-NN needs index_split"),
-        ({**GOOD, "templates": ["a photo"]}, "every template needs a {}"),
-    ],
-)
-def test_wrong_tasks(entry: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        task_from(entry, "suite, task 1")
-
-
-def test_wrong_suites(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There is no suite"):
-        read_suite(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="two tasks with the name 'a'"):
-        read_suite(write_suite(tmp_path / "twice.yaml", GOOD, GOOD))
-    (tmp_path / "no list.yaml").write_text("name: a")
-    with pytest.raises(ConfigError, match="must be a list of tasks"):
-        read_suite(tmp_path / "no list.yaml")
-    (tmp_path / "broken.yaml").write_text("- {")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
-        read_suite(tmp_path / "broken.yaml")
+    for number, row in enumerate(rows):
+        row["label"] = str(number // 2)
+    data = write_table(tmp_path / "numbers.parquet", val, rows)
+    (results,) = evaluate([f"m={base}"], tmp_path / "out", data=data)
+    assert list(results.measured) == ["i2i", "t2i", "i2t"]
+    assert results.missing[0][0] == "zero-shot"
+    assert "name products rather than classes" in results.missing[0][1]
 
 
 def test_wrong_models(val: Path, base: Path, tmp_path: Path) -> None:

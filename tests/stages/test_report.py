@@ -20,9 +20,9 @@ from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.data import read_table
 from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.reporting.report import Report
-from mcip.stages.evaluate import measure_models
 from mcip.stages.report import report
 from mcip.toyshop.tables import Slice, write_slice
 from tests.reporting.pages import Page

@@ -16,6 +16,8 @@ Array: TypeAlias = Tensor | NDArray[Any]
 Gallery: TypeAlias = Array | Iterable[tuple[int, Array]]
 
 _RUN = 32
+# Products of whole tiles are summed in one order, so that equal vectors have equal similarities wherever they stand.
+_TILE_ROWS = 16
 _GALLERY_BLOCK = {"cpu": 4096}
 _OTHER_GALLERY_BLOCK = 16_384
 
@@ -25,8 +27,12 @@ def topk(
 ) -> tuple[Tensor, Tensor]:
     """The k most similar gallery rows of each query, by dot product.
 
-    Of equal similarities the one with the lower gallery index comes first. Beside the result and one block of the
-    gallery, memory holds query_block x gallery_block similarities, however large the gallery is.
+    Of equal similarities the one with the lower gallery index comes first. Similarities are equal where their float32
+    values are. Equal vectors have equal similarities wherever they stand in the gallery: products are of whole tiles,
+    in which a CPU sums every one of them in the same order.
+
+    Beside the result and one block of the gallery, memory holds query_block x gallery_block similarities, however large
+    the gallery is.
 
     Args:
         queries: Shape (Q, D). The search runs on this tensor's device.
@@ -42,29 +48,59 @@ def topk(
     Raises:
         ConfigError: k or a block size is below 1.
         DataError: The gallery has another dimension than the queries.
+
+    Example:
+        >>> gallery = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+        >>> topk(torch.tensor([[1.0, 0.0]]), gallery, 2)[1].tolist()
+        [[1, 2]]
     """
-    wanted = float32(queries)
+    query_vectors = float32(queries)
     if gallery_block is None:
-        gallery_block = _GALLERY_BLOCK.get(wanted.device.type, _OTHER_GALLERY_BLOCK)
+        gallery_block = _GALLERY_BLOCK.get(query_vectors.device.type, _OTHER_GALLERY_BLOCK)
     if min(k, query_block, gallery_block) < 1:
         raise ConfigError(f"k={k}, query_block={query_block}, gallery_block={gallery_block}: each must be at least 1.")
-    query_blocks = wanted.split(query_block)
-    buffer = wanted.new_empty(0)
+    query_blocks = query_vectors.split(query_block)
+    tiled_queries = [whole_tiles(rows, _TILE_ROWS) for rows in query_blocks]
+    buffer = query_vectors.new_empty(0)
     best = [
         (rows.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device))
         for rows in query_blocks
     ]
-    seen = 0
-    for start, block in blocks(gallery, gallery_block, wanted.device):
-        if block.ndim != 2 or block.shape[1] != wanted.shape[1]:
+    rows_before = 0
+    for start, block in blocks(gallery, gallery_block, query_vectors.device):
+        if block.ndim != 2 or block.shape[1] != query_vectors.shape[1]:
             raise DataError(
                 f"The gallery's block at row {start} has shape {tuple(block.shape)}, but the queries have "
-                f"dimension {wanted.shape[1]}: both must come from one model."
+                f"dimension {query_vectors.shape[1]}: both must come from one model."
             )
-        for place, rows in enumerate(query_blocks):
-            best[place] = _improved(*best[place], _products(rows, block, buffer), len(block), start, k, start >= seen)
-        seen = max(seen, start + len(block))
+        tiled_block, later = whole_tiles(block), start >= rows_before
+        for number, rows in enumerate(tiled_queries):
+            scores = _products(rows, tiled_block, len(block), buffer)[: len(query_blocks[number])]
+            best[number] = _improved(*best[number], scores, len(block), start, k, later)
+        rows_before = max(rows_before, start + len(block))
     return torch.cat([values for values, _ in best]), torch.cat([indices for _, indices in best])
+
+
+def whole_tiles(rows: Tensor, size: int = _RUN) -> Tensor:
+    """The rows, with rows of zeros behind them up to a multiple of `size`."""
+    return rows if len(rows) % size == 0 else torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % size))
+
+
+def multiply(rows: Tensor, block: Tensor, out: Tensor) -> None:
+    """Write rows @ block.T to `out`, every product summed in the same order, wherever its two vectors stand.
+
+    Args:
+        rows: Shape (Q, D), float32.
+        block: Shape (N, D), float32.
+        out: Shape (Q, N).
+    """
+    tiled, whole = whole_tiles(rows, _TILE_ROWS), len(block) - len(block) % _RUN
+    if len(tiled) == len(rows):
+        torch.mm(rows, block[:whole].T, out=out[:, :whole])
+    else:
+        out[:, :whole] = torch.mm(tiled, block[:whole].T)[: len(rows)]
+    if whole < len(block):
+        out[:, whole:] = torch.mm(tiled, whole_tiles(block[whole:]).T)[: len(rows), : len(block) - whole]
 
 
 def float32(array: Array, device: torch.device | None = None) -> Tensor:
@@ -86,17 +122,17 @@ def blocks(gallery: Gallery, size: int, device: torch.device) -> Iterator[tuple[
             yield first + start, float32(part[start : start + size], device)
 
 
-def _products(rows: Tensor, block: Tensor, buffer: Tensor) -> Tensor:
-    """Multiply rows by block.T, with columns of -inf up to a multiple of the run length.
+def _products(rows: Tensor, block: Tensor, width: int, buffer: Tensor) -> Tensor:
+    """Multiply rows by block.T, both of whole tiles, and set the columns beyond `width` to -inf.
 
     It is done in the buffer, which grows: fresh pages for each block cost as much as the product.
     """
-    width = -(-len(block) // _RUN) * _RUN
-    if buffer.numel() < len(rows) * width:
-        buffer.resize_(len(rows) * width)
-    scores = buffer[: len(rows) * width].view(len(rows), width)
-    torch.mm(rows, block.T, out=scores[:, : len(block)])
-    scores[:, len(block) :] = -torch.inf
+    size = len(rows) * len(block)
+    if buffer.numel() < size:
+        buffer.resize_(size)
+    scores = buffer[:size].view(len(rows), len(block))
+    torch.mm(rows, block.T, out=scores)
+    scores[:, width:] = -torch.inf
     return scores
 
 
@@ -106,13 +142,13 @@ def _improved(
     """The top k of what was found before and of a block of the gallery.
 
     Args:
-        best: The highest similarities so far, falling.
+        best: The highest similarities so far, descending.
         found: Their gallery indices.
         scores: Similarities to the block, padded.
         width: How many of its columns are not padding.
         start: The gallery index of its first column.
         k: How many to keep.
-        later: Whether all of its rows come after those seen before, so that equal similarities change nothing.
+        later: Whether all of its rows come after those of the blocks before, so that equal similarities change nothing.
     """
     candidates = _candidates(best[:, -1:], scores, later) if best.shape[1] == k else None
     if candidates is None:
@@ -135,7 +171,7 @@ def _improved(
 def _candidates(least: Tensor, scores: Tensor, later: bool) -> tuple[Tensor, Tensor] | None:
     """Rows, in order, and columns of the similarities that reach a row's least one so far; None if that saves no work.
 
-    Once some of the gallery has been seen there are few: one pass over the maxima of runs leaves little to look at.
+    After some blocks there are few: one pass over the maxima of runs leaves little to look at.
     """
     maxima = _maxima(scores)
     rows, runs = (maxima > least if later else maxima >= least).nonzero(as_tuple=True)
@@ -176,7 +212,7 @@ def _select(scores: Tensor, width: int, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _ordered(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first k of each row by falling value, then by rising index."""
+    """The first k of each row in descending order of value, equal ones in ascending order of index."""
     indices, order = indices.sort(dim=1)
     values, by_value = values.gather(1, order).sort(dim=1, descending=True, stable=True)
     return values[:, :k], indices.gather(1, by_value[:, :k])

@@ -1,1 +1,1 @@
-"""Measuring models: the tasks, and what a table of one's own gives."""
+"""Measuring models: tasks, suites of them, benchmarks, and validation during training."""

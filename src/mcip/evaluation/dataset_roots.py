@@ -128,7 +128,7 @@ def _listed(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(place, str) for place in content.values()):
-        raise ConfigError(f"{path} must have one `data set: place` a line, for example `gpr1200: /data/GPR1200`.")
+        raise ConfigError(f"{path} must have one `data set: place` per line, for example `gpr1200: /data/GPR1200`.")
     if unknown := [name for name in content if name not in FOLDERS]:
         raise ConfigError(f"{path}: there is no data set {unknown[0]!r}; there are {', '.join(FOLDERS)}.")
     local = {name: str(path.parent / os.path.expanduser(place)) for name, place in content.items()}  # noqa: PTH111

@@ -1,4 +1,4 @@
-"""A model's embeddings while it is evaluated: made once, stored, and used again by other tasks and other runs."""
+"""A model's embeddings for evaluation: computed once, stored, and used again by other tasks and later runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mcip.core.artefacts import atomic_write
 from mcip.core.choices import Precision, TransformName
 from mcip.core.device import autocast
+from mcip.core.errors import ArtefactError
 from mcip.core.progress import progress
 from mcip.data import Table
 from mcip.embeddings.encode import embed_captions, embed_images
@@ -41,7 +42,7 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """Whatever gives the vectors that tasks are measured on."""
+    """Gives the vectors that tasks are measured on."""
 
     def images(self, table: Table, transform: TransformName) -> Encoded:
         """The vectors of a table's images."""
@@ -94,15 +95,24 @@ class Session:
 
     def classes(self, names: Mapping[str, str], templates: Sequence[str]) -> NDArray[np.float32]:
         """The embedding of each class name, kept in a file, since 1,000 classes by 80 templates are many texts."""
-        asked = hashlib.sha256(repr((list(names.values()), list(templates))).encode()).hexdigest()
-        path = self.store / f"classes-{asked[:16]}-{self.model.fingerprint[:16]}.npy"
+        texts_hash = hashlib.sha256(repr((list(names.values()), list(templates))).encode()).hexdigest()
+        path = self.store / f"classes-{texts_hash[:16]}-{self.model.fingerprint[:16]}.npy"
         if path.is_file():
-            stored: NDArray[np.float32] = np.load(path, allow_pickle=False)
-            return stored
-        made = class_embeddings(self.model, list(names.values()), templates, self.batch_size, self.precision)
+            return _load_classes(path, (len(names), self.model.embed_dim))
+        vectors = class_embeddings(self.model, list(names.values()), templates, self.batch_size, self.precision)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.save(file, made, allow_pickle=False)
-        return made
+            np.save(file, vectors, allow_pickle=False)
+        return vectors
+
+
+def _load_classes(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        stored: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ArtefactError(f"{path} is cut off or damaged ({error}). Remove it and evaluate again.") from error
+    if stored.shape != shape or stored.dtype != np.float32:
+        raise ArtefactError(f"{path} is damaged: it has the shape {stored.shape}, not {shape}. Remove it.")
+    return stored
 
 
 def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
@@ -124,23 +134,28 @@ def class_embeddings(
 ) -> NDArray[np.float32]:
     """The embedding of each class name: the mean over the templates of the normalised embeddings, renormalised.
 
+    Equal names have equal embeddings: each is embedded once.
+
     Returns:
         float32 of shape (C, D).
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
     section 3.1.4.
     """
-    made = np.empty((len(names), model.embed_dim), np.float32)
+    spoken = [name.replace("_", " ") for name in names]
+    unique = list(dict.fromkeys(spoken))
+    vectors = np.empty((len(unique), model.embed_dim), np.float32)
     step = max(1, batch_size // len(templates))
     # While the text tower is realigned, the model has no image tower to say where it is.
     device = model.text_parameters()[0].device
-    with progress("embed class names", len(names), "classes") as advance:
-        for start in range(0, len(names), step):
-            some = names[start : start + step]
-            prompts = [template.replace("{}", name.replace("_", " ")) for name in some for template in templates]
+    with progress("embed class names", len(unique), "classes") as advance:
+        for start in range(0, len(unique), step):
+            some = unique[start : start + step]
+            prompts = [template.replace("{}", name) for name in some for template in templates]
             with torch.inference_mode(), autocast(device, precision):
                 encoded = model.encode(prompts, kind="text", batch_size=batch_size, convert_to_tensor=True)
             means = encoded.view(len(some), len(templates), -1).mean(1)
-            made[start : start + len(some)] = F.normalize(means, dim=-1).cpu().numpy()
+            vectors[start : start + len(some)] = F.normalize(means, dim=-1).cpu().numpy()
             advance(len(some))
-    return made
+    row_of = {name: row for row, name in enumerate(unique)}
+    return vectors[[row_of[name] for name in spoken]]

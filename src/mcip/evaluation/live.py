@@ -1,4 +1,4 @@
-"""The vectors of a model that is being trained: those of the locked tower once, those of the trained one anew."""
+"""The vectors of a model that is being trained: computed once for the locked tower, each time for the trained one."""
 
 from __future__ import annotations
 
@@ -27,18 +27,35 @@ class LiveEncoder:
     """
 
     def __init__(
-        self, model: Model, trained: Trained, device: torch.device, workers: int, precision: Precision
+        self,
+        model: Model,
+        trained: Trained,
+        device: torch.device,
+        workers: int,
+        precision: Precision,
+        cache_gb: float = 2.0,
     ) -> None:
-        """Encode nothing yet."""
+        """Encode nothing yet.
+
+        Args:
+            model: The model.
+            trained: Its towers that are trained.
+            device: Where pixels are moved to.
+            workers: Processes that decode images.
+            precision: Of the forward passes.
+            cache_gb: Memory for decoded pixels of all tables together, in 10^9 bytes; tables that do not fit in what
+                the ones before left are decoded each time.
+        """
         self.model, self.trained, self.device, self.precision = model, trained, device, precision
         self.workers = workers
+        self._free_gb = cache_gb
         self._pixels: dict[tuple[str, TransformName], Pixels] = {}
         self._images: dict[tuple[str, TransformName], Encoded] = {}
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._classes: dict[str, NDArray[np.float32]] = {}
 
     def renew(self) -> None:
-        """Forget what the trained towers gave: their weights are others now."""
+        """Forget what the trained towers gave: their weights have changed."""
         if self.trained != "text":
             self._images.clear()
         if self.trained != "image":
@@ -68,7 +85,13 @@ class LiveEncoder:
     def _encode_images(self, table: Table, transform: TransformName, batch_size: int = 256) -> Encoded:
         prepared = self.model.transform(transform)
         key = (table.images_fingerprint, transform)
-        pixels = self._pixels.setdefault(key, Pixels(table, prepared, workers=self.workers))
+        if key not in self._pixels:
+            # A locked tower sees its images once.
+            cache_gb = 0.0 if self.trained == "text" else self._free_gb
+            self._pixels[key] = Pixels(table, prepared, workers=self.workers, cache_gb=cache_gb)
+            if self._pixels[key].cached:
+                self._free_gb -= len(table) * 3 * prepared.prepared_size**2 / 1e9
+        pixels = self._pixels[key]
         rows = range(len(table))
         kept: list[int] = []
         shards = []

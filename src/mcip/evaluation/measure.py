@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from mcip.core.errors import DataError
 from mcip.core.topk import topk
 from mcip.data import Table
-from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
 from mcip.evaluation.encoders import Encoded, Encoder, Session
-from mcip.evaluation.encoders import class_embeddings as class_embeddings
-from mcip.evaluation.encoders import images_name as images_name
-from mcip.evaluation.task_data import Sources
-from mcip.evaluation.task_data import task_table as task_table
 from mcip.evaluation.tasks import Task
 from mcip.metrics import (
+    alignment,
     average_precisions,
     bootstrap_interval,
     cross_modal_hits,
     hits_at_k,
     knn_hits,
+    modality_gap,
     revisited_average_precisions,
     top_hits,
     zero_shot_classify,
@@ -45,14 +42,16 @@ class Measurement:
     """What a model reached at a task.
 
     Attributes:
-        metrics: By name, shares from 0 to 1; NaN where nothing was asked.
+        metrics: By name, shares from 0 to 1; NaN where there are no queries.
         interval: The 95 % bootstrap interval over the queries of the metric that stands for the task.
         per_query: That metric's value for each query, NaN where it has none.
+        space: How images and their captions lie in the joint space, as `joint_space` gives it; empty for other tasks.
     """
 
     metrics: dict[str, float]
     interval: tuple[float, float]
     per_query: NDArray[np.float64]
+    space: dict[str, float]
 
 
 def measure(session: Session, task: Task) -> Measurement:
@@ -61,9 +60,28 @@ def measure(session: Session, task: Task) -> Measurement:
     Raises:
         DataError: The task's data lack what it needs.
     """
-    found = per_query(session, task, session.sources.data(task))
-    headline = found[task.headline]
-    return Measurement({name: mean(values) for name, values in found.items()}, bootstrap_interval(headline), headline)
+    data = session.sources.data(task)
+    values_by_metric = per_query(session, task, data)
+    headline = values_by_metric[task.headline]
+    metrics = {name: mean(values) for name, values in values_by_metric.items()}
+    space = joint_space(session, task, data) if isinstance(data, CrossModal) else {}
+    return Measurement(metrics, bootstrap_interval(headline), headline, space)
+
+
+def joint_space(encoder: Encoder, task: Task, data: CrossModal) -> dict[str, float]:
+    """How images and their captions lie in the joint space.
+
+    Returns:
+        `modality_gap`, the distance of the centroids of images and captions, and `probe_accuracy`, how often a linear
+        probe tells them apart (0.5 is chance), where there are two or more of each; `alignment`, the mean squared
+        distance of a caption and its image.
+    """
+    images, texts, image_of_text = _pairs(encoder, task, data)
+    space = {"alignment": alignment(images[image_of_text], texts)}
+    if min(len(images), len(texts)) < 2:
+        return space
+    gap = modality_gap(images, texts)
+    return {"modality_gap": gap.distance, "probe_accuracy": gap.probe_accuracy, **space}
 
 
 def measure_data(encoder: Encoder, task: Task, data: Data) -> dict[str, float]:
@@ -89,24 +107,6 @@ def per_query(encoder: Encoder, task: Task, data: Data) -> PerQuery:
     return _MEASURES[type(data)](encoder, task, data)
 
 
-def data_hash(task: Task, sources: Sources | None = None) -> str:
-    """What identifies the rows a task is measured on."""
-    if task.benchmark is not None:
-        return (sources or Sources()).data(task).fingerprint
-    splits = [task.split] if task.index_split is None else [task.split, task.index_split]
-    return "-".join(task_table(task, split).fingerprint[:16] for split in splits)
-
-
-def labelled_rows(task: Task, table: Table, embeddings: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
-    """The rows of `embeddings` whose image has a label in `table`, and these labels.
-
-    Raises:
-        DataError: No image has one.
-    """
-    label_of = dict(zip(table.ids, table.labels, strict=True))
-    return _with_label(task, table, [label_of[image] for image in embeddings.ids])
-
-
 def _with_label(task: Task, table: Table, labels: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
     """The places of the labels that are not None, and these."""
     places = np.array([place for place, label in enumerate(labels) if label is not None], np.int64)
@@ -117,6 +117,10 @@ def _with_label(task: Task, table: Table, labels: Sequence[str | None]) -> tuple
 
 def _labels(table: Table, encoded: Encoded) -> list[str | None]:
     return [table.labels[row] for row in encoded.rows]
+
+
+def _gallery_labels(gallery: Sequence[Table], images: Sequence[Encoded]) -> list[str | None]:
+    return [label for table, one in zip(gallery, images, strict=True) for label in _labels(table, one)]
 
 
 def _labelled(encoder: Encoder, task: Task, table: Table) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
@@ -135,13 +139,13 @@ def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
     if data.gallery:
         images = [encoder.images(table, task.transform) for table in data.gallery]
         gallery = np.concatenate([one.array() for one in images])
-        held: Sequence[Any] = [name for one, t in zip(images, data.gallery, strict=True) for name in _labels(t, one)]
-        precisions = average_precisions(vectors, gallery, labels, held)
-        hits = hits_at_k(vectors, gallery, labels, held, data.ks)
+        gallery_labels = _gallery_labels(data.gallery, images)
+        precisions = average_precisions(vectors, gallery, labels, gallery_labels)
+        hits = hits_at_k(vectors, gallery, labels, gallery_labels, data.ks)
     else:
-        own = (vectors, vectors, labels, labels)
-        precisions = average_precisions(*own, task.exclude_self, drop_first=task.drop_first)
-        hits = hits_at_k(*own, data.ks, task.exclude_self, drop_first=task.drop_first)
+        among_themselves = (vectors, vectors, labels, labels)
+        precisions = average_precisions(*among_themselves, task.exclude_self, drop_first=task.drop_first)
+        hits = hits_at_k(*among_themselves, data.ks, task.exclude_self, drop_first=task.drop_first)
     of_part = {name: precisions[np.isin(labels, list(part))] for name, part in data.parts.items()}
     parts = {f"map_{name}": values for name, values in of_part.items() if len(values)}
     return {"map": precisions, **_columns("r", data.ks, hits), **parts}
@@ -155,17 +159,17 @@ def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
     starts = np.cumsum([0, *map(len, data.gallery)])
     # The truth names rows of the tables; images that could not be read have no place among the vectors.
     place = np.full(starts[-1], -1)
-    rows = np.concatenate([one.rows + start for one, start in zip(images, starts[:-1], strict=True)])
-    place[rows] = np.arange(len(rows))
+    encoded_rows = np.concatenate([one.rows + start for one, start in zip(images, starts[:-1], strict=True)])
+    place[encoded_rows] = np.arange(len(encoded_rows))
     truth = [
-        {kind: [int(place[row]) for row in wanted if place[row] >= 0] for kind, wanted in data.truth[query].items()}
+        {kind: [int(place[row]) for row in rows if place[row] >= 0] for kind, rows in data.truth[query].items()}
         for query in queries.rows
     ]
     gallery, vectors = np.concatenate([one.array() for one in images]), queries.array()
     levels: tuple[Difficulty, ...] = ("easy", "medium", "hard")
-    found = {f"map_{level}": revisited_average_precisions(vectors, gallery, truth, level) for level in levels}
+    by_level = {f"map_{level}": revisited_average_precisions(vectors, gallery, truth, level) for level in levels}
     # A ground truth without hard images has one difficulty only.
-    return {"map": found["map_medium"], **({} if np.isnan(found["map_hard"]).all() else found)}
+    return {"map": by_level["map_medium"], **({} if np.isnan(by_level["map_hard"]).all() else by_level)}
 
 
 def _by_label_at(
@@ -178,11 +182,10 @@ def _by_label_at(
 ) -> PerQuery:
     """The mAP of rankings cut at `at`, block by block, so that the gallery may be larger than memory."""
     images = [encoder.images(table, task.transform) for table in gallery]
-    names = [name for one, table in zip(images, gallery, strict=True) for name in _labels(table, one)]
-    held = np.array([name or "" for name in names])
-    found = topk(vectors, _blocks(images), at)[1].cpu().numpy()
-    hits = held[found] == labels[:, None]
-    counts = dict(zip(*np.unique(held, return_counts=True), strict=True))
+    gallery_labels = np.array([label or "" for label in _gallery_labels(gallery, images)])
+    nearest = topk(vectors, _blocks(images), at)[1].cpu().numpy()
+    hits = gallery_labels[nearest] == labels[:, None]
+    counts = dict(zip(*np.unique(gallery_labels, return_counts=True), strict=True))
     relevant = np.array([counts.get(label, 0) for label in labels])
     precision = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
     with np.errstate(invalid="ignore"):
@@ -220,19 +223,26 @@ def _zero_shot(encoder: Encoder, task: Task, data: ZeroShot) -> PerQuery:
     return _columns("top", _TOPS, top_hits(zero_shot_classify(vectors, classes, max(_TOPS)), codes, _TOPS))
 
 
-def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> PerQuery:
+def _pairs(
+    encoder: Encoder, task: Task, data: CrossModal
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """The vectors of images (N, D) and of their captions (T, D), and the row of each caption's image (T,)."""
     table = data.images
     encoded = encoder.images(table, task.transform)
     place = {row: index for index, row in enumerate(encoded.rows.tolist())}
     captions = [
-        (caption, place[row]) for row, own in enumerate(table.captions) if row in place for caption in own
-    ]  # fmt: skip
+        (caption, place[row]) for row, captions in enumerate(table.captions) if row in place for caption in captions
+    ]
     if not captions:
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.")
     texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
-    owner = np.array([image for _, image in captions], np.int64)
+    return encoded.array(), texts, np.array([image for _, image in captions], np.int64)
+
+
+def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> PerQuery:
+    images, texts, image_of_text = _pairs(encoder, task, data)
     direction: Literal["text_to_image", "image_to_text"] = "text_to_image" if task.kind == "t2i" else "image_to_text"
-    return _columns("r", _KS, cross_modal_hits(texts, encoded.array(), owner, _KS, direction))
+    return _columns("r", _KS, cross_modal_hits(texts, images, image_of_text, _KS, direction))
 
 
 def _text_to_image(encoder: Encoder, task: Task, data: TextRetrieval) -> PerQuery:

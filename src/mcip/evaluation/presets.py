@@ -1,4 +1,4 @@
-"""Presets: by which protocol a benchmark is asked, the paper's or the standard one."""
+"""Presets: the protocols of benchmarks, the paper's and the standard one."""
 
 from __future__ import annotations
 

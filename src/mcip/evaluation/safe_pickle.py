@@ -1,36 +1,44 @@
-"""Ground-truth pickles, read without running anything in them.
+"""Ground-truth pickles, read without running anything in them, in bounded time and memory.
 
-The files of ROxford and RParis are pickles. `pickle.load` would call whatever function such a file names. Here nothing
-is called: the opcodes are read by `pickletools.genops`, which only takes the stream apart, and what they build is put
-together from containers, texts and numbers. A NumPy array or number is recognised by the names that NumPy writes and
-made from its shape, type and bytes. Every other name is an error.
+The files of ROxford and RParis are pickles. `pickle.load` would call whatever function such a file names, and a few
+bytes can describe a nested tuple that takes years to hash. So the instructions are counted before any is followed, and
+names stand for a handful of functions of this module, which make NumPy arrays and numbers of checked sizes.
 """
 
 from __future__ import annotations
 
+import io
+import pickle
 import pickletools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mcip.core.errors import DataError
 from mcip.evaluation.dataset_roots import AbsentError
 
-_ARRAY = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
-_BUFFER = {"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"}
-_SCALAR = {"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"}
-_NDARRAY, _DTYPE, _ENCODE = "numpy ndarray", "numpy dtype", "_codecs encode"
-# How protocols 0 to 2 write bytes without content; those with some are _codecs.encode.
-_NO_BYTES = {"__builtin__ bytes", "builtins bytes"}
-_NAMES: Final = _ARRAY | _BUFFER | _SCALAR | _NO_BYTES | {_NDARRAY, _DTYPE, _ENCODE}
-# Numbers and texts are the dtypes that may be; objects ("O") and structures are not.
+# The official files have less than 1 MB, some 10^4 instructions, and lists within dicts within a list.
+_MAX_BYTES: Final = 16_000_000
+_MAX_INSTRUCTIONS: Final = 1_000_000
+_MAX_DEPTH: Final = 100
+_MAX_ITEMS: Final = 20_000_000
+_BYTES_PER_ITEM: Final = 16
+_REFUSED: Final = frozenset(
+    {
+        "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "EMPTY_SET", "ADDITEMS",
+        "FROZENSET", "NEXT_BUFFER", "READONLY_BUFFER",
+    }
+)  # fmt: skip
+_PUTS: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_GETS: Final = frozenset({"GET", "BINGET", "LONG_BINGET"})
+# These add to an object that is there, which need not be read for it.
+_ADDS: Final = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"})
+# Numbers and texts; objects ("O") and structures are refused.
 _DTYPES: Final = re.compile(r"[biufcSU?]\d*")
-_MARK: Final = object()
 
 
 def read_pickle(path: Path) -> Any:
@@ -38,39 +46,115 @@ def read_pickle(path: Path) -> Any:
 
     Raises:
         AbsentError: It is missing.
-        DataError: It is cut off, or holds anything else; nothing of it has been run.
+        DataError: It is cut off, too large, or holds anything else; nothing of it has been run.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise AbsentError(f"There is no file {path}: it is part of the official release.") from None
     try:
-        return _Machine().run(content)
+        if len(content) > _MAX_BYTES:
+            raise _RefusedError(f"more than {_MAX_BYTES:,} bytes")
+        _check_instructions(content)
+        value = _Unpickler(io.BytesIO(content), encoding="latin-1").load()
+        _count_items(value, {})
     except _RefusedError as error:
         raise DataError(
             f"{path} holds {error}, which a ground truth does not need. It was not run. Get the official file."
         ) from None
     except Exception as error:  # a damaged stream fails in many ways
         raise DataError(f"{path} is cut off or not a pickle: {error}") from error
+    return value
 
 
 class _RefusedError(Exception):
-    """Something that is neither plain data nor a NumPy array."""
+    """Something that is neither plain data nor a NumPy array, or too much of it."""
 
 
-@dataclass
-class _Name:
-    """A name that the pickle would have imported."""
+def _check_instructions(content: bytes) -> None:
+    """Bound what following the instructions costs: how many items each of them touches, and how deep these are nested.
 
-    name: str
+    The stack of the unpickler is followed with the number of items and the depth of every object instead of the object.
+    """
+    stack: list[tuple[int, int] | None] = []  # None is a mark
+    memo: dict[int, tuple[int, int] | None] = {}
+    touched = 0
+    argument: Any
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number == _MAX_INSTRUCTIONS:
+            raise _RefusedError(f"more than {_MAX_INSTRUCTIONS:,} instructions")
+        if opcode.name in _REFUSED:
+            raise _RefusedError(f"the instruction {opcode.name}")
+        if opcode.name in _PUTS:
+            place = len(memo) if opcode.name == "MEMOIZE" else int(argument)
+            # The unpickler makes room for all places up to this one.
+            if not 0 <= place < _MAX_INSTRUCTIONS:
+                raise _RefusedError(f"the memo's place {place}")
+            memo[place] = stack[-1]
+            continue
+        if opcode.name in _GETS:
+            stack.append(memo[int(argument)])
+            continue
+        taken = _take(stack, opcode)
+        target = taken.pop(0) if opcode.name in _ADDS else (0, 0)
+        items = 1 + sum(count for count, _ in taken)
+        if isinstance(argument, str | bytes | bytearray):
+            items += len(argument) // _BYTES_PER_ITEM
+        depth = max(target[1], 1 + max((depth for _, depth in taken), default=0))
+        touched += items
+        if depth > _MAX_DEPTH:
+            raise _RefusedError(f"more than {_MAX_DEPTH} levels of nesting")
+        if touched > _MAX_ITEMS:
+            raise _RefusedError(f"more than {_MAX_ITEMS:,} items, with those that stand in several places")
+        stack += [None if made is pickletools.markobject else (target[0] + items, depth) for made in opcode.stack_after]
 
 
-@dataclass
+def _take(stack: list[tuple[int, int] | None], opcode: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
+    """Take from the stack what an instruction takes, in the order of the stack."""
+    taken = []
+    before = list(opcode.stack_before)
+    if pickletools.markobject in before:
+        while (top := stack.pop()) is not None:
+            taken.append(top)
+        before = before[: before.index(pickletools.markobject)]
+    for _ in before:
+        if (top := stack.pop()) is not None:
+            taken.append(top)
+    return taken[::-1]
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name; the module is never imported."""
+        if (found := _NAMES.get(f"{module}.{name}".replace("numpy._core.", "numpy.core."))) is None:
+            raise _RefusedError(f"the name {module}.{name}")
+        return found
+
+
+class _Maker:
+    """Makes what the function of a name would return; nothing can be set on it."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("a state of a function")
+
+
 class _Dtype:
-    """A dtype under construction: its code, then the byte order."""
+    """A dtype: its code, then the byte order."""
 
-    code: str
-    order: str = "="
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = str(code), "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = str(state[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -79,85 +163,21 @@ class _Dtype:
         return np.dtype(f"{self.order}{self.code}" if self.order in ("<", ">") else self.code)
 
 
-class _Array:
-    """An array under construction; `value` is there once its state is."""
+class _Array(np.ndarray[Any, Any]):
+    """An array whose content comes as its state."""
 
-    value: NDArray[Any] | None = None
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        checked: Any = (1, shape, dtype.dtype, bool(fortran), _raw(data))
+        super().__setstate__(checked)
 
 
-class _Machine:
-    """The pickle machine's stack and memo."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name in _PUSHES:
-                self.stack.append(argument)
-            elif opcode.name == "STOP":
-                return _finished(self.stack.pop(), {})
-            elif opcode.name in _ACTIONS:
-                _ACTIONS[opcode.name](self, argument)
-            elif opcode.name not in ("PROTO", "FRAME"):
-                raise _RefusedError(f"the instruction {opcode.name}")
-        raise ValueError("it has no end")
-
-    def items(self) -> list[Any]:
-        """Take off what lies above the last mark, and the mark."""
-        place = max(place for place, item in enumerate(self.stack) if item is _MARK)
-        items = self.stack[place + 1 :]
-        del self.stack[place:]
-        return items
-
-    def take(self, count: int) -> list[Any]:
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
-
-    def global_(self, name: str) -> None:
-        if name not in _NAMES:
-            raise _RefusedError(f"the name {name.replace(' ', '.')}")
-        self.stack.append(_Name(name))
-
-    def reduce(self) -> None:
-        """What calling one of the known names would give; nothing is called."""
-        called, arguments = self.take(2)
-        name = called.name if isinstance(called, _Name) else None
-        if name in _ARRAY:
-            self.stack.append(_Array())
-        elif name == _DTYPE:
-            self.stack.append(_Dtype(str(arguments[0])))
-        elif name in _BUFFER:
-            data, dtype, shape, order = arguments
-            self.stack.append(np.frombuffer(_raw(data), dtype.dtype).reshape(shape, order="F" if order == "F" else "C"))
-        elif name in _SCALAR:
-            dtype, data = arguments
-            self.stack.append(np.frombuffer(_raw(data), dtype.dtype, count=1)[0].item())
-        elif name in _NO_BYTES and not arguments:
-            self.stack.append(b"")
-        elif name == _ENCODE:
-            self.stack.append(str(arguments[0]).encode("latin-1"))
-        else:
-            raise _RefusedError(f"a call of {name or type(called).__name__}")
-
-    def build(self) -> None:
-        """Give a dtype its byte order, or an array its content."""
-        target, state = self.take(2)
-        if isinstance(target, _Dtype):
-            target.order = str(state[1])
-        elif isinstance(target, _Array):
-            _, shape, dtype, fortran, data = state
-            flat = np.frombuffer(_raw(data), dtype.dtype)
-            target.value = flat.reshape(shape, order="F" if fortran else "C")
-        else:
-            raise _RefusedError(f"a state of {type(target).__name__}")
-        self.stack.append(target)
+def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    return np.frombuffer(_raw(data), dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _raw(data: Any) -> bytes:
-    # Python 2 wrote bytes as text, which pickletools decodes as Latin-1.
+    # Python 2 wrote bytes as text, which is decoded as Latin-1.
     if isinstance(data, str):
         return data.encode("latin-1")
     if not isinstance(data, bytes | bytearray):
@@ -165,96 +185,33 @@ def _raw(data: Any) -> bytes:
     return bytes(data)
 
 
-def _finished(value: Any, seen: dict[int, Any]) -> Any:
-    """The result with arrays in the place of those under construction."""
-    if id(value) in seen:
-        return seen[id(value)]
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise ValueError("an array has no content")
-        return value.value
-    if isinstance(value, dict):
-        made: dict[Any, Any] = {}
-        seen[id(value)] = made
-        made.update({_finished(key, seen): _finished(item, seen) for key, item in value.items()})
-        return made
-    if isinstance(value, list):
-        listed: list[Any] = []
-        seen[id(value)] = listed
-        listed.extend(_finished(item, seen) for item in value)
-        return listed
-    if isinstance(value, tuple):
-        seen[id(value)] = tuple(_finished(item, seen) for item in value)
-        return seen[id(value)]
-    if isinstance(value, _Name | _Dtype):
-        raise _RefusedError("a type in the place of data")
-    return value
-
-
-def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(items[::2], items[1::2], strict=True)
-
-
-_PUSHES: Final = frozenset(
-    {
-        "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-        "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-        "BINBYTES8", "BYTEARRAY8",
-    }
-)  # fmt: skip
-
-
-def _memoize(machine: _Machine, key: int | None) -> None:
-    machine.memo[len(machine.memo) if key is None else int(key)] = machine.stack[-1]
-
-
-def _stack_global(machine: _Machine, _: Any) -> None:
-    module, name = machine.take(2)
-    machine.global_(f"{module} {name}")
-
-
-def _set_items(machine: _Machine, items: list[Any]) -> None:
-    machine.stack[-1].update(_pairs(items))
-
-
-def _bound(make: Callable[[_Machine], Any]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(make(machine))
-
-
-_ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
-    "NONE": _bound(lambda _: None),
-    "NEWTRUE": _bound(lambda _: True),
-    "NEWFALSE": _bound(lambda _: False),
-    "MARK": _bound(lambda _: _MARK),
-    "EMPTY_DICT": _bound(lambda _: {}),
-    "EMPTY_LIST": _bound(lambda _: []),
-    "EMPTY_TUPLE": _bound(lambda _: ()),
-    "DICT": _bound(lambda machine: dict(_pairs(machine.items()))),
-    "LIST": _bound(lambda machine: machine.items()),
-    "TUPLE": _bound(lambda machine: tuple(machine.items())),
-    "TUPLE1": _bound(lambda machine: tuple(machine.take(1))),
-    "TUPLE2": _bound(lambda machine: tuple(machine.take(2))),
-    "TUPLE3": _bound(lambda machine: tuple(machine.take(3))),
-    "APPEND": lambda machine, _: machine.stack[-2].append(machine.stack.pop()),
-    "APPENDS": lambda machine, _: _extend(machine),
-    "SETITEM": lambda machine, _: _set_items(machine, machine.take(2)),
-    "SETITEMS": lambda machine, _: _set_items(machine, machine.items()),
-    "POP": lambda machine, _: machine.take(1).clear(),
-    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "PUT": _memoize,
-    "BINPUT": _memoize,
-    "LONG_BINPUT": _memoize,
-    "MEMOIZE": _memoize,
-    "GET": lambda machine, key: machine.stack.append(machine.memo[int(key)]),
-    "BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "LONG_BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "GLOBAL": lambda machine, name: machine.global_(name),
-    "STACK_GLOBAL": _stack_global,
-    "REDUCE": lambda machine, _: machine.reduce(),
-    "BUILD": lambda machine, _: machine.build(),
+_NAMES: Final[dict[str, Any]] = {
+    "numpy.ndarray": _Maker(lambda: None),  # only named, as the type of an array
+    "numpy.dtype": _Maker(_Dtype),
+    "numpy.core.multiarray._reconstruct": _Maker(lambda *_: _Array((0,))),
+    "numpy.core.multiarray.scalar": _Maker(lambda dtype, data: np.frombuffer(_raw(data), dtype.dtype, 1)[0].item()),
+    "numpy.core.numeric._frombuffer": _Maker(_from_buffer),
+    # How protocols 0 to 2 write bytes, and bytes without content.
+    "_codecs.encode": _Maker(lambda text, _: str(text).encode("latin-1")),
+    "__builtin__.bytes": _Maker(lambda: b""),
+    "builtins.bytes": _Maker(lambda: b""),
 }
 
 
-def _extend(machine: _Machine) -> None:
-    items = machine.items()
-    machine.stack[-1].extend(items)
+def _count_items(value: Any, counts: dict[int, int]) -> int:
+    """How many items a value has, those that stand in several places counted in each; all must be plain data."""
+    if isinstance(value, np.ndarray):
+        return 1 + value.size
+    if not isinstance(value, dict | list | tuple):
+        if value is not None and not isinstance(value, str | bytes | bytearray | int | float):
+            raise _RefusedError("a type in the place of data")
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = _MAX_ITEMS  # until it is known, so that nothing holds itself
+        if len(counts) > _MAX_INSTRUCTIONS:
+            raise _RefusedError(f"more than {_MAX_INSTRUCTIONS:,} containers")
+        inner = chain(value, value.values()) if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count_items(item, counts) for item in inner)
+    if counts[id(value)] >= _MAX_ITEMS:
+        raise _RefusedError(f"more than {_MAX_ITEMS:,} items, with those that stand in several places")
+    return counts[id(value)]

@@ -14,7 +14,7 @@ SEED = 37
 
 
 def subsample(data: Data, limit: int, seed: int = SEED) -> Data:
-    """About `limit` of the images that are asked about, and as few as make sense of what they are asked against.
+    """About `limit` of the query images, and as little of the gallery as these need.
 
     Whole classes are drawn where images are ranked by class, so that every query keeps what is relevant to it; of k-NN
     whole classes that are voted on, with some of their voters; with ground truth by query, whole queries with all they
@@ -22,22 +22,22 @@ def subsample(data: Data, limit: int, seed: int = SEED) -> Data:
 
     Args:
         data: The whole benchmark.
-        limit: Images asked about; smaller benchmarks stay as they are.
+        limit: Query images; smaller benchmarks stay as they are.
         seed: Of the draw.
     """
     random = np.random.default_rng(seed)
     if isinstance(data, Retrieval):
         if data.truth is not None:
             return _queries_with_truth(data, limit, random)
-        chosen = _whole_classes(data.queries.labels, limit, random)
-        gallery = tuple(_of_classes(table, chosen, limit, random) for table in data.gallery)
-        return replace(data, queries=_of_classes(data.queries, chosen, 0, random), gallery=gallery)
+        classes = _whole_classes(data.queries.labels, limit, random)
+        gallery = tuple(_of_classes(table, classes, limit, random) for table in data.gallery)
+        return replace(data, queries=_of_classes(data.queries, classes, 0, random), gallery=gallery)
     if isinstance(data, Classification):
         if len(data.test) <= limit:
             return data
-        chosen = _whole_classes(data.test.labels, limit, random)
-        train = _per_class(data.train, chosen, max(1, 2 * limit // len(chosen)), random)
-        return Classification(train, _of_classes(data.test, chosen, 0, random))
+        classes = _whole_classes(data.test.labels, limit, random)
+        train = _per_class(data.train, classes, max(1, 2 * limit // len(classes)), random)
+        return Classification(train, _of_classes(data.test, classes, 0, random))
     if isinstance(data, ZeroShot):
         return replace(data, images=_rows(data.images, limit, random))
     if isinstance(data, CrossModal):
@@ -59,17 +59,17 @@ def _whole_classes(labels: Sequence[str | None], limit: int, random: np.random.G
     return set(names[order[: max(2, fit)]].tolist())
 
 
-def _of_classes(table: Table, chosen: set[str], others: int, random: np.random.Generator) -> Table:
+def _of_classes(table: Table, classes: set[str], others: int, random: np.random.Generator) -> Table:
     """The images of the classes, and so many of those without a label."""
-    own = [row for row, label in enumerate(table.labels) if label in chosen]
+    rows = [row for row, label in enumerate(table.labels) if label in classes]
     without = np.array([row for row, label in enumerate(table.labels) if label is None], np.int64)
     drawn = without[random.permutation(len(without))[:others]].tolist()
-    return table.subset(sorted(own + drawn))
+    return table.subset(sorted(rows + drawn))
 
 
-def _per_class(table: Table, chosen: set[str], count: int, random: np.random.Generator) -> Table:
+def _per_class(table: Table, classes: set[str], count: int, random: np.random.Generator) -> Table:
     labels = np.array([label or "" for label in table.labels])
-    rows = [random.permutation(np.flatnonzero(labels == label))[:count] for label in sorted(chosen)]
+    rows = [random.permutation(np.flatnonzero(labels == label))[:count] for label in sorted(classes)]
     return table.subset(np.sort(np.concatenate(rows)).tolist())
 
 
@@ -82,16 +82,16 @@ def _queries_with_truth(data: Retrieval, limit: int, random: np.random.Generator
     named: set[int] = set()
     kept: list[int] = []
     for query in random.permutation(len(data.queries)).tolist():
-        own = {int(row) for rows in data.truth[query].values() for row in rows}
-        if kept and len(named | own) > limit // 2:
+        relevant = {int(row) for rows in data.truth[query].values() for row in rows}
+        if kept and len(named | relevant) > limit // 2:
             break
-        named |= own
+        named |= relevant
         kept.append(query)
     rest = np.setdiff1d(np.arange(size), np.array(sorted(named), np.int64))
     rows = np.sort([*named, *random.permutation(rest)[: max(0, limit - len(named))].tolist()])
     kept.sort()
     truth = [
-        {kind: np.searchsorted(rows, sorted(wanted)).tolist() for kind, wanted in data.truth[query].items()}
+        {kind: np.searchsorted(rows, sorted(relevant)).tolist() for kind, relevant in data.truth[query].items()}
         for query in kept
     ]
     starts = np.cumsum([0, *map(len, data.gallery)])
@@ -103,11 +103,11 @@ def _queries_with_truth(data: Retrieval, limit: int, random: np.random.Generator
 
 
 def _texts(data: TextRetrieval, limit: int, random: np.random.Generator) -> TextRetrieval:
-    chosen = _whole_classes([label for table in data.gallery for label in table.labels], limit, random)
-    kept = [row for row, label in enumerate(data.labels) if label in chosen]
+    classes = _whole_classes([label for table in data.gallery for label in table.labels], limit, random)
+    kept = [row for row, label in enumerate(data.labels) if label in classes]
     return replace(
         data,
         texts=tuple(data.texts[row] for row in kept),
         labels=tuple(data.labels[row] for row in kept),
-        gallery=tuple(_of_classes(table, chosen, limit, random) for table in data.gallery),
+        gallery=tuple(_of_classes(table, classes, limit, random) for table in data.gallery),
     )

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import yaml
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from mcip.core.errors import ConfigError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Benchmark
 from mcip.evaluation.dataset_roots import AbsentError, Places
+from mcip.evaluation.own_tasks import own_tasks
 from mcip.evaluation.presets import PRESETS, Preset, PresetName
 from mcip.evaluation.task_data import Sources
-from mcip.evaluation.tasks import Task, own_tasks, read_suite
+from mcip.evaluation.tasks import Task, check_keys, task_from
 
 # The columns of Table 1 (Schall et al., SISAP 2024), in its order, and the benchmark of each.
 TABLE1: Final[dict[str, str]] = {
@@ -55,7 +57,8 @@ class Suite:
     Attributes:
         name: How results files call it.
         tasks: What is there.
-        missing: The benchmarks that are not, each with its name, title, column and the reason.
+        missing: What is left out, each with the benchmark's name (None for a task of a table), title, column and the
+            reason.
         preset: The protocol of the benchmarks; None where there are none.
     """
 
@@ -92,6 +95,8 @@ def find_suite(
     preset: PresetName = "paper",
     split: str | None = None,
     index_split: str | None = None,
+    index_data: str | None = None,
+    sources: Sources | None = None,
 ) -> Suite:
     """The tasks of a suite, as far as their data are there; see `mcip.evaluate`.
 
@@ -99,16 +104,25 @@ def find_suite(
         ConfigError: There is no such suite, it cannot be read, or none of its benchmarks is there.
     """
     names = SUITES.get(suite, (suite,) if suite in BENCHMARKS else ())
-    if not names:
-        return _own_suite(suite, data, split, index_split)
+    if names:
+        return _benchmark_suite(suite, names, data, preset)
+    if suite != "own":
+        return _yaml_suite(suite, data, preset)
+    if data is None:
+        raise ConfigError("The suite 'own' needs a table: pass --data.")
+    table = (sources or Sources()).table(data, split)
+    return Suite("own", *own_tasks(table, data, split, index_split, index_data))
+
+
+def _benchmark_suite(suite: str, names: Sequence[str], data: str | None, preset: PresetName) -> Suite:
     if data is None:
         raise ConfigError(f"The suite {suite!r} needs the benchmarks' folder: pass --data.")
     places, protocol = Places(data), PRESETS[preset]
-    asked = [BENCHMARKS[name] for name in names]
-    reasons = {one.name: [why for need in one.needs if (why := places.missing(need))] for one in asked}
+    benchmarks = [BENCHMARKS[name] for name in names]
+    reasons = {one.name: [why for need in one.needs if (why := places.missing(need))] for one in benchmarks}
     limit = QUICK_IMAGES if suite == "quick" else None
-    tasks = [benchmark_task(one, data, protocol, limit) for one in asked if not reasons[one.name]]
-    missing = tuple(_missing(one, "; ".join(reasons[one.name])) for one in asked if reasons[one.name])
+    tasks = [benchmark_task(one, data, protocol, limit) for one in benchmarks if not reasons[one.name]]
+    missing = tuple(_missing(one, "; ".join(reasons[one.name])) for one in benchmarks if reasons[one.name])
     if not tasks:
         raise ConfigError(
             f"None of the benchmarks of the suite {suite!r} is in {data}; the first is missing because "
@@ -146,17 +160,63 @@ def table1_average(measured: Mapping[str, float]) -> float | None:
     return float(np.mean(values)) if len(values) == len(TABLE1) else None
 
 
-def _own_suite(suite: str, data: str | None, split: str | None, index_split: str | None) -> Suite:
-    if suite == "own":
-        if data is None:
-            raise ConfigError("The suite 'own' needs a table: pass --data.")
-        return Suite("own", own_tasks(data, split, index_split))
+def _yaml_suite(suite: str, data: str | None, preset: PresetName) -> Suite:
     known: Sequence[str] = ("own", *SUITES, *BENCHMARKS)
-    if not Path(suite).is_file():
+    path = Path(suite)
+    if not path.is_file():
         near = get_close_matches(suite, known, n=1)
         hint = f"did you mean {near[0]!r}? There are" if near else "give"
         raise ConfigError(
             f"There is no suite {suite}: {hint} own, {', '.join(SUITES)}, the name of one benchmark "
             f"({', '.join(BENCHMARKS)}), or a YAML file with a list of tasks."
         )
-    return Suite(Path(suite).stem, read_suite(suite))
+    # A suite of benchmarks has the preset in its file's name, as the suites above.
+    tasks = read_suite(path, data, preset)
+    presets = {task.preset for task in tasks}
+    return Suite(path.stem, tasks, preset=presets.pop() if len(presets) == 1 else None)
+
+
+def read_suite(path: str | Path, data: str | None = None, preset: PresetName = "paper") -> list[Task]:
+    """Read tasks from a YAML file: a list of mappings with the keys of `Task`.
+
+    A mapping with the key `benchmark` needs no other: what it leaves out is the benchmark's, by the protocol of its
+    preset.
+
+    Args:
+        path: The file.
+        data: Where the data of tasks lie that do not say it.
+        preset: The protocol of benchmarks that do not say it.
+
+    Raises:
+        ConfigError: The file is missing, is no list of tasks, or names a task twice.
+    """
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the suite {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{path} must be a list of tasks, each with name, kind and data, or with a benchmark.")
+    tasks = [_task(entry, data, preset, f"{path}, task {number}") for number, entry in enumerate(entries, 1)]
+    names = [task.name for task in tasks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path} has two tasks with the name {twice[0]!r}.")
+    return tasks
+
+
+def _task(entry: Mapping[str, Any], data: str | None, preset: PresetName, where: str) -> Task:
+    check_keys(entry, where)
+    given = ({} if data is None else {"data": data}) | dict(entry)
+    name = entry.get("benchmark")
+    if name is None:
+        return task_from(given, where)
+    if not isinstance(name, str) or name not in BENCHMARKS:
+        raise ConfigError(f"{where}: there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+    protocol: Any = entry.get("preset", preset)
+    if not isinstance(protocol, str) or protocol not in PRESETS:
+        raise ConfigError(f"{where}: preset is {protocol!r}; it is one of {', '.join(PRESETS)}.")
+    if "data" not in given:
+        raise ConfigError(f"{where}: data missing: the benchmarks' folder, in the task or as --data.")
+    default = benchmark_task(BENCHMARKS[name], str(given["data"]), PRESETS[protocol])
+    return task_from(default.as_dict() | given, where)

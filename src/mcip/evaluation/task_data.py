@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mcip.core.errors import ConfigError
 from mcip.data import Table, read_table
 from mcip.evaluation.benchmarks import BENCHMARKS
-from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, ZeroShot
 from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import PRESETS
 from mcip.evaluation.subsample import subsample
@@ -19,8 +20,13 @@ from mcip.evaluation.tasks import Task
 class Sources:
     """Reads the data of tasks, each once, and what benchmarks share once for all of them."""
 
-    def __init__(self) -> None:
-        """Read nothing yet."""
+    def __init__(self, tables: Mapping[str, Table] | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            tables: Tables that have been read, by the name that tasks have for them in `data` or `index_data`.
+        """
+        self.tables = dict(tables or {})
         self._places: dict[str, Places] = {}
         self._data: dict[Task, Data] = {}
 
@@ -31,7 +37,7 @@ class Sources:
             DataError: They are missing, or not as they must be.
         """
         if task not in self._data:
-            whole = self.whole(task) if task.benchmark is not None else table_data(task)
+            whole = self.whole(task) if task.benchmark is not None else self._of_table(task)
             self._data[task] = whole if task.limit is None else subsample(whole, task.limit)
         return self._data[task]
 
@@ -39,7 +45,7 @@ class Sources:
         """The data of a benchmark's task without the limit.
 
         Raises:
-            ConfigError: There is no such benchmark, or it asks another kind of question.
+            ConfigError: There is no such benchmark, or it is of another kind.
             DataError: It is missing, or not as it must be.
         """
         if task.benchmark not in BENCHMARKS:
@@ -56,30 +62,26 @@ class Sources:
         places, preset = self._places[task.data], PRESETS[task.preset or "standard"]
         return places.once(f"data of {benchmark.name} {preset.name}", partial(benchmark.read, places, preset))
 
+    def table(self, data: str, split: str | None = None, label: str = "label") -> Table:
+        """The rows of a table, its label column as a task names it.
 
-def task_table(task: Task, split: str | None) -> Table:
-    """The table of a task, its label column as the task names it; of a benchmark the images that are asked about."""
-    if task.benchmark is not None:
-        return _asked(Sources().data(task))
-    return read_table(task.data, split=split, columns=None if task.label == "label" else {"label": task.label})
+        Raises:
+            ConfigError: A table that was read before has another label column.
+            DataError: It is missing, or not as it must be.
+        """
+        if data not in self.tables:
+            return read_table(data, split=split, columns=None if label == "label" else {"label": label})
+        if label != "label":
+            raise ConfigError(f"{data} was given as a table, whose labels are in the column 'label', not {label!r}.")
+        return self.tables[data].select(split)
 
-
-def table_data(task: Task) -> Data:
-    """The data of a task that is asked of a table."""
-    table = task_table(task, task.split)
-    if task.kind == "i2i":
-        return Retrieval(table)
-    if task.kind == "knn":
-        return Classification(train=task_table(task, task.index_split), test=table)
-    if task.kind == "zero-shot":
-        labels = np.unique([label for label in table.labels if label is not None]).tolist()
-        return ZeroShot(table, {label: label for label in labels})
-    return CrossModal(table)
-
-
-def _asked(data: Data) -> Table:
-    if isinstance(data, Retrieval):
-        return data.queries
-    if isinstance(data, Classification):
-        return data.test
-    return data.gallery[0] if isinstance(data, TextRetrieval) else data.images
+    def _of_table(self, task: Task) -> Data:
+        table = self.table(task.data, task.split, task.label)
+        if task.kind == "i2i":
+            return Retrieval(table)
+        if task.kind == "knn":
+            return Classification(self.table(task.index_data or task.data, task.index_split, task.label), table)
+        if task.kind == "zero-shot":
+            labels = np.unique([label for label in table.labels if label is not None]).tolist()
+            return ZeroShot(table, {label: label for label in labels})
+        return CrossModal(table)

@@ -1,18 +1,14 @@
-"""What is measured: a task is a table, a kind of question, and the protocol by which it is asked."""
+"""What is measured: a task is a table, a kind of retrieval or classification, and its protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import yaml
-
 from mcip.core.choices import TransformName
-from mcip.core.errors import ConfigError, DataError
-from mcip.data import read_table
+from mcip.core.errors import ConfigError
 from mcip.evaluation.presets import PresetName
 
 Kind: TypeAlias = Literal["i2i", "knn", "zero-shot", "t2i", "i2t"]
@@ -33,19 +29,20 @@ class Task:
         name: How tables call it.
         kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image) or "i2t" (image to
             text).
-        data: Where the table is: what `mcip.data.read_table` takes; for a benchmark, what `Places` takes.
-        split: The rows that are queries (and, but for "knn", the gallery).
-        index_split: For "knn": the labelled rows that vote.
+        data: Where the table is: what `mcip.read_table` takes; for a benchmark, the folder with the benchmarks.
+        split: The rows that are queries; of all kinds but "knn" the gallery, too.
+        index_data: For "knn": the table of the labelled rows that vote; `data` if not given.
+        index_split: For "knn": the rows that vote.
         label: The column of `data` that holds the class.
-        transform: "model" or "paper".
+        transform: How images are prepared: "model" (the model's own way) or "paper".
         exclude_self: For "i2i": whether a query is taken out of its own ranking.
         templates: For "zero-shot": sentences with {} for the class name.
         drop_first: For "i2i": whether the first item of every ranking is dropped, whatever it is.
         metric: The metric that stands for the task; that of its kind where empty.
-        benchmark: The name of the benchmark that reads `data`; None for a table.
-        preset: By which protocol the benchmark is asked.
+        benchmark: The name of the benchmark that reads `data`; a table is read where it is not given.
+        preset: The protocol of the benchmark: "paper" or "standard".
         column: The key of its column in the paper's Table 1, where it has one.
-        limit: Measure on a seeded subsample of about so many images; on all of them for None.
+        limit: Measure on a seeded subsample of about so many images; on all of them if not given.
     """
 
     name: str
@@ -63,12 +60,15 @@ class Task:
     preset: PresetName | None = None
     column: str | None = None
     limit: int | None = None
+    index_data: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"Task {self.name!r}: kind is {self.kind!r}; it is one of {', '.join(get_args(Kind))}.")
-        if self.kind == "knn" and self.benchmark is None and self.index_split is None:
-            raise ConfigError(f"Task {self.name!r}: k-NN needs index_split, the rows that vote.")
+        if self.kind == "knn" and self.benchmark is None and self.index_split is None and self.index_data is None:
+            raise ConfigError(f"Task {self.name!r}: k-NN needs index_split or index_data, the rows that vote.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"Task {self.name!r}: limit is {self.limit}; it is at least 1.")
         if any("{}" not in template for template in self.templates):
             raise ConfigError(f"Task {self.name!r}: every template needs a {{}} for the class name.")
 
@@ -82,63 +82,32 @@ class Task:
         return asdict(self) | {"templates": list(self.templates)}
 
 
+_TYPES: dict[str, type] = {"exclude_self": bool, "drop_first": bool, "limit": int, "templates": list}
+_OPTIONAL = {field.name for field in fields(Task) if field.default is None}
+
+
 def task_from(entry: Mapping[str, Any], where: str) -> Task:
     """Make a task from a mapping.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or missing.
+        ConfigError: A key is unknown (the nearest known one is named) or missing, or a value is not as it must be.
     """
-    known = [field.name for field in fields(Task)]
-    for key in entry:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    check_keys(entry, where)
     missing = [key for key in ("name", "kind", "data") if key not in entry]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} missing")
+    for key, value in entry.items():
+        expected = _TYPES.get(key, str)
+        if not isinstance(value, expected) and not (value is None and key in _OPTIONAL):
+            raise ConfigError(f"{where}: {key} is {value!r}, not of the type {expected.__name__}.")
     return Task(**{**entry, "templates": tuple(entry.get("templates", TEMPLATES))})
 
 
-def read_suite(path: str | Path) -> list[Task]:
-    """Read tasks from a YAML file: a list of mappings with the keys of `Task`.
-
-    Raises:
-        ConfigError: The file is missing, is no list of tasks, or names a task twice.
-    """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"There is no suite {path}: give 'own', or a YAML file with a list of tasks.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path} must be a list of tasks, each with name, kind and data.")
-    tasks = [task_from(entry, f"{path}, task {number}") for number, entry in enumerate(entries, 1)]
-    names = [task.name for task in tasks]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ConfigError(f"{path} has two tasks with the name {sorted(twice)[0]!r}.")
-    return tasks
-
-
-def own_tasks(data: str, split: str | None = None, index_split: str | None = None) -> list[Task]:
-    """The tasks that a table of one's own allows: by its labels, its captions and its splits.
-
-    Raises:
-        DataError: The table has neither labels nor captions.
-    """
-    table = read_table(data, split=split)
-    labels = [label for label in table.labels if label is not None]
-    tasks = []
-    if len(set(labels)) < len(labels):
-        tasks.append(Task("i2i", "i2i", data, split))
-    if labels and index_split is not None:
-        tasks.append(Task("knn", "knn", data, split, index_split))
-    if len(set(labels)) > 1:
-        tasks.append(Task("zero-shot", "zero-shot", data, split))
-    if any(table.captions):
-        tasks += [Task("t2i", "t2i", data, split), Task("i2t", "i2t", data, split)]
-    if not tasks:
-        raise DataError(f"{table.name} has neither labels nor captions: there is nothing to evaluate.")
-    return tasks
+def check_keys(entry: Mapping[str, Any], where: str) -> None:
+    """Raise `ConfigError` where a key is not one of `Task`; the nearest known one is named."""
+    known = [field.name for field in fields(Task)]
+    for key in entry:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")

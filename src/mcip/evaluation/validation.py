@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -30,39 +30,38 @@ class Subsample:
 
     Attributes:
         name: What messages call it.
-        questions: Its tasks with their data.
+        tasks: Its tasks with their data.
     """
 
     name: str
-    questions: Sequence[tuple[Task, Data]]
+    tasks: Sequence[tuple[Task, Data]]
 
     @property
     def fingerprint(self) -> str:
         """Identifies the protocols and all images, labels and captions."""
-        facts = [(task.as_dict() | {"data": ""}, data.fingerprint) for task, data in self.questions]
+        facts = [(task.as_dict() | {"data": ""}, data.fingerprint) for task, data in self.tasks]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def validation_table(
-    data: str, split: str | None, validation: str | None, validation_split: str | None
-) -> Table | Subsample:
+def validation_table(data: Any, split: str | None, validation: Any, validation_split: str | None) -> Table | Subsample:
     """What to validate on while the rows `split` of `data` are trained on; see `mcip.tune`.
 
     Args:
-        data: The table that is trained on.
+        data: The table that is trained on: itself, or what `mcip.read_table` takes.
         split: Its rows that are.
-        validation: A table, or "quick:" and the benchmarks' folder for the suite "quick" by the paper's protocol.
+        validation: A table likewise, or "quick:" and the benchmarks' folder for the suite "quick" by the paper's
+            protocol.
         validation_split: Of `validation`, or else of `data`.
 
     Raises:
         ConfigError: There is nothing, or it would be trained on as well.
     """
-    if validation is not None and validation.startswith(QUICK):
+    if isinstance(validation, str) and validation.startswith(QUICK):
         sources = Sources()
         suite = find_suite("quick", validation.removeprefix(QUICK)).present(sources)
         return Subsample(validation, [(task, sources.data(task)) for task in suite.tasks])
     if validation is not None:
-        return read_table(validation, split=validation_split)
+        return _read(validation, validation_split)
     if validation_split is None:
         raise ConfigError(
             "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
@@ -72,19 +71,29 @@ def validation_table(
             f"The rows to validate on, those of the split {validation_split!r}, would be trained on as well: "
             "pass --split with the one to train on."
         )
-    return read_table(data, split=validation_split)
+    return _read(data, validation_split)
+
+
+def _read(data: Any, split: str | None) -> Table:
+    return data.select(split) if isinstance(data, Table) else read_table(data, split=split)
 
 
 class Validation:
-    """Scores a model that is being trained on what is not trained on, by the same code as `mcip.evaluate`.
+    """Measures a model that is being trained on held-out data, by the same code as `mcip.evaluate`.
 
-    Only what is trained is run at each validation; the vectors of a locked tower are computed once, here.
+    Called, it returns the scores. Only the trained towers run at each call; the vectors of a locked tower are computed
+    once, when it is made.
+
+    Example:
+        >>> validation = Validation(model, table, "image", torch.device("cpu"))  # doctest: +SKIP
+        >>> validation()  # doctest: +SKIP
+        {'i2i_map': 0.173, 't2i_r5': 0.578}
     """
 
     def __init__(
         self,
         model: Model,
-        judged: Table | Subsample,
+        held_out: Table | Subsample,
         trained: Trained,
         device: torch.device,
         workers: int = 0,
@@ -95,16 +104,16 @@ class Validation:
         Raises:
             DataError: There is nothing to validate the trained tower on.
         """
-        questions = judged.questions if isinstance(judged, Subsample) else _of_table(judged)
-        # Without a trained image tower, what asks images only would give the same score every time.
-        told = [one for one in questions if trained != "text" or not _images_only(one[1])]
-        if not told:
+        tasks = held_out.tasks if isinstance(held_out, Subsample) else _tasks_of(held_out)
+        # Without a trained image tower, tasks of images only would give the same score every time.
+        active_tasks = [(task, data) for task, data in tasks if trained != "text" or not _images_only(data)]
+        if not active_tasks:
             need = "captions" if trained == "text" else "captions, or classes with two images or more"
-            raise DataError(f"{judged.name} has nothing to validate on: it needs {need}.")
-        self.model, self.questions = model, told
+            raise DataError(f"{held_out.name} has nothing to validate on: it needs {need}.")
+        self.model, self.active_tasks = model, active_tasks
         self.encoder = LiveEncoder(model, trained, device, workers, precision)
         model.clip.to(device)
-        for task, data in told:
+        for task, data in active_tasks:
             self._embed_locked(task, data)
         model.clip.to("cpu")
 
@@ -116,30 +125,30 @@ class Validation:
             kind's headline metrics.
         """
         self.encoder.renew()
-        found: dict[str, list[float]] = {}
-        for task, data in self.questions:
+        scores: dict[str, list[float]] = {}
+        for task, data in self.active_tasks:
             metrics = measure_data(self.encoder, task, data)
-            found.setdefault(f"{task.kind}_{HEADLINE[task.kind]}", []).append(metrics[task.headline])
-        return {name: float(np.mean(values)) for name, values in found.items()}
+            scores.setdefault(f"{task.kind}_{HEADLINE[task.kind]}", []).append(metrics[task.headline])
+        return {name: float(np.mean(values)) for name, values in scores.items()}
 
     def _embed_locked(self, task: Task, data: Data) -> None:
         if self.encoder.trained == "text" and isinstance(data, CrossModal | ZeroShot):
             self.encoder.images(data.images, task.transform)
         if self.encoder.trained == "image" and isinstance(data, CrossModal):
-            self.encoder.captions([caption for own in data.images.captions for caption in own])
+            self.encoder.captions([caption for captions in data.images.captions for caption in captions])
         if self.encoder.trained == "image" and isinstance(data, ZeroShot):
             self.encoder.classes(data.names, task.templates)
 
 
-def _of_table(table: Table) -> list[tuple[Task, Data]]:
+def _tasks_of(table: Table) -> list[tuple[Task, Data]]:
     """Image to image where classes have two images or more, text to image where there are captions."""
-    questions: list[tuple[Task, Data]] = []
+    tasks: list[tuple[Task, Data]] = []
     labels = [label for label in table.labels if label is not None]
     if len(set(labels)) < len(labels):
-        questions.append((Task("i2i", "i2i", table.name), Retrieval(table)))
+        tasks.append((Task("i2i", "i2i", table.name), Retrieval(table)))
     if any(table.captions):
-        questions.append((Task("t2i", "t2i", table.name), CrossModal(table)))
-    return questions
+        tasks.append((Task("t2i", "t2i", table.name), CrossModal(table)))
+    return tasks
 
 
 def _images_only(data: Data) -> bool:

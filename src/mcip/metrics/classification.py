@@ -14,8 +14,6 @@ from mcip.core.topk import Array, topk
 from mcip.metrics.labels import Labels, check_rows, encode, label_array
 from mcip.metrics.means import check_ks, means
 
-_VOTE_ROWS = 2048
-
 
 def knn_classify(
     train: Array, train_labels: Labels, test: Array, k: int = 21, temperature: float = 0.1
@@ -23,7 +21,7 @@ def knn_classify(
     """Predict labels by a weighted vote of the k nearest training items.
 
     A neighbour votes for its class with exp(similarity / temperature). Of classes with equal votes the one that sorts
-    first wins.
+    first wins. Votes are exact sums, rounded once to float64: the order of the neighbours does not change them.
 
     Args:
         train: Embeddings (N, D).
@@ -37,6 +35,10 @@ def knn_classify(
 
     Raises:
         ConfigError, DataError: The arguments do not fit each other.
+
+    Example:
+        >>> knn_classify(np.eye(3), ["cup", "cup", "star"], np.array([[0.0, 0.2, 0.9]]), k=2).tolist()
+        ['star']
 
     Source: Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
     section 3.4; k = 21 and temperature 0.1 as in Schall et al., SISAP 2024.
@@ -79,17 +81,17 @@ def knn_hits(
     Returns:
         Shape (M, len(tops)), float64, 0 or 1.
     """
-    codes, wanted = encode(train_labels, test_labels)
-    check_rows("test", test, wanted)
+    codes, expected = encode(train_labels, test_labels)
+    check_rows("test", test, expected)
     check_ks(tops, "tops")
     classes, codes = np.unique(codes, return_inverse=True)
-    position = np.searchsorted(classes, wanted).clip(max=len(classes) - 1)
-    wanted = np.where(classes[position] == wanted, position, -2)
-    return top_hits(_knn_ranking(train, codes, test, k, temperature, max(tops)), wanted, tops)
+    position = np.searchsorted(classes, expected).clip(max=len(classes) - 1)
+    expected = np.where(classes[position] == expected, position, -2)
+    return top_hits(_knn_ranking(train, codes, test, k, temperature, max(tops)), expected, tops)
 
 
 def zero_shot_classify(images: Array, class_embeddings: Array, top: int = 1) -> NDArray[np.int64]:
-    """Predict the class whose text embedding is the most similar; of equal ones the first.
+    """Predict the class whose text embedding is the most similar; of equal ones, as `topk` defines them, the first.
 
     Args:
         images: Embeddings (M, D).
@@ -99,8 +101,8 @@ def zero_shot_classify(images: Array, class_embeddings: Array, top: int = 1) -> 
     Returns:
         Class indices, int64, shape (M,) for `top` 1, else (M, min(top, C)).
     """
-    found: NDArray[np.int64] = topk(images, class_embeddings, top)[1].cpu().numpy()
-    return found[:, 0] if top == 1 else found
+    predictions: NDArray[np.int64] = topk(images, class_embeddings, top)[1].cpu().numpy()
+    return predictions[:, 0] if top == 1 else predictions
 
 
 def top_accuracy(ranked: Array, labels: Labels, tops: Sequence[int] = (1,)) -> dict[int, float]:
@@ -130,12 +132,12 @@ def top_hits(ranked: Array, labels: Labels, tops: Sequence[int] = (1,)) -> NDArr
     """
     predictions = np.asarray(ranked.cpu() if isinstance(ranked, Tensor) else ranked)
     predictions = predictions[:, None] if predictions.ndim == 1 else predictions
-    wanted = label_array(labels)
+    expected = label_array(labels)
     check_ks(tops, "tops")
-    if len(predictions) != len(wanted):
-        raise DataError(f"{len(predictions)} rows of predictions have {len(wanted)} labels: give one label a row.")
-    found = predictions == wanted[:, None]
-    return np.stack([found[:, :n].any(1) for n in tops], 1).astype(np.float64)
+    if len(predictions) != len(expected):
+        raise DataError(f"{len(predictions)} rows of predictions have {len(expected)} labels: give one label per row.")
+    correct = predictions == expected[:, None]
+    return np.stack([correct[:, :n].any(1) for n in tops], 1).astype(np.float64)
 
 
 def _knn_ranking(
@@ -144,24 +146,44 @@ def _knn_ranking(
     """The `top` classes of each test item by votes, -1 where fewer have one."""
     check_rows("training", train, codes)
     if len(train) == 0:
-        raise DataError("There are no training items: k-NN has no neighbours to ask.")
+        raise DataError("There are no training items: k-NN has no neighbours.")
     if temperature <= 0:
         raise ConfigError(f"temperature is {temperature}: it must be above 0 (the paper uses 0.1).")
     values, indices = topk(test, train, k)
     classes = torch.from_numpy(codes).to(indices.device)[indices]
     weights = ((values - values[:, :1]).double() / temperature).exp()
-    starts = range(0, len(classes), _VOTE_ROWS)
-    parts = [_vote(classes[i : i + _VOTE_ROWS], weights[i : i + _VOTE_ROWS], top) for i in starts]
-    ranking: NDArray[np.int64] = torch.cat(parts).cpu().numpy() if parts else np.empty((0, top), np.int64)
+    ranking: NDArray[np.int64] = _rank_classes(classes, weights, top).cpu().numpy()
     return ranking
 
 
-def _vote(classes: Tensor, weights: Tensor, top: int) -> Tensor:
+def _rank_classes(classes: Tensor, weights: Tensor, top: int) -> Tensor:
+    """The first `top` classes of each row by the sums of their weights, of equal sums the lower class first.
+
+    Args:
+        classes: Class of each neighbour, shape (M, k), int64.
+        weights: Its weight, shape (M, k), float64.
+        top: How many classes to keep.
+
+    Returns:
+        Shape (M, top), int64; -1 where fewer classes have a neighbour.
+
+    Source: Neumaier's compensated summation, ZAMM 1974, which gives sums that do not depend on the order.
+    """
     classes, order = classes.sort(dim=1, stable=True)
     weights = weights.gather(1, order)
-    same = classes[:, :, None] == classes[:, None, :]
-    votes = (same * weights[:, None, :]).sum(2)
-    votes[:, 1:].masked_fill_(classes[:, 1:] == classes[:, :-1], -1.0)
+    votes = torch.full_like(weights, -torch.inf)
+    total, lost = torch.zeros_like(weights[:, 0]), torch.zeros_like(weights[:, 0])
+    for column in range(classes.shape[1]):
+        if column:
+            same = classes[:, column] == classes[:, column - 1]
+            total, lost = total * same, lost * same
+        term = weights[:, column]
+        larger, smaller = torch.maximum(total, term), torch.minimum(total, term)
+        total = larger + smaller
+        lost = lost + ((larger - total) + smaller)
+        votes[:, column] = total + lost
+    # The sum of a class stands at its last neighbour.
+    votes[:, :-1].masked_fill_(classes[:, :-1] == classes[:, 1:], -torch.inf)
     votes, order = votes.sort(dim=1, descending=True, stable=True)
-    ranked = classes.gather(1, order).masked_fill(votes < 0, -1)[:, :top]
+    ranked = classes.gather(1, order).masked_fill(votes == -torch.inf, -1)[:, :top]
     return torch.nn.functional.pad(ranked, (0, top - ranked.shape[1]), value=-1)

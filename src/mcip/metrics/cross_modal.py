@@ -23,7 +23,7 @@ def cross_modal_recall(
     ks: Sequence[int] = (1, 5, 10),
     direction: Direction = "text_to_image",
 ) -> dict[int, float]:
-    """Recall at k between captions and images, each with its own.
+    """Recall at k between captions and the images that they describe.
 
     The arguments are those of `cross_modal_hits`.
 
@@ -40,10 +40,10 @@ def cross_modal_hits(
     ks: Sequence[int] = (1, 5, 10),
     direction: Direction = "text_to_image",
 ) -> NDArray[np.float64]:
-    """Whether each query finds one of its own among its k nearest: what `cross_modal_recall` is the mean of.
+    """Whether each query finds what belongs to it among its k nearest: what `cross_modal_recall` is the mean of.
 
     Text to image: whether a caption's image is among the k nearest. Every caption is a query, without averaging over an
-    image's captions. Image to text: whether at least one of an image's own captions is among the k nearest; images
+    image's captions. Image to text: whether at least one of an image's captions is among the k nearest; images
     without a caption are no queries.
 
     Args:
@@ -51,7 +51,7 @@ def cross_modal_hits(
         images: Embeddings (N, D).
         image_of_text: T integers: the row in `images` that each text describes.
         ks: The values of k.
-        direction: Which side asks.
+        direction: Which side the queries are.
 
     Returns:
         Shape (queries, len(ks)), float64, 0 or 1: a row for each text, or for each image with a caption, in their

@@ -22,7 +22,7 @@ def label_array(labels: Labels) -> NDArray[Any]:
         labels = np.array(labels, object)
     array = np.asarray(labels)
     if array.ndim != 1:
-        raise DataError(f"Labels have shape {array.shape}: one label a row is needed.")
+        raise DataError(f"Labels have shape {array.shape}: one label per row is needed.")
     return array
 
 
@@ -44,6 +44,6 @@ def encode(*labels: Labels) -> list[NDArray[np.int64]]:
 
 
 def check_rows(name: str, embeddings: Tensor | NDArray[Any], labels: NDArray[Any]) -> None:
-    """Raise `DataError` where there is not one label an embedding."""
+    """Raise `DataError` where there is not one label per embedding."""
     if len(embeddings) != len(labels):
-        raise DataError(f"{len(embeddings)} {name} embeddings have {len(labels)} labels: give one label a row.")
+        raise DataError(f"{len(embeddings)} {name} embeddings have {len(labels)} labels: give one label per row.")

@@ -35,7 +35,7 @@ def bootstrap_interval(
     Give the differences of two models, query by query, for the interval of the difference of their means.
 
     Args:
-        per_query: Shape (Q,), a value a query; NaN is left out.
+        per_query: Shape (Q,), one value per query; NaN is left out.
         seed: Of the resampling: the same values give the same interval.
         confidence: How much of the resampled means lies within, above 0 and below 1.
         resamples: How often Q queries are drawn with replacement.

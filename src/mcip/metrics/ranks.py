@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.core.topk import Array, blocks
+from mcip.core.topk import Array, blocks, multiply
 
 _BLOCK_VALUES = 6_000_000
 
 
 def block_rows(gallery_size: int) -> int:
     """Queries per block, so that their similarities to the whole gallery take about 24 MB."""
-    return max(16, _BLOCK_VALUES // max(1, gallery_size))
+    return max(1, _BLOCK_VALUES // max(1, gallery_size) // 16) * 16
 
 
 def similarities(queries: Tensor, gallery: Array, out: Tensor | None = None) -> Tensor:
@@ -25,7 +25,7 @@ def similarities(queries: Tensor, gallery: Array, out: Tensor | None = None) -> 
     in_memory = isinstance(gallery, Tensor) or (gallery.dtype == np.float32 and not isinstance(gallery, np.memmap))
     scores = queries.new_empty(len(queries), len(gallery)) if out is None else out[: len(queries)]
     for start, block in blocks(gallery, max(1, len(gallery)) if in_memory else 16_384, queries.device):
-        torch.mm(queries, block.T, out=scores[:, start : start + len(block)])
+        multiply(queries, block, scores[:, start : start + len(block)])
     return scores
 
 

@@ -160,9 +160,9 @@ class _Task:
         drop: bool,
         self_rows: Sequence[int] | NDArray[np.int64] | None,
     ) -> _Task:
-        wanted, held = encode(query_labels, gallery_labels)
-        check_rows("query", queries, wanted)
-        check_rows("gallery", gallery, held)
+        query_codes, gallery_codes = encode(query_labels, gallery_labels)
+        check_rows("query", queries, query_codes)
+        check_rows("gallery", gallery, gallery_codes)
         if len(gallery) == 0:
             raise DataError("The gallery is empty: there is nothing to rank.")
         if queries.shape[1] != gallery.shape[1]:
@@ -171,14 +171,15 @@ class _Task:
             )
         if exclude_self and drop:
             raise ConfigError("exclude_self and drop_first are given: each removes the query itself, use one of them.")
-        own = _own_rows(exclude_self, self_rows, len(queries), len(gallery))
-        by_label = np.argsort(held, kind="stable")
-        first = np.searchsorted(held[by_label], wanted, "left")
-        last = np.where(wanted < 0, first, np.searchsorted(held[by_label], wanted, "right"))
-        return cls(float32(queries), gallery, wanted, held, drop, own, by_label, first, last)
+        removed = _rows_of_queries(exclude_self, self_rows, len(queries), len(gallery))
+        by_label = np.argsort(gallery_codes, kind="stable")
+        ordered = gallery_codes[by_label]
+        first = np.searchsorted(ordered, query_codes, "left")
+        last = np.where(query_codes < 0, first, np.searchsorted(ordered, query_codes, "right"))
+        return cls(float32(queries), gallery, query_codes, gallery_codes, drop, removed, by_label, first, last)
 
 
-def _own_rows(
+def _rows_of_queries(
     exclude_self: bool, rows: Sequence[int] | NDArray[np.int64] | None, queries: int, gallery: int
 ) -> NDArray[np.int64] | None:
     """The gallery index of each query, -1 for those that are not there; None if none is removed."""
@@ -191,10 +192,10 @@ def _own_rows(
         return np.arange(queries) if exclude_self else None
     if not exclude_self:
         raise ConfigError("self_rows says where the queries are in the gallery, but exclude_self is not given.")
-    own = np.asarray(rows, np.int64)
-    if own.shape != (queries,) or (len(own) and (own.min() < -1 or own.max() >= gallery)):
-        raise DataError(f"self_rows must be {queries} indices from -1 (not there) to {gallery - 1}, one a query.")
-    return own
+    indices = np.asarray(rows, np.int64)
+    if indices.shape != (queries,) or (len(indices) and (indices.min() < -1 or indices.max() >= gallery)):
+        raise DataError(f"self_rows must be {queries} indices from -1 (not there) to {gallery - 1}, one per query.")
+    return indices
 
 
 def _full_precisions(task: _Task, part: slice, memory: Tensor) -> NDArray[np.float64]:
@@ -235,8 +236,8 @@ def _top_hits(task: _Task, k: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]
     if task.self_rows is not None:
         is_self = indices == task.self_rows[:, None]
         dropped = np.where(is_self.any(1), is_self.argmax(1), hits.shape[1] - 1)
-        own_label = np.where(task.self_rows >= 0, task.gallery_labels[task.self_rows], -1)
-        relevant = relevant - ((labels == own_label) & (labels >= 0))
+        label_of_self = np.where(task.self_rows >= 0, task.gallery_labels[task.self_rows], -1)
+        relevant = relevant - ((labels == label_of_self) & (labels >= 0))
     else:
         relevant = relevant - hits[:, 0]
     keep = np.arange(hits.shape[1]) != dropped[:, None]

@@ -67,11 +67,11 @@ def revisited_average_precisions(
         raise DataError(f"{len(queries)} queries have {len(ground_truth)} entries of ground truth: give one for each.")
     relevant = [_indices(truth, _RELEVANT[difficulty], row, len(gallery)) for row, truth in enumerate(ground_truth)]
     ignored = [_indices(truth, _IGNORED[difficulty], row, len(gallery)) for row, truth in enumerate(ground_truth)]
-    wanted = float32(queries)
-    precisions = np.full(len(wanted), np.nan)
+    vectors = float32(queries)
+    precisions = np.full(len(vectors), np.nan)
     size = block_rows(len(gallery))
-    for start in range(0, len(wanted), size):
-        scores = similarities(wanted[start : start + size], gallery)
+    for start in range(0, len(vectors), size):
+        scores = similarities(vectors[start : start + size], gallery)
         for row in range(start, start + len(scores)):
             if len(relevant[row]):
                 items = torch.from_numpy(np.concatenate([relevant[row], ignored[row]])).to(scores.device)

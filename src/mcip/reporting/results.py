@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.evaluation.results_file import KIND
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval
 
-RESULTS = "results"
 _TASK_KEYS = {key.name for key in fields(Task)}
 
 
@@ -31,7 +31,7 @@ class Measured:
         metrics: All its metrics, as shares from 0 to 1.
         interval: The 95 % bootstrap interval of the headline metric, in shares; None where it is not known.
         per_query: The file with the headline metric's value for each query; None where there is none.
-        official: Whether the data have the numbers of the official release; None for a table of one's own.
+        official: Whether the data have the numbers of the official release; None for what is no benchmark.
         caveats: How it was measured otherwise than in print, in words: on data that are not the official release, by
             another protocol, on a subsample.
         space: How images and captions lie in the joint space: `modality_gap`, `probe_accuracy` and `alignment`, as
@@ -97,7 +97,9 @@ class Results:
         measured: By the task's name.
         paper: Whether these are numbers printed in the paper, not measured here.
         note: What a reader must know about them.
-        missing: The benchmarks that were asked for but not there, each with the reason.
+        missing: What the suite has but was not measured, each with the reason.
+        preset: The protocol of the suite's benchmarks; None where it has none, or several.
+        average: The paper's AVG, a share; None unless all of its columns were measured.
     """
 
     model: str
@@ -109,6 +111,8 @@ class Results:
     paper: bool = False
     note: str = ""
     missing: tuple[tuple[str, str], ...] = ()
+    preset: str | None = None
+    average: float | None = None
 
 
 def read_results(path: str | Path) -> Results:
@@ -119,7 +123,7 @@ def read_results(path: str | Path) -> Results:
     """
     path = Path(path)
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("kind") != RESULTS:
+    if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ArtefactError(f"{path} is not a results file: give the JSON files that `mcip evaluate` wrote.")
     try:
         measured = [_measured(entry, path) for entry in content["tasks"]]
@@ -127,6 +131,7 @@ def read_results(path: str | Path) -> Results:
             content["model"], content["source"], content["fingerprint"], content["suite"],
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
             missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
+            preset=content.get("preset"), average=content.get("average"),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error
@@ -146,7 +151,7 @@ def _measured(entry: dict[str, Any], path: Path) -> Measured:
 
 
 def joined(results: Sequence[Results]) -> list[Results]:
-    """One entry a model: the tasks of its files together, those of several suites for instance.
+    """One entry per model: the tasks of its files together, those of several suites for instance.
 
     Raises:
         ConfigError: Two files with one model's name are of different weights, or have a task in common.

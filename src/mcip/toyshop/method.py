@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from mcip.core.artefacts import atomic_write
 from mcip.core.choices import TransformName
 from mcip.data import read_table
+from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.reporting.report import Report
 from mcip.stages.align import align
-from mcip.stages.evaluate import measure_models
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.report import report

@@ -27,6 +27,6 @@ def read(places: Places, preset: Preset) -> Retrieval:
 
 
 BENCHMARKS = (
-    # The authors count 26,580 photographs; their five lists, which the folder `faces` follows, name 19,370 of them.
+    # The authors count 26,580 images; their five lists, which the folder `faces` follows, name 19,370 of them.
     Benchmark("adience", "Adience", "i2i", ("adience",), read, {"queries": (26_580, 19_370)}, self_match="kept"),
 )

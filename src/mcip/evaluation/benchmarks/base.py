@@ -1,4 +1,4 @@
-"""What a benchmark is: where its files lie, what is asked of them, and the numbers by which they are checked."""
+"""What a benchmark is: its files, its queries, gallery and relevance, and the counts by which they are checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Retrieval:
         queries: The query images; their labels say what is relevant to them, unless `truth` does.
         gallery: The images that are ranked, in one or more tables; empty where the queries are ranked among themselves.
         truth: Per query the gallery rows under "easy", "hard" and "junk", as `mcip.metrics.revisited_map` takes them.
-        parts: Sets of labels, by the name under which their queries have a mean of their own.
+        parts: Sets of labels, by the name under which the mean over their queries is given too.
         ks: The k of R@k.
         at: Cut rankings after so many images; rankings are whole for None.
     """
@@ -98,7 +98,7 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class CrossModal:
-    """Retrieval between images and their own captions, in either direction.
+    """Retrieval between images and their captions, in either direction.
 
     Attributes:
         images: The images with their captions.
@@ -119,7 +119,7 @@ class CrossModal:
 
 @dataclass(frozen=True)
 class TextRetrieval:
-    """Text to image with classes: a text asks for the images of its label.
+    """Text to image with classes: the images of its label are relevant to a text.
 
     Attributes:
         texts: The queries.
@@ -155,7 +155,7 @@ class Benchmark:
     Attributes:
         name: How the command names it.
         title: How tables call it.
-        kind: What is asked.
+        kind: The kind of task.
         needs: The data sets it is made of, as `mcip.evaluation.dataset_roots.FOLDERS` names them.
         read: From the folders to the data.
         counts: The official numbers, by the names of the data's `counts`; several where releases differ.

@@ -69,7 +69,7 @@ def files_table(
     columns: dict[str, list[Any]] = {
         "image": [{"bytes": None, "path": str((root / name).absolute())} for name in ids],
         "label": [None] * len(ids) if labels is None else list(labels),
-        "captions": [[] for _ in ids] if captions is None else [list(own) for own in captions],
+        "captions": [[] for _ in ids] if captions is None else [list(texts) for texts in captions],
         "split": ["test"] * len(ids),
         "id": ids,
     }
@@ -83,7 +83,7 @@ def relabelled(table: Table, labels: Sequence[str | None]) -> Table:
 
 def recaptioned(table: Table, captions: Sequence[Sequence[str]]) -> Table:
     """The same images with other captions."""
-    return _with_column(table, "captions", [list(own) for own in captions])
+    return _with_column(table, "captions", [list(texts) for texts in captions])
 
 
 def _with_column(table: Table, name: str, values: list[Any]) -> Table:

@@ -31,7 +31,7 @@ def read(places: Places, preset: Preset) -> CrossModal:
 
 
 def _pair(line: str, folder: str, path: Path) -> tuple[str, str]:
-    # Captions have commas of their own, so that the line is split after the file name.
+    # Captions have commas, so that the line is split after the file name.
     name, separator, caption = line.partition(".jpg,")
     if not separator:
         raise DataError(f"{path}: the line {line!r} is not <image>.jpg,<caption>.")

@@ -1,4 +1,4 @@
-"""ILIAS: 1,000 objects asked for by image and by text, among their own photographs and 100 million distractors.
+"""ILIAS: 1,000 objects, found by image and by text among images of them and 100 million distractors.
 
 Kordopatis-Zilos et al., "ILIAS: Instance-Level Image retrieval At Scale", CVPR 2025, arXiv 2502.11748.
 """
@@ -49,7 +49,7 @@ def _images(root: Path, folder: str, letter: str) -> Table:
 
 
 def _yfcc(folder: Path) -> tuple[Table, ...]:
-    """A table for each tar, so that each has embeddings of its own; one for a folder of images."""
+    """A table for each tar, so that each has its embeddings; one for a folder of images."""
     tables = [read_table(source) for source in sorted(folder.glob("*.tar")) or [folder]]
     # What a table may have as a label, a folder's name for instance, is none of an object.
     return tuple(relabelled(table, [None] * len(table)) for table in tables)

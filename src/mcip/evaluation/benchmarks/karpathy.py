@@ -37,7 +37,7 @@ def from_split_file(root: Path, path: Path, folder: str) -> CrossModal:
 def from_table(place: str) -> CrossModal:
     """Read tars, parquet files or a data set of the hub; several captions may be lines of one text."""
     table = table_split(place, "test")
-    return CrossModal(recaptioned(table, [_lines(own) for own in table.captions]))
+    return CrossModal(recaptioned(table, [_lines(captions) for captions in table.captions]))
 
 
 def grouped(root: Path, pairs: list[tuple[str, str]]) -> Table:

@@ -1,0 +1,112 @@
+"""Measure several models on the tasks of a suite, each with a results file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mcip import models
+from mcip.core.choices import Precision
+from mcip.core.device import pick_device
+from mcip.evaluation.benchmarks import BENCHMARKS
+from mcip.evaluation.encoders import Session
+from mcip.evaluation.measure import measure
+from mcip.evaluation.results_file import ResultsFile, check_model_name, results_name
+from mcip.evaluation.suites import Suite
+from mcip.evaluation.task_data import Sources
+from mcip.evaluation.tasks import GROUPS, Task
+
+# All metrics are shares from 0 to 1; tables show them in percent.
+_UNITS = "share"
+
+
+def measure_models(
+    named: Mapping[str, str | os.PathLike[str] | models.Model],
+    tasks: list[Task] | Suite,
+    out: Path,
+    suite: str = "own",
+    *,
+    sources: Sources | None = None,
+    allow_counts: bool = False,
+    batch_size: int = 256,
+    workers: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> list[Path]:
+    """Measure each of the named models on each task.
+
+    Args:
+        named: What `mcip.load` takes, or loaded models, by name.
+        tasks: The tasks, or a suite of them.
+        out: The folder of the results and embeddings.
+        suite: How the results call a list of tasks.
+        sources: Reads the data; it may hold tables that have been read.
+        allow_counts: See `mcip.evaluate`, as for the parameters that follow.
+        batch_size: Images or captions per forward pass.
+        workers: Processes that decode images.
+        device: Where models are loaded to; loaded ones stay where they are.
+        precision: Of the forward passes.
+        max_unreadable: The share of images that may be unreadable.
+
+    Returns:
+        The results files, in the order of the models.
+
+    Raises:
+        ConfigError: A name cannot be that of a file.
+        DataError: A benchmark is not the official release.
+        ArtefactError: A results file is there with other results.
+    """
+    for name in named:
+        check_model_name(name)
+    sources = sources or Sources()
+    present = (tasks if isinstance(tasks, Suite) else Suite(suite, tasks)).present(sources)
+    # All data are read and checked before anything is measured.
+    described = [_describe(task, sources, allow_counts) for task in present.tasks]
+    paths = []
+    for name, source in named.items():
+        model = source if isinstance(source, models.Model) else _load(source, device)
+        session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources)
+        path = out / results_name(name, present)
+        results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store)
+        entries, kept = results.known(described, sources.tables)
+        for number, task in enumerate(present.tasks):
+            if entries[number] is None:
+                entries[number] = _measured(session, task, results, described[number])
+                results.write([*entries, *kept])
+        results.write([*entries, *kept])
+        paths.append(path)
+    return paths
+
+
+def _load(source: str | os.PathLike[str], device: str) -> models.Model:
+    return models.load(source if isinstance(source, str) else Path(source), device=str(pick_device(device)))
+
+
+def _describe(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any]:
+    """What a results file says of a task beside what was measured; a benchmark's counts are checked."""
+    facts: dict[str, Any] = {"group": GROUPS[task.kind], "units": _UNITS}
+    caveats = []
+    if task.benchmark is not None:
+        whole, benchmark = sources.whole(task), BENCHMARKS[task.benchmark]
+        if not allow_counts:
+            benchmark.check(whole)
+        wrong = benchmark.wrong_counts(whole)
+        facts |= {"counts": whole.counts, "official_counts": not wrong}
+        caveats += [f"not the official release: {'; '.join(wrong)}"] if wrong else []
+    if task.column is not None and task.preset != "paper":
+        caveats.append(f"by the preset {task.preset!r} instead of the paper's")
+    if task.limit is not None:
+        caveats.append(f"on a subsample of about {task.limit:,} images")
+    return {**task.as_dict(), **facts, "caveats": caveats, "data_hash": sources.data(task).fingerprint}
+
+
+def _measured(session: Session, task: Task, results: ResultsFile, description: dict[str, Any]) -> dict[str, Any]:
+    """Measure a task; the task's entry in the results file."""
+    found = measure(session, task)
+    return {
+        **description, "headline": task.headline, "metrics": found.metrics, "interval": list(found.interval),
+        "per_query": results.save_values(description, found.per_query), "space": found.space,
+    }  # fmt: skip
