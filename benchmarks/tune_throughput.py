@@ -42,7 +42,7 @@ from mcip.core.artefacts import Artefact
 from mcip.data import Pixels, Table, read_table
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import KIND, Embeddings, write_shard
-from mcip.losses import ArcMargin
+from mcip.losses import ArcMargin, MultiCaptionArcMargin
 from mcip.training import EpochOrder, FitSettings, fit
 from mcip.training.objectives import CaptionTerm, ImageTuning
 
