@@ -27,8 +27,9 @@ from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.listing import Listing, read_image
+from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
-from mcip.retrieval.sync import Changes, Options, Plan, check_share, finished_rows, plan, transform_of
+from mcip.retrieval.sync import Changes, Options, check_share, finished_rows, transform_of
 from mcip.retrieval.table import IndexTable, open_table, vectors_array
 
 JOURNAL: Final = "fragments"

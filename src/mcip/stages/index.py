@@ -104,8 +104,9 @@ def index(
     from mcip.retrieval.index import Index
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.lock import write_lock
+    from mcip.retrieval.plan import plan
     from mcip.retrieval.roots import list_roots
-    from mcip.retrieval.sync import Options, begin, plan, update
+    from mcip.retrieval.sync import Options, begin, update
     from mcip.retrieval.table import open_table, table_exists
 
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
