@@ -141,11 +141,11 @@ def test_revisited_by_difficulty_with_images_missing(benchmarks: Path, name: str
 def test_classic_instre_has_one_difficulty(benchmarks: Path) -> None:
     data, found, _ = ask(benchmarks, "instre-classic")
     ids = data.gallery[0].ids
-    wanted = [
+    expected = [
         trapezoid(ranking(image, ids), set(truth["easy"]), set())
         for image, truth in zip(data.queries.ids, data.truth, strict=True)
     ]
-    assert found == pytest.approx({"map": np.mean(wanted)}, abs=1e-6)
+    assert found == pytest.approx({"map": np.mean(expected)}, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ilias-core", "ilias"])
@@ -157,16 +157,16 @@ def test_ilias_cuts_its_rankings(benchmarks: Path, name: str, at: int) -> None:
     texts, _, _ = ask(benchmarks, f"{name}-t2i" if name == "ilias" else "ilias-core-t2i")
     ids = [image for table in data.gallery for image in table.ids]
     labels = [label for table in data.gallery for label in table.labels]
-    questions = {
+    cases = {
         "i2i": (replace(data, at=at), data.queries.ids, data.queries.labels),
         "t2i": (replace(texts, at=at), texts.texts, texts.labels),
     }
-    for kind, (asked, queries, wanted) in questions.items():
-        assert isinstance(asked, Retrieval if kind == "i2i" else TextRetrieval)
+    for kind, (data_at, queries, expected) in cases.items():
+        assert isinstance(data_at, Retrieval if kind == "i2i" else TextRetrieval)
         task = benchmark_task(BENCHMARKS[name], str(benchmarks), PRESETS["paper"])
-        found = measure_data(FixedEncoder(), task, asked)
+        found = measure_data(FixedEncoder(), task, data_at)
         precisions = []
-        for query, label in zip(queries, wanted, strict=True):
+        for query, label in zip(queries, expected, strict=True):
             hits = [labels[item] == label for item in ranking(query, ids)][:at]
             precisions.append(average_precision(hits, min(at, labels.count(label))))
         assert found[f"map@{at}"] == pytest.approx(np.mean(precisions), abs=1e-6)
@@ -203,13 +203,15 @@ def test_zero_shot_chooses_among_the_classes_of_the_data_set(benchmarks: Path, n
 def test_captions_and_images_both_ways(benchmarks: Path, name: str) -> None:
     data, to_images, encoder = ask(benchmarks, name)
     _, to_texts, _ = ask(benchmarks, f"{name}-i2t")
-    captions = [(text, row) for row, own in enumerate(data.images.captions) for text in own]
+    captions = [(text, row) for row, texts in enumerate(data.images.captions) for text in texts]
     texts, ids = [text for text, _ in captions], data.images.ids
     for k in (1, 5, 10):
         found = [row in ranking(text, ids)[:k] for text, row in captions]
         assert to_images[f"r{k}"] == pytest.approx(np.mean(found), abs=1e-6)
-        own = [any(captions[item][1] == row for item in ranking(image, texts)[:k]) for row, image in enumerate(ids)]
-        assert to_texts[f"r{k}"] == pytest.approx(np.mean(own), abs=1e-6)
+        found_texts = [
+            any(captions[item][1] == row for item in ranking(image, texts)[:k]) for row, image in enumerate(ids)
+        ]
+        assert to_texts[f"r{k}"] == pytest.approx(np.mean(found_texts), abs=1e-6)
     assert encoder.transforms == {"model"}
 
 

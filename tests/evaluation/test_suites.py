@@ -153,16 +153,16 @@ def test_wrong_counts_stop_before_anything_is_measured(benchmarks: Path, base: P
 def test_added_benchmarks_are_measured_and_the_others_kept(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = count_measured(monkeypatch)
+    measured_tasks = count_measured(monkeypatch)
     data = tmp_path / "data"
     layouts.gpr1200(data)
     evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
     layouts.aircraft(data)
     evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
-    assert asked == ["GPR1200", "k-NN FGVC Aircraft"]
+    assert measured_tasks == ["GPR1200", "k-NN FGVC Aircraft"]
     (data / "GPR1200" / "images" / "0_0_x.jpg").unlink()
     evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(data), **LOOSE)
-    assert asked == ["GPR1200", "k-NN FGVC Aircraft", "GPR1200"]
+    assert measured_tasks == ["GPR1200", "k-NN FGVC Aircraft", "GPR1200"]
 
 
 def test_killed_at_any_moment_it_ends_the_same(base: Path, tmp_path: Path) -> None:

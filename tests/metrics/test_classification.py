@@ -39,10 +39,10 @@ def test_knn_equals_a_loop(seed: int, k: int, temperature: float, kind: type) ->
     expected = [naive_votes(train, labels, query, k, temperature) for query in test]
     found = knn_classify(train, labels, test, k, temperature)
     assert found.tolist() == [ranked[0] for ranked in expected]
-    own = [kind(3 * n) for n in rng.integers(0, 6, 7)]
-    accuracy = knn_accuracy(train, labels, test, own, k, temperature, tops=(1, 2, 5))
+    test_labels = [kind(3 * n) for n in rng.integers(0, 6, 7)]
+    accuracy = knn_accuracy(train, labels, test, test_labels, k, temperature, tops=(1, 2, 5))
     for n in (1, 2, 5):
-        hits = [label in ranked[:n] for label, ranked in zip(own, expected, strict=True)]
+        hits = [label in ranked[:n] for label, ranked in zip(test_labels, expected, strict=True)]
         assert accuracy[n] == pytest.approx(np.mean(hits))
 
 
@@ -51,8 +51,8 @@ def test_knn_equals_a_loop(seed: int, k: int, temperature: float, kind: type) ->
 def test_equal_votes_in_any_order_go_to_the_class_that_sorts_first(seed: int, size: int, temperature: float) -> None:
     # Every class has the same neighbours, whose votes are summed in another order for each.
     rng = np.random.default_rng(seed)
-    own = rng.standard_normal((size, 16)).astype(np.float32)
-    train = np.concatenate([rng.permutation(own) for _ in range(7)])
+    neighbours = rng.standard_normal((size, 16)).astype(np.float32)
+    train = np.concatenate([rng.permutation(neighbours) for _ in range(7)])
     labels = np.repeat(rng.permutation(7), size)
     test = rng.standard_normal((20, 16)).astype(np.float32)
     assert knn_classify(train, labels, test, len(train), temperature).tolist() == [0] * 20

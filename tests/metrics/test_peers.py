@@ -40,13 +40,13 @@ def hit_rate(scores: NDArray[np.float32], relevant: NDArray[np.bool_], k: int) -
 
 def test_torchmetrics_retrieval() -> None:
     queries, labels = clusters(60, 9, 0)
-    gallery, held = clusters(200, 9, 1)
-    scores, relevant = queries @ gallery.T, labels[:, None] == held
+    gallery, gallery_labels = clusters(200, 9, 1)
+    scores, relevant = queries @ gallery.T, labels[:, None] == gallery_labels
     rows = torch.arange(60)[:, None].expand(scores.shape)
     # torchmetrics takes items whose score is not above 0 for irrelevant.
     expected = RetrievalMAP()(torch.from_numpy(scores + 2), torch.from_numpy(relevant), indexes=rows)
-    assert retrieval_map(queries, gallery, labels, held) == pytest.approx(float(expected), abs=1e-6)
-    found = recall_at_k(queries, gallery, labels, held, (1, 3))
+    assert retrieval_map(queries, gallery, labels, gallery_labels) == pytest.approx(float(expected), abs=1e-6)
+    found = recall_at_k(queries, gallery, labels, gallery_labels, (1, 3))
     assert found == pytest.approx({k: hit_rate(scores, relevant, k) for k in (1, 3)}, abs=1e-6)
 
 
@@ -79,22 +79,22 @@ def test_torchmetrics_accuracy_of_zero_shot_classes() -> None:
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_pytorch_metric_learning(exclude_self: bool) -> None:
-    gallery, held = (torch.from_numpy(array) for array in clusters(150, 10, 6))
-    queries, labels = (gallery, held) if exclude_self else map(torch.from_numpy, clusters(50, 10, 7))
+    gallery, gallery_labels = (torch.from_numpy(array) for array in clusters(150, 10, 6))
+    queries, labels = (gallery, gallery_labels) if exclude_self else map(torch.from_numpy, clusters(50, 10, 7))
     at = None if exclude_self else 149
     calculator = AccuracyCalculator(
         ("mean_average_precision", "precision_at_1"), k=149, knn_func=CustomKNN(CosineSimilarity())
     )
-    expected = calculator.get_accuracy(queries, labels, gallery, held, ref_includes_query=exclude_self)
-    found = retrieval_map(queries, gallery, labels, held, exclude_self, at)
+    expected = calculator.get_accuracy(queries, labels, gallery, gallery_labels, ref_includes_query=exclude_self)
+    found = retrieval_map(queries, gallery, labels, gallery_labels, exclude_self, at)
     assert found == pytest.approx(expected["mean_average_precision"], abs=1e-6)
-    first = recall_at_k(queries, gallery, labels, held, (1,), exclude_self)[1]
+    first = recall_at_k(queries, gallery, labels, gallery_labels, (1,), exclude_self)[1]
     assert first == pytest.approx(expected["precision_at_1"], abs=1e-6)
 
 
 def test_nearest_neighbour_classification_is_precision_at_1() -> None:
-    train, held = clusters(150, 10, 6)
+    train, gallery_labels = clusters(150, 10, 6)
     test, labels = clusters(50, 10, 7)
-    first = recall_at_k(test, train, labels, held, (1,))[1]
-    assert knn_accuracy(train, held, test, labels, k=1, tops=(1,))[1] == pytest.approx(first)
-    assert np.mean(knn_classify(train, held, test, k=1) == labels) == pytest.approx(first)
+    first = recall_at_k(test, train, labels, gallery_labels, (1,))[1]
+    assert knn_accuracy(train, gallery_labels, test, labels, k=1, tops=(1,))[1] == pytest.approx(first)
+    assert np.mean(knn_classify(train, gallery_labels, test, k=1) == labels) == pytest.approx(first)

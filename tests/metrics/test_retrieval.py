@@ -24,7 +24,7 @@ def naive(
     queries: NDArray[Any],
     gallery: NDArray[Any],
     labels: list[Any],
-    held: list[Any],
+    gallery_labels: list[Any],
     exclude_self: bool,
     drop_first: bool,
     at: int | None,
@@ -33,7 +33,7 @@ def naive(
     precisions, reached = [], []
     for i, query in enumerate(queries):
         order = ranking([float(query @ row) for row in gallery], i if exclude_self else None, drop_first)
-        hits = [held[j] == labels[i] for j in order]
+        hits = [gallery_labels[j] == labels[i] for j in order]
         relevant = sum(hits)
         if relevant == 0:
             precisions.append(math.nan)
@@ -60,21 +60,23 @@ def test_equals_naive_loops(
 ) -> None:
     rng = np.random.default_rng(seed)
     gallery = rng.integers(-levels, levels + 1, (sizes[1], 3)).astype(np.float32)
-    held = rng.integers(0, classes, sizes[1])
+    gallery_labels = rng.integers(0, classes, sizes[1])
     if protocol == "keep":
         queries = rng.integers(-levels, levels + 1, (sizes[0], 3)).astype(np.float32)
         labels = rng.integers(0, classes + 1, sizes[0])
     else:
-        queries, labels = gallery[: sizes[0]], held[: sizes[0]]
+        queries, labels = gallery[: sizes[0]], gallery_labels[: sizes[0]]
     flags: dict[str, Any] = {"exclude_self": protocol == "exclude_self", "drop_first": protocol == "drop_first"}
-    expected, recall = naive(queries, gallery, labels.tolist(), held.tolist(), at=at, ks=(1, 2, 8), **flags)
-    found = average_precisions(queries, gallery, labels, held, at=at, **flags)
+    expected, recall = naive(queries, gallery, labels.tolist(), gallery_labels.tolist(), at=at, ks=(1, 2, 8), **flags)
+    found = average_precisions(queries, gallery, labels, gallery_labels, at=at, **flags)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    mean = retrieval_map(torch.from_numpy(queries), gallery, labels, held, at=at, **flags)
+    mean = retrieval_map(torch.from_numpy(queries), gallery, labels, gallery_labels, at=at, **flags)
     known = [value for value in expected if not math.isnan(value)]
     assert mean == pytest.approx(np.mean(known) if known else math.nan, nan_ok=True)
-    assert recall_at_k(queries, gallery, labels, held, (1, 2, 8), **flags) == pytest.approx(recall, nan_ok=True)
+    assert recall_at_k(queries, gallery, labels, gallery_labels, (1, 2, 8), **flags) == pytest.approx(
+        recall, nan_ok=True
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,19 +89,19 @@ def test_equals_naive_loops(
 def test_queries_are_removed_where_they_are_in_the_gallery(seed: int, size: int, levels: int, at: int | None) -> None:
     rng = np.random.default_rng(seed)
     gallery = rng.integers(-levels, levels + 1, (size, 3)).astype(np.float32)
-    held = rng.integers(0, 3, size)
-    own = rng.integers(-1, size, 7)
-    queries, labels = gallery[own], held[own]
+    gallery_labels = rng.integers(0, 3, size)
+    query_rows = rng.integers(-1, size, 7)
+    queries, labels = gallery[query_rows], gallery_labels[query_rows]
     expected, reached = [], []
-    for row, query, label in zip(own.tolist(), queries, labels, strict=True):
+    for row, query, label in zip(query_rows.tolist(), queries, labels, strict=True):
         rest = np.delete(np.arange(size), row) if row >= 0 else np.arange(size)
-        arguments = (query[None], gallery[rest], [label], held[rest].tolist(), False, False, at, (1, 2, 30))
+        arguments = (query[None], gallery[rest], [label], gallery_labels[rest].tolist(), False, False, at, (1, 2, 30))
         precisions, recall = naive(*arguments) if len(rest) else ([math.nan], dict.fromkeys((1, 2, 30), math.nan))
         expected += precisions
         reached.append(list(recall.values()))
-    found = average_precisions(queries, gallery, labels, held, True, at, self_rows=own)
+    found = average_precisions(queries, gallery, labels, gallery_labels, True, at, self_rows=query_rows)
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    hits = hits_at_k(queries, gallery, labels, held, (1, 2, 30), True, self_rows=own)
+    hits = hits_at_k(queries, gallery, labels, gallery_labels, (1, 2, 30), True, self_rows=query_rows)
     np.testing.assert_array_equal(hits, reached)
 
 
@@ -116,9 +118,11 @@ def test_many_blocks_and_many_relevant(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equals_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     queries, gallery = rng.standard_normal((20, 16)), rng.standard_normal((200, 16))
-    labels, held = rng.integers(0, 5, 20), rng.integers(0, 5, 200)
-    expected = [average_precision_score(held == label, gallery @ q) for q, label in zip(queries, labels, strict=True)]
-    np.testing.assert_allclose(average_precisions(queries, gallery, labels, held), expected, atol=1e-6)
+    labels, gallery_labels = rng.integers(0, 5, 20), rng.integers(0, 5, 200)
+    expected = [
+        average_precision_score(gallery_labels == label, gallery @ q) for q, label in zip(queries, labels, strict=True)
+    ]
+    np.testing.assert_allclose(average_precisions(queries, gallery, labels, gallery_labels), expected, atol=1e-6)
 
 
 def test_worked_out_by_hand() -> None:
