@@ -34,7 +34,9 @@ def changed(config: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "../secret.gz"),
         ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "inner/../../secret.gz"),
         ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "~/secret.gz"),
+        ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "link.gz"),
         ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "missing.gz"),
+        ("model_cfg.text_cfg.tokenizer_kwargs.bpe_path", "\0.gz"),
         ("model_cfg.text_cfg.tokenizer_kwargs.vocab_file", "vocab.txt"),
         ("model_cfg.text_cfg.tokenizer_kwargs.cache_dir", "cache"),
         ("model_cfg.text_cfg.tokenizer_kwargs.anything", "/etc/passwd"),
@@ -52,6 +54,7 @@ def test_a_configuration_names_no_file_outside_its_folder(
     key: str, value: object, tiny_config: dict[str, Any], tiny_folder: Path
 ) -> None:
     (tiny_folder.parent / "secret.gz").write_bytes(b"")
+    (tiny_folder / "link.gz").symlink_to(tiny_folder.parent / "secret.gz")
     config = changed(tiny_config, key, value)
     (tiny_folder / "open_clip_config.json").write_text(json.dumps(config))
     loads: list[Callable[[], Model]] = [lambda: models.load(tiny_folder), lambda: models.from_config(config)]

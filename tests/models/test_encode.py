@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -81,6 +82,16 @@ def test_processes_give_the_same_vectors_and_the_global_generator_is_left_alone(
     state = torch.get_rng_state()
     np.testing.assert_array_equal(tiny.encode(files, batch_size=2, workers=2), tiny.encode(files, batch_size=2))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_threads_with_texts_of_mixed_length_get_the_vectors_of_one_thread(tiny: Model) -> None:
+    batches = [["red " * count, "a mug"] for count in range(12)]
+    expected = [tiny.encode(texts) for texts in batches]
+    before = tiny.fingerprint
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(tiny.encode, batches * 10))
+    np.testing.assert_array_equal(np.stack(found), np.stack(expected * 10))
+    assert tiny.fingerprint == before
 
 
 def test_strings_are_texts_unless_they_name_an_image(

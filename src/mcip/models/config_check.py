@@ -51,10 +51,9 @@ def file_inside(value: str, folder: Path | None, what: str) -> Path:
     Raises:
         ModelError: It lies elsewhere, or is not there.
     """
-    path = None if folder is None else (folder / value)
-    # As written: a cache may keep the files of a folder elsewhere and link to them.
-    inside = path is not None and not Path(value).is_absolute() and ".." not in Path(value).parts
-    if path is None or not inside or "\\" in value or "://" in value or value.startswith("~"):
+    outside = Path(value).is_absolute() or value.startswith("~") or "\0" in value
+    path = None if folder is None or outside else (folder / value).resolve()
+    if folder is None or path is None or not path.is_relative_to(folder.resolve()):
         raise ModelError(f"{what} is {value!r}: it may only name a file in the model's folder. Put the file there.")
     if not path.is_file():
         raise ModelError(f"{what} is {value!r}, but there is no such file in {folder}.")
