@@ -71,9 +71,7 @@ class Mcip:
         self.uri = str(folder / "photos.lance")
 
     def prepare(self, vectors: Vectors) -> None:
-        identity = Identity.new(
-            model="none", fingerprint="none", dim=vectors.shape[1], transform="model", source="made", thumbnails=0
-        )
+        identity = Identity.new(model="none", fingerprint="none", dim=vectors.shape[1], transform="model", thumbnails=0)
         table = create_table(self.uri, schema_of(identity, pa.schema([("label", pa.string())])))
         for start in range(0, len(vectors), 16 * BLOCK):
             part = vectors[start : start + 16 * BLOCK]

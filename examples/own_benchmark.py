@@ -1,4 +1,4 @@
-"""A benchmark of your own: a YAML list of tasks over your tables, measured for several models, and a report.
+"""A benchmark of your own: a YAML list of tasks over your tables, measured, and a report.
 
     python examples/own_benchmark.py   about half a minute on two cores
 

@@ -202,7 +202,7 @@ def test_ids_of_a_large_table_are_indexed(run_index: Run, own_album: Path, monke
     index = run_index()
     assert unindexed(index) == [5]
     assert index.row("new3.png")["width"] == 40
-    with pytest.raises(DataError, match="no picture with the id"):
+    with pytest.raises(DataError, match="no image with the id"):
         index.row(removed.relative_to(own_album).as_posix())
     monkeypatch.setattr("mcip.retrieval.table._BEHIND", 0.01)
     assert unindexed(run_index()) == [0]

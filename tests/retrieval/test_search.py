@@ -177,7 +177,7 @@ def test_a_model_that_is_gone(own_album: Path, tmp_path: Path) -> None:
 
 
 def test_no_index(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=r"There is nothing at this place.*mcip index PHOTOS --model MODEL --db"):
+    with pytest.raises(ArtefactError, match=r"There is nothing at this place.*mcip index FOLDER --model MODEL --db"):
         mcip.open_index(tmp_path / "nowhere.lance")
     assert list(tmp_path.iterdir()) == []
 

@@ -179,7 +179,7 @@ class _Loop:
     def _train(self, log: MetricsLog, advance: Advance) -> None:
         settings, since = self.settings, time.perf_counter()
         steps = range(self.done.steps, settings.steps)
-        for step, batch in zip(steps, self.objective.batches(steps), strict=False):
+        for step, batch in enumerate(self.objective.batches(steps), steps.start):
             if self._stopped_early():
                 break
             self._step(step, batch)

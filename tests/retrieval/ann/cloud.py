@@ -44,7 +44,7 @@ def rows(vectors: NDArray[np.float32], first: int = 0, kind: str = "a") -> pa.Ta
 
 def new_table(place: Path, vectors: NDArray[np.float32] | None = None) -> IndexTable:
     """A table of vectors."""
-    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", source="none", thumbnails=0)
+    identity = Identity.new(model="none", fingerprint="f", dim=DIM, transform="model", thumbnails=0)
     table = create_table(str(place), schema_of(identity, pa.schema({"kind": pa.string()})))
     return table if vectors is None else table.append(rows(vectors))
 
