@@ -207,6 +207,16 @@ def test_files_are_what_was_written(damage: Callable[[Path], None], tmp_path: Pa
             take(tmp_path / "a", "things")
 
 
+def test_an_artefact_of_an_earlier_version_has_to_be_made_again(tmp_path: Path) -> None:
+    with Artefact.begin(tmp_path / "a", "things", {}) as artefact:
+        artefact.finish()
+    manifest = {key: value for key, value in artefact.manifest.items() if key != "format"}
+    write_json(tmp_path / "a" / MANIFEST, {**manifest, "versions": {"mcip": "0.1.0"}})
+    for take in (Artefact.open, lambda folder, kind: Artefact.begin(folder, kind, {})):
+        with pytest.raises(ArtefactError, match=r"was made by mcip 0\.1\.0, .* make it again"):
+            take(tmp_path / "a", "things")
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "", "3", '{"kind": "things"}', '{"kind": "things", "complete": true'])
 def test_a_damaged_manifest_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(content)

@@ -26,6 +26,8 @@ from mcip.core.locks import is_lock, lock_folder, release_folder, remove_stale_l
 from mcip.core.progress import console
 
 MANIFEST = "manifest.json"
+# Of the manifest and what lies beside it; artefacts of another format have to be made again.
+FORMAT = 2
 _RECORDED = ("mcip", "torch", "open_clip_torch", "numpy", "datasets", "pillow")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What writers say that do not pass the operating system's error on: safetensors, then NumPy.
@@ -226,7 +228,8 @@ class Artefact:
             if artefact.complete or _holds_anything(folder):
                 artefact._check_made_from(expected)
                 return artefact
-        artefact = cls(folder, {"kind": kind, "complete": False, "made_from": expected, "versions": _versions()}, lock)
+        manifest = {"kind": kind, "format": FORMAT, "complete": False, "made_from": expected, "versions": _versions()}
+        artefact = cls(folder, manifest, lock)
         artefact._save()
         return artefact
 
@@ -244,6 +247,12 @@ class Artefact:
         manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or not {"kind", "complete", "made_from"} <= manifest.keys():
             raise ArtefactError(f"{folder / MANIFEST} is damaged. Remove {folder} and run what makes it again.")
+        if manifest.get("format") != FORMAT:
+            version = manifest.get("versions", {}).get("mcip", "an unknown version")
+            raise ArtefactError(
+                f"{folder} was made by mcip {version}, whose artefacts this version does not read: remove it, or choose "
+                "another folder, and make it again."
+            )
         found = manifest["kind"]
         if found != kind:
             raise ArtefactError(f"{folder} holds {found!r}, but {kind!r} is needed here.")
