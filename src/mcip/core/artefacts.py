@@ -250,8 +250,8 @@ class Artefact:
         if manifest.get("format") != FORMAT:
             version = manifest.get("versions", {}).get("mcip", "an unknown version")
             raise ArtefactError(
-                f"{folder} was made by mcip {version}, whose artefacts this version does not read: remove it, or choose "
-                "another folder, and make it again."
+                f"{folder} was made by mcip {version}, whose artefacts this version does not read: remove it, or "
+                "choose another folder, and make it again."
             )
         found = manifest["kind"]
         if found != kind:
