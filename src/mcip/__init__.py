@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mcip.stages.index import index
     from mcip.stages.interpolate import interpolate
     from mcip.stages.mine import mine
+    from mcip.stages.plan import plan
     from mcip.stages.report import report
     from mcip.stages.search import search
     from mcip.stages.serve import serve
@@ -46,6 +47,7 @@ __all__ = [
     "metrics",
     "mine",
     "open_index",
+    "plan",
     "read_table",
     "report",
     "save",

@@ -20,10 +20,11 @@ from rich.console import Console
 import mcip
 from mcip.core.errors import McipError
 from mcip.core.parameters import COMPUTING
+from mcip.recipes import read_recipe
 
 COMMANDS = (
     "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
-    "serve", "models", "demo",
+    "serve", "models", "plan", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {
@@ -42,7 +43,8 @@ A table is a folder of class folders, a .csv, .tsv, .parquet or webdataset .tar 
 two, or a data set of the hub as OWNER/NAME. Its columns are image, label, caption or captions, split and id; only \
 image is required.
 
---config FILE.yaml gives parameters by name, flags override it; --print-config prints them as such a file.
+--config FILE.yaml gives parameters by name, flags override it; --print-config prints them as such a file. --recipe \\
+NAME gives those of a recipe in the package (see `mcip plan`).
 """
 _INTERRUPTED = 130
 
@@ -93,8 +95,13 @@ def parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
     tokens = [token for token in tokens if token not in printing]
     command = next((token for token in tokens[:1] if token in COMMANDS), None)
     app = _app(command)
-    if config is not None and command is not None:
-        app.config = [Dict(_read_config(config, command), source=config, use_commands_as_keys=False)]
+    if command is not None:
+        given: dict[str, Any] = {}
+        if "recipe" not in inspect.signature(stage_of(command)).parameters:
+            recipe, tokens = _take_option(tokens, "--recipe")
+            given = {} if recipe is None else _of_recipe(recipe, command)
+        given |= {} if config is None else _read_config(config, command)
+        app.config = [Dict(given, source=config or "the recipe", use_commands_as_keys=False)]
     try:
         function, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -151,6 +158,14 @@ def _app(chosen: str | None) -> App:
         else:
             app.command(lambda: None, name=command, help=(stage.__doc__ or "").partition("\n")[0])
     return app
+
+
+def _of_recipe(name: str, command: str) -> dict[str, Any]:
+    """What a recipe of the package says of a stage."""
+    recipe = read_recipe(name)
+    if command not in recipe:
+        raise UsageError(f"The recipe {name} is for: {', '.join(f'mcip {stage}' for stage in recipe)}.")
+    return recipe[command]
 
 
 def _read_config(path: str, command: str) -> dict[str, Any]:

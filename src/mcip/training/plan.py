@@ -1,0 +1,123 @@
+"""Estimates of what tuning takes: memory by part, FLOPs, time, and bytes on the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from rich.table import Table
+
+from mcip.core.choices import Precision
+from mcip.models import create
+from mcip.models.footprint import image_footprint
+from mcip.models.state_dict import SkipInit
+
+# Images per second of `mcip tune`, batch 128, bf16, not compiled, on one NVIDIA H200 (torch 2.11, 2026-11-26).
+MEASURED: Final = {"ViT-L-14-336": 284.0, "ViT-SO400M-14-SigLIP-384": 173.0}
+# The share of the matrix rate that the measured runs reached, and that rate in FLOP/s (bf16, 8,192 cubed).
+_SHARE: Final = 0.42
+_MATRIX_RATE: Final = 775e12
+# Bytes per trained parameter: weight, gradient and AdamW's two moments, float32 each.
+_STATE_BYTES: Final = 16
+# Bytes per logit of the class loss: the logits, their softmax and their gradient, float32 each.
+_LOGIT_BYTES: Final = 12
+_CAPTIONS_PER_IMAGE: Final = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `mcip tune` would take.
+
+    Attributes:
+        model: The model's name.
+        parameters: Trained parameters of the image tower.
+        step_flops: Floating-point operations of one step.
+        memory: Bytes on the device by part; their sum is an estimate of the peak.
+        device_bytes: The device's memory.
+        rate: Images per second.
+        rate_source: Where the rate is from.
+        hours: Of the whole run.
+        disk: Bytes of each artefact.
+    """
+
+    model: str
+    parameters: int
+    step_flops: float
+    memory: dict[str, int]
+    device_bytes: int
+    rate: float
+    rate_source: str
+    hours: float
+    disk: dict[str, int]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device's memory is enough."""
+        return sum(self.memory.values()) <= self.device_bytes
+
+    def __rich__(self) -> Table:
+        """The plan as a table."""
+        table = Table("part", "takes", title=f"tuning {self.model}")
+        table.add_row("trained parameters", f"{self.parameters / 1e6:,.1f} M")
+        table.add_row("FLOPs of a step", f"{self.step_flops / 1e12:,.1f} T")
+        for part, size in self.memory.items():
+            table.add_row(f"memory: {part}", f"{size / 1e9:,.1f} GB")
+        verdict = "fits" if self.fits else "does NOT fit: try --grad-checkpointing, or a smaller --batch-size"
+        total = sum(self.memory.values()) / 1e9
+        table.add_row("memory in all", f"{total:,.1f} GB of {self.device_bytes / 1e9:,.0f}: {verdict}")
+        table.add_row("time", f"{self.hours:,.1f} h at {self.rate:,.0f} images/s ({self.rate_source})")
+        for name, size in self.disk.items():
+            table.add_row(f"disk: {name}", f"{size / 1e9:,.1f} GB")
+        return table
+
+
+def make_plan(
+    name: str,
+    *,
+    batch_size: int,
+    steps: int | None,
+    classes: int,
+    images: int,
+    captions: int,
+    precision: Precision,
+    grad_checkpointing: bool,
+    memory_gb: float,
+    rate: float | None,
+) -> Plan:
+    """Estimate what tuning takes; see `mcip.plan`."""
+    with SkipInit():
+        model = create(name)
+    precision = "bf16" if precision == "auto" else precision
+    found = image_footprint(model, batch_size, precision, grad_checkpointing)
+    dim, count = model.embed_dim, steps or max(1, images // batch_size)
+    architecture = name.partition("/")[0]
+    if rate is not None:
+        source = "given"
+    elif architecture in MEASURED:
+        rate, source = MEASURED[architecture], "measured on one H200"
+    else:
+        rate = _SHARE * _MATRIX_RATE / (3 * found.forward_flops)
+        source = "one H200 at 42 % of its matrix rate, as the measured models reached"
+    weights = sum(parameter.numel() for parameter in model.clip.parameters())
+    return Plan(
+        model=name,
+        parameters=found.parameters,
+        step_flops=3 * found.forward_flops * batch_size,
+        memory={
+            "weights, gradients, optimiser": _STATE_BYTES * found.parameters,
+            "class centers with theirs": _STATE_BYTES * classes * dim,
+            "logits": _LOGIT_BYTES * batch_size * classes,
+            "activations": found.activation_bytes,
+        },
+        device_bytes=int(memory_gb * 1e9),
+        rate=rate,
+        rate_source=source,
+        hours=count * batch_size / rate / 3600,
+        disk={
+            "model": 4 * weights,
+            "checkpoints": 12 * (found.parameters + classes * dim),
+            "image embeddings (float16)": 2 * images * dim,
+            "caption embeddings (float16)": 2 * captions * dim,
+            "mined captions": 12 * images * _CAPTIONS_PER_IMAGE,
+        },
+    )

@@ -1,0 +1,49 @@
+"""Plans and recipes."""
+
+from __future__ import annotations
+
+import inspect
+
+import open_clip
+import pytest
+
+import mcip
+from mcip.cli.main import parse
+from mcip.core.errors import ConfigError
+from mcip.recipes import read_recipe, recipe_names
+from mcip.stages.plan import plan
+
+
+def test_the_parts_follow_from_the_sizes() -> None:
+    small = plan(model="ViT-B-32", batch_size=32, classes=1000, images=64_000, captions=10, rate=100.0, memory_gb=24)
+    assert small.hours == pytest.approx(2000 * 32 / 100 / 3600)
+    assert small.memory["class centers with theirs"] == 16 * 1000 * 512
+    assert small.memory["logits"] == 12 * 32 * 1000
+    assert small.disk["image embeddings (float16)"] == 2 * 64_000 * 512
+    assert small.fits
+    assert not plan(model="ViT-B-32", batch_size=32, memory_gb=1).fits
+    assert plan(model="ViT-B-32", batch_size=64).step_flops == pytest.approx(
+        2 * plan(model="ViT-B-32", batch_size=32).step_flops
+    )
+
+
+def test_wrong_plans() -> None:
+    with pytest.raises(ConfigError, match="name of a recipe, or a model"):
+        plan()
+    with pytest.raises(ConfigError, match="There is no recipe 'x'"):
+        plan("x")
+    with pytest.raises(ConfigError, match="has no stage tune"):
+        plan("openai-l14-336-re-a")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_fit_the_stages(name: str) -> None:
+    for command, parameters in read_recipe(name).items():
+        stage = getattr(mcip, command)
+        assert parameters.keys() <= inspect.signature(stage).parameters.keys()
+        parsed = parse([command, "--recipe", name, "--data", "d", "--out", "o", "--model", "m", "--lr", "0.5"])
+        assert parsed is not None
+        assert parsed[1] == {**parameters, "data": "d", "out": parsed[1]["out"], "model": "m", "lr": 0.5}
+        if "model" in parameters:
+            architecture, tag = parameters["model"].split("/")
+            assert open_clip.get_pretrained_cfg(architecture, tag)
