@@ -56,10 +56,12 @@ class Task:
     captions: NDArray[np.float32]
 
 
-def embedded(model: Model, pictures: list[Image.Image]) -> NDArray[np.float32]:
+def embedded(model: Model, gallery_images: list[Image.Image]) -> NDArray[np.float32]:
     transform, parts = model.transform(), []
-    for start in range(0, len(pictures), 256):
-        pixels = torch.stack([transform.prepare(picture) for picture in pictures[start : start + 256]])
+    for start in range(0, len(gallery_images), 256):
+        pixels = torch.stack(
+            [transform.prepare(gallery_image) for gallery_image in gallery_images[start : start + 256]]
+        )
         parts.append(model.embed_pixels(transform.finish(pixels)).numpy())
     return np.concatenate(parts)
 
@@ -71,7 +73,7 @@ def texts_of(model: Model, texts: list[str]) -> NDArray[np.float32]:
 def toyshop(model: Model, products: int) -> Task:
     """Draw products in five body colours each, two pictures a colour, and one more picture to ask with."""
     rng = np.random.default_rng([STREAM, 0])
-    pictures: list[Image.Image] = []
+    gallery_images: list[Image.Image] = []
     asked: list[Image.Image] = []
     made: list[tuple[int, str]] = []
     wanted: list[tuple[int, str]] = []
@@ -87,7 +89,7 @@ def toyshop(model: Model, products: int) -> Task:
         for colour, body in bodies.items():
             for _ in range(2):
                 view = sample_view(rng)
-                pictures.append(Image.fromarray(render(body, view)))
+                gallery_images.append(Image.fromarray(render(body, view)))
                 made.append((number, colour))
                 captions.append(sample_caption(body, view.scene, rng))
         asked.append(Image.fromarray(render(product, sample_view(rng))))
@@ -98,7 +100,7 @@ def toyshop(model: Model, products: int) -> Task:
         "colour and kind": texts_of(model, [f"a {colour} toy" for _, colour in wanted]),
     }
     none = np.full(len(wanted), -1)
-    gallery, images = embedded(model, pictures), embedded(model, asked)
+    gallery, images = embedded(model, gallery_images), embedded(model, asked)
     return Task(gallery, images, words, relevant, none, texts_of(model, captions[::5]))
 
 

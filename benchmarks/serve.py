@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip.data import read_table
-from mcip.retrieval.ann.probe_texts import phrases
+from mcip.retrieval.ann.probe_texts import default_texts
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, write_slice
 
@@ -69,7 +69,7 @@ class Tally:
 
 def make_requests(table: Path, count: int) -> list[Request]:
     """Different requests: texts, uploads and ids, 6 : 2 : 2."""
-    rows, texts = read_table(str(table)), phrases()
+    rows, texts = read_table(str(table)), default_texts()
     made = []
     for number in range(count):
         row = number * 7 % len(rows)
@@ -222,7 +222,7 @@ def main() -> None:
     quick, seconds = vars(parser.parse_args()).values()
     seconds, products = seconds or (5.0 if quick else 60.0), 60 if quick else 2000
     with tempfile.TemporaryDirectory() as folder:
-        part = Slice("served", stream=91, products=products, pictures=10, captions=1)
+        part = Slice("served", stream=91, products=products, images=10, captions=1)
         table, db = write_slice(part, Path(folder) / "served.parquet"), Path(folder) / "photos.lance"
         build_index(str(table), str(db), model="toyshop", thumbnails=192, device="cpu")
         found = measure(Server(db), make_requests(table, 200 if quick else 2000), seconds)

@@ -1,4 +1,4 @@
-"""Artefacts: files whole or not at all, manifests that refuse what does not fit, full disks."""
+"""Artefacts: files that appear atomically, manifests that refuse what does not fit, full disks."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_files_are_what_was_written(damage: Callable[[Path], None], tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "", "3", '{"kind": "things"}', '{"kind": "things", "complete": true'])
-def test_a_damaged_manifest_is_told(content: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_reported(content: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(content)
     for take in (Artefact.open, lambda folder, kind: Artefact.begin(folder, kind, {})):
         with pytest.raises(ArtefactError, match=r"manifest\.json is (damaged|not valid JSON)"):

@@ -1,4 +1,4 @@
-"""Fixtures of the data tests: a cache of their own, and pictures on disk."""
+"""Fixtures of the data tests: a cache of their own, and images on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_network(*args: object, **kwargs: object) -> None:
     raise ConnectionError("tests must not reach the hub")
 
 
-def picture(seed: int = 0, width: int = 24, height: int = 16) -> Image.Image:
+def noise_image(seed: int = 0, width: int = 24, height: int = 16) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -44,7 +44,7 @@ def make_image(tmp_path: Path) -> MakeImage:
     def make(name: str, seed: int = 0) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file_bytes(picture(seed)))
+        path.write_bytes(file_bytes(noise_image(seed)))
         return path
 
     return make
@@ -63,4 +63,4 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
 
 
 def embedded(count: int) -> list[dict[str, Any]]:
-    return [{"bytes": file_bytes(picture(seed)), "path": f"{seed}.png"} for seed in range(count)]
+    return [{"bytes": file_bytes(noise_image(seed)), "path": f"{seed}.png"} for seed in range(count)]

@@ -15,7 +15,7 @@ from mcip.core.errors import DataError
 from mcip.data import read_table
 from mcip.data.readers import hub_rows
 
-from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
+from .conftest import MakeImage, embedded, file_bytes, noise_image, write_csv, write_parquet
 
 LOAD_DATASET = datasets.load_dataset  # the tests put something else in its place
 
@@ -203,19 +203,19 @@ def test_parquet_with_embedded_images(tmp_path: Path) -> None:
     assert table.labels == ["4", None, "5"]
     assert table.captions == [["a"], [], []]
     assert table.ids == ["train/0", "train/1", "train/2"]
-    assert table.image(2).tobytes() == picture(2).tobytes()
+    assert table.image(2).tobytes() == noise_image(2).tobytes()
     part = table.subset([2, 0])
     assert part.ids == ["train/2", "train/0"]
-    assert part.image(0).tobytes() == picture(2).tobytes()
+    assert part.image(0).tobytes() == noise_image(2).tobytes()
 
 
 @pytest.mark.parametrize("as_large", [False, True])
 def test_parquet_with_bytes_or_paths(tmp_path: Path, make_image: MakeImage, as_large: bool) -> None:
     make_image("img/0.png")
     binary, string = (pa.large_binary(), pa.large_string()) if as_large else (pa.binary(), pa.string())
-    content = write_parquet(tmp_path / "b.parquet", {"image": pa.array([file_bytes(picture())], binary)})
+    content = write_parquet(tmp_path / "b.parquet", {"image": pa.array([file_bytes(noise_image())], binary)})
     paths = write_parquet(tmp_path / "p.parquet", {"image": pa.array(["img/0.png"], string)})
-    assert read_table(content).image(0).tobytes() == read_table(paths).image(0).tobytes() == picture().tobytes()
+    assert read_table(content).image(0).tobytes() == read_table(paths).image(0).tobytes() == noise_image().tobytes()
     assert read_table(paths).ids == ["img/0.png"]
 
 
@@ -277,7 +277,7 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [("someone/pets", "small")]
     assert table.labels == ["cat", "dog", "dog"]
     assert table.ids == ["train/0", "train/1", "val/0"]
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
 
 
 def test_hub_rows_come_through_load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_hub_rows_come_through_load_dataset(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "someone")
     table = read_table("someone/pets")
     assert table.ids == ["train/0", "train/1", "val/0"]
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
 
 
 def test_hub_that_cannot_be_reached() -> None:

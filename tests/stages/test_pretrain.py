@@ -47,7 +47,7 @@ def test_both_towers_learn_and_unused_tokens_stay_zero(train: Path, val: Path, b
 
 def test_without_a_vocabulary_the_captions_count(train: Path, base: Path) -> None:
     model = models.load(base)
-    captions = [caption for own in read_table(train).captions for caption in own]
+    captions = [caption for texts in read_table(train).captions for caption in texts]
     forget_unused_tokens(model, captions)
     used = model.tokenizer(captions).unique()
     assert set(model.clip.token_embedding.weight.any(1).nonzero()[:, 0].tolist()) == set(used.tolist())

@@ -39,7 +39,7 @@ class Toy:
         self.tensors = {"first": self.first.weight.detach(), "second": self.second.weight.detach()}
         self.unreadable: dict[str, str] = {}
         self.scores, self.factor, self.dropout = scores, factor, dropout
-        self.seen: list[int] = []
+        self.trained_batches: list[int] = []
         self.norms: list[list[float]] = []
         self.empty: set[int] = set()
 
@@ -47,7 +47,7 @@ class Toy:
         yield from steps
 
     def losses(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        self.seen.append(batch)
+        self.trained_batches.append(batch)
         self.unreadable[f"image {batch}"] = "truncated"
         if batch in self.empty:
             return {}
@@ -92,11 +92,11 @@ def test_it_equals_a_bare_loop(tmp_path: Path) -> None:
         fused=True,
     )
     for step in range(10):
-        for group, own in zip(optimizer.param_groups, bare.groups, strict=True):
-            group["lr"] = own.lr * learning_rate_factor(step, 10, 3, 0.2)
+        for group, bare_group in zip(optimizer.param_groups, bare.groups, strict=True):
+            group["lr"] = bare_group.lr * learning_rate_factor(step, 10, 3, 0.2)
         bare.losses(step, torch.Generator().manual_seed(7 * 1_000_003 + step))["loss"].backward()
-        for own in bare.groups:
-            torch.nn.utils.clip_grad_norm_(own.parameters, 0.5)
+        for bare_group in bare.groups:
+            torch.nn.utils.clip_grad_norm_(bare_group.parameters, 0.5)
         optimizer.step()
         optimizer.zero_grad()
     assert torch.equal(toy.first.weight, bare.first.weight)
@@ -106,7 +106,7 @@ def test_it_equals_a_bare_loop(tmp_path: Path) -> None:
 def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a loss scale of 1024, as fp16 has it, the optimiser sees the same clipped gradients as without."""
     clip = torch.nn.utils.clip_grad_norm_
-    wanted: list[float] = []
+    expected: list[float] = []
     found: list[float] = []
 
     def record(norms: list[float]) -> Any:
@@ -116,7 +116,7 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypat
 
         return spy
 
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record(wanted))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record(expected))
     plain = Toy()
     fit(plain, tmp_path / "a" / CHECKPOINTS, settings(max_grad_norm=0.5))
 
@@ -136,7 +136,7 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypat
     monkeypatch.setattr(GradScaler, "unscale_", unscale)
     fit(scaled, tmp_path / "b" / CHECKPOINTS, settings(max_grad_norm=0.5))
     assert len(found) == 20
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert max(found) > 0.5
     torch.testing.assert_close(plain.first.weight, scaled.first.weight)
 
@@ -177,7 +177,7 @@ def test_it_goes_on_as_if_nothing_had_been(stop: int, tmp_path: Path, monkeypatc
     torch.manual_seed(3)
     found = fit(again, tmp_path / "b" / CHECKPOINTS, settings(**arguments))
 
-    assert again.seen == list(range(saved, 10))
+    assert again.trained_batches == list(range(saved, 10))
     assert found == done
     assert found.best_step == 6
     assert again.unreadable == whole.unreadable
@@ -214,7 +214,7 @@ def test_the_start_may_be_the_best(tmp_path: Path) -> None:
 def test_early_stopping_waits_for_its_patience(tmp_path: Path) -> None:
     toy = Toy([0.1, 0.2, 0.3, 0.2, 0.2, 0.9, 0.9])
     done = fit(toy, tmp_path / CHECKPOINTS, settings(steps=12, validate_every=2, patience=2))
-    assert (done.steps, done.best_step, toy.seen) == (8, 4, list(range(8)))
+    assert (done.steps, done.best_step, toy.trained_batches) == (8, 4, list(range(8)))
 
 
 def test_a_batch_of_nothing_is_no_step(tmp_path: Path) -> None:
@@ -326,10 +326,10 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
 def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
     toy = Toy()
     torch.manual_seed(5)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(5)
     fit(toy, tmp_path / CHECKPOINTS, settings())
-    assert torch.equal(torch.rand(1), wanted)
+    assert torch.equal(torch.rand(1), expected)
     assert not list((tmp_path / CHECKPOINTS).glob("best*"))
 
 
@@ -346,10 +346,10 @@ def test_an_epoch_visits_each_row_at_most_once(rows: int, batch_size: int, seed:
 
 
 def test_the_order_is_a_function_of_seed_and_step() -> None:
-    wanted = [EpochOrder(30, 7, 1).batch(step) for step in range(9)]
+    expected = [EpochOrder(30, 7, 1).batch(step) for step in range(9)]
     backwards = EpochOrder(30, 7, 1)
-    assert [backwards.batch(step) for step in reversed(range(9))] == wanted[::-1]
-    assert wanted[:4] != wanted[4:8]
-    assert EpochOrder(30, 7, 2).batch(0) != wanted[0]
+    assert [backwards.batch(step) for step in reversed(range(9))] == expected[::-1]
+    assert expected[:4] != expected[4:8]
+    assert EpochOrder(30, 7, 2).batch(0) != expected[0]
     with pytest.raises(ConfigError, match="batch_size is 0"):
         EpochOrder(30, 0, 1)

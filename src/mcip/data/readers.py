@@ -30,10 +30,10 @@ def open_source(source: str | os.PathLike[str]) -> Source:
     """Open a source for `read_table`, with the reader of its kind."""
     located = locate(source)
     if located.kind == "hub":
-        opened = open_splits(hub_rows(str(source)), str(source))
-        return replace(opened, cache=_cache_of_files(opened.rows))
-    opened = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
-    return replace(opened, skipped=dict(Counter(located.skipped) + Counter(opened.skipped)))
+        found = open_splits(hub_rows(str(source)), str(source))
+        return replace(found, cache=_cache_of_files(found.rows))
+    found = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
+    return replace(found, skipped=dict(Counter(located.skipped) + Counter(found.skipped)))
 
 
 def source_state(source: str | os.PathLike[str]) -> tuple[object, ...]:

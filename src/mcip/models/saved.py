@@ -149,8 +149,8 @@ def write_state_dict(model: Model, file: str | Path) -> Path:
     if file.is_dir():
         raise ModelError(f"{file} is a folder; format pth writes a file: name it, as in {file / 'model.pth'}.")
     with exclusive(file, "is writing"):
-        with atomic_write(file) as path, path.open("wb") as opened:
-            torch.save(plain_state_dict(model.clip), opened)
+        with atomic_write(file) as path, path.open("wb") as stream:
+            torch.save(plain_state_dict(model.clip), stream)
         config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg, "source": model.source}
         write_json(_config_of(file), config)
     return file

@@ -239,8 +239,6 @@ class Index:
         """The file of an image of the index and its media type; see `Snapshot.image_file`."""
         return self._snapshot.image_file(id)
 
-    picture = image_file
-
     def thumbnail(self, id: str) -> bytes | None:
         """The JPEG thumbnail of an image of the index; see `Snapshot.thumbnail`."""
         return self._snapshot.thumbnail(id)

@@ -89,7 +89,7 @@ class Identity:
 
 def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
     """The table's schema: its own columns, then those of the source."""
-    own = [
+    fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("vector", pa.list_(pa.float16(), identity.dim), nullable=False),
         pa.field("path", pa.string()),
@@ -99,8 +99,8 @@ def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
         pa.field("stamp", pa.string()),
     ]
     if identity.thumbnails:
-        own.append(THUMBNAIL)
-    return pa.schema([*own, *metadata], {_KEY: json.dumps(asdict(identity)).encode()})
+        fields.append(THUMBNAIL)
+    return pa.schema([*fields, *metadata], {_KEY: json.dumps(asdict(identity)).encode()})
 
 
 def vectors_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:

@@ -85,10 +85,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     def files(*statuses: int) -> dict[int | str, dict[str, Any]]:
         return {304: {"description": WHY[304]}, **problems(404, 410, 422, 503, *statuses)}
 
-    async def or_gone(opened: Awaitable[Value]) -> Value:
+    async def or_gone(response: Awaitable[Value]) -> Value:
         """A file, or an answer that does not name the place where it should be."""
         try:
-            return await opened
+            return await response
         except UnreadableImage as error:
             log.info("%s", error)
             raise HTTPException(410, WHY[410]) from None

@@ -228,7 +228,7 @@ class Service:
                 index.refresh()
             elif len(newest) > 0:
                 # Another index was made at the same place, perhaps with another model. Requests that are being
-                # answered go on with the encoder that they have.
+                # answered keep the encoder that they have.
                 loaded = self._load()
             self.problem = None
         except Exception as error:

@@ -221,7 +221,7 @@ def test_files_beside_a_read_only_table_are_used_while_they_are_up_to_date(
         assert len(again) == 605
 
 
-def test_a_cache_that_cannot_be_written_to_is_told(
+def test_a_cache_that_cannot_be_written_to_is_reported(
     table: IndexTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
