@@ -34,7 +34,7 @@ from rich.table import Table
 from search_engines import ENGINES, Engine
 from search_vectors import KINDS, VECTORS, Bench, Data, K, Queries, Vectors, bench
 
-from mcip.core.artefacts import write_json
+from mcip.core.files import write_json
 
 TARGET = 0.95
 WARM = 20

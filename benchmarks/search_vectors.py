@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip import models
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_captions, embed_images
 from mcip.retrieval.ann.exact import exact_search

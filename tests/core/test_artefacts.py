@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.embeddings.store import write_shard
 from mcip.training.checkpoint import Checkpoints
 from mcip.training.log import MetricsLog

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mcip.core.artefacts import read_json
+from mcip.core.files import read_json
 from mcip.stages.evaluate import evaluate
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from mcip.cli.main import main
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.results_file import results_name
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mcip.core.errors import ConfigError, DataError
+from mcip.retrieval.identity import Root
 from mcip.retrieval.index import Index
 from mcip.retrieval.listing import list_images
 from mcip.retrieval.location import resolve, table_location
 from mcip.retrieval.roots import moved_roots
-from mcip.retrieval.table import Root, open_table
+from mcip.retrieval.table import open_table
 from mcip.stages.index import index as build_index
 
 Run = Callable[..., dict[str, dict[str, Any]]]

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_images
 from mcip.embeddings.store import Embeddings

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.store import Embeddings
 from mcip.stages.embed import embed

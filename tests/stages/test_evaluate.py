@@ -19,8 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.metrics import alignment, cross_modal_recall, modality_gap, retrieval_map
 from mcip.stages.evaluate import _by_name, evaluate

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcip import models
-from mcip.core.artefacts import Artefact, read_json
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.embeddings.mining import first_occurrences, search_captions

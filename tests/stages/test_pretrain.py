@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.models.saved import SavedModel
 from mcip.models.text_training import forget_unused_tokens

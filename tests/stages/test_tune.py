@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import Pixels, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.evaluation.validation import Validation

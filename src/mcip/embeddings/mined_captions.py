@@ -18,8 +18,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import Artefact, read_parquet
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
+from mcip.core.files import read_parquet
 from mcip.embeddings.encode import embed_captions
 from mcip.embeddings.store import Embeddings
 from mcip.models import Model

@@ -15,8 +15,9 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ModelError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.locks import exclusive
 from mcip.models.loading import from_config, load
 from mcip.models.model import Model

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mcip.core.artefacts import read_json
+from mcip.core.files import read_json
 from mcip.evaluation.suites import TABLE1
 from mcip.reporting.results import Results, read_results
 

@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 import torch
 
 from mcip import models
-from mcip.core.artefacts import read_json, write_json
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError, ModelError
+from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.transforms import ImageTransform

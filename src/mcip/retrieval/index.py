@@ -57,7 +57,7 @@ class Index:
             ann: How to search, see `mcip.retrieval.ann.select`; as last time if not given.
             target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
             recalibrate: Calibrate approximate search again.
-            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or phrases, if not given.
+            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or general texts, if not given.
             verify: See `open_index`.
         """
         self.uri = os.fspath(uri)

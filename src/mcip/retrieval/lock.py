@@ -18,8 +18,8 @@ from typing import Any, Final
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from mcip.core.artefacts import is_running, read_json, write_json
 from mcip.core.errors import ArtefactError
+from mcip.core.files import is_running, read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import console
 from mcip.retrieval.location import is_remote

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.choices import TransformName
+from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from mcip.core.artefacts import atomic_write, read_json, write_json
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.stages.pretrain import pretrain
 from mcip.toyshop.captions import every_phrase
 from mcip.toyshop.tables import Slice, write_slice

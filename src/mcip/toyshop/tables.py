@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 from mcip.core.progress import progress
 from mcip.toyshop.captions import sample_caption
 from mcip.toyshop.render import render, sample_view

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from mcip.core.artefacts import atomic_write, explain_full_disk
+from mcip.core.files import atomic_write, explain_full_disk
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write
 from mcip.core.optional import module
 
 CONNECTIVITY: Final = 16
