@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mcip.core.files import read_json
 from mcip.evaluation.suites import TABLE1
+from mcip.reporting.caveats import all_caveats, deviations
 from mcip.reporting.results import Results, read_results
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Evaluation(Sequence[Results]):
         parts: list[RenderableType] = [as_text(Comparison.of(self.results))] if self.results else []
         parts += [Text(_average(result)) for result in self.results if result.suite == "table1"]
         parts += [table for table in (self._space(), self._missing()) if table.row_count]
-        parts += [Text(line) for line in self._caveats()]
+        parts += [Text(line) for line in all_caveats(self.results, deviations)]
         return Group(*parts, *(Text(f"Results: {path}") for path in self.paths))
 
     def _space(self) -> Table:
@@ -120,14 +121,6 @@ class Evaluation(Sequence[Results]):
         for title, reason in dict.fromkeys(pair for result in self.results for pair in result.missing):
             table.add_row(Text(title), Text(reason))
         return table
-
-    def _caveats(self) -> list[str]:
-        by_caveat: dict[str, list[str]] = {}
-        for result in self.results:
-            for name, measured in result.measured.items():
-                for caveat in measured.caveats:
-                    by_caveat.setdefault(caveat, []).append(name)
-        return [f"{', '.join(dict.fromkeys(names))}: measured {caveat}." for caveat, names in by_caveat.items()]
 
 
 def _average(result: Results) -> str:
