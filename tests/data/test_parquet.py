@@ -17,7 +17,6 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.core.hashes import cache_root
 from mcip.data import read_captions, read_table
-from mcip.data.readers import source_state
 from mcip.data.remote import _version, remote_files
 
 from .conftest import embedded, file_bytes, noise_image, write_parquet
@@ -175,20 +174,6 @@ def test_versions_of_remote_files(memory: Any) -> None:
         memory.pipe("/a", b"two")
         assert _version(memory, "/a", facts) != first
         memory.pipe("/a", b"one")
-
-
-def test_the_state_of_a_source_changes_with_its_files(memory: Any, tmp_path: Path) -> None:
-    for folder, name in ((tmp_path, "t.parquet"), ("memory://bucket", "t.parquet")):
-        states = []
-        for rows in (1, 2):
-            path = write_parquet(tmp_path / name, {"image": embedded(rows)})
-            memory.pipe("/bucket/t.parquet", path.read_bytes())
-            states += [source_state(f"{folder}/{name}"), source_state(f"{folder}/{name}")]
-        assert states[0] == states[1]
-        assert states[1] != states[2]
-    (tmp_path / "t.parquet").unlink()
-    with pytest.raises(DataError, match="no file or folder"):
-        source_state(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str
     other.close()
 
 
-def test_going_back_and_forth(page: Page) -> None:
+def test_back_and_forth(page: Page) -> None:
     search(page, "a fish")
     fish = ids(page)
     search(page, "a gear")
@@ -258,7 +258,7 @@ def test_endless_results(page: Page) -> None:
     assert len(set(ids(page))) == 32
 
 
-def test_results_go_on_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
+def test_results_continue_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
     page.set_viewport_size({"width": 660, "height": 150})
     page.evaluate(
         """new MutationObserver(() => scrollTo(0, document.body.scrollHeight))
@@ -287,7 +287,7 @@ def test_on_a_phone(browser: Browser, url: str, scheme: Literal["light", "dark"]
     page.close()
 
 
-def test_the_token_is_asked_for(browser: Browser, served: Path) -> None:
+def test_the_page_requests_the_token(browser: Browser, served: Path) -> None:
     with running(served, Settings(token=TOKEN)) as url:
         page = browser.new_page()
         page.goto(f"{url}/?text=a+mug")

@@ -36,20 +36,6 @@ def open_source(source: str | os.PathLike[str]) -> Source:
     return replace(found, skipped=dict(Counter(located.skipped) + Counter(found.skipped)))
 
 
-def source_state(source: str | os.PathLike[str]) -> tuple[object, ...]:
-    """What changes when a file of a source does, without reading it: the key of whatever is kept of the source.
-
-    Raises:
-        DataError: The source, or a file of it, is gone.
-    """
-    located = locate(source)
-    try:
-        local = tuple(file_state(file) for file in located.files)
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
-    return (os.fsdecode(source), located.kind, *local, *((file.uri, file.version) for file in located.remote))
-
-
 def open_splits(parts: datasets.DatasetDict, name: str) -> Source:
     """The rows of all splits, one after another."""
     if not parts:
