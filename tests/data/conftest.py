@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+
+from tests.images import file_bytes, noise_image
 
 MakeImage = Callable[..., Path]
 
@@ -26,17 +25,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def _no_network(*args: object, **kwargs: object) -> None:
     raise ConnectionError("tests must not reach the hub")
-
-
-def noise_image(seed: int = 0, width: int = 24, height: int = 16) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def file_bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 @pytest.fixture

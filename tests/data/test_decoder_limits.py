@@ -8,10 +8,10 @@ from PIL import Image, TiffImagePlugin
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode, to_rgb
+from tests.images import file_bytes, noise_image
 from tests.limits import with_little_memory
 
 from . import png
-from .conftest import file_bytes, noise_image
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])

@@ -15,8 +15,9 @@ import pytest
 from mcip.core import hashes
 from mcip.core.hashes import ABSENT, cache_root, hash_file, hash_files
 from mcip.data import Table, image_hashes, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, noise_image, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 from .test_pools_and_tars import write_tar
 
 

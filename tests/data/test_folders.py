@@ -11,8 +11,9 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.data import read_table
 from mcip.data.locate import locate
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, noise_image, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 from .test_pools_and_tars import write_tar
 
 

@@ -13,9 +13,9 @@ from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra
 from mcip.data.images import media_type
+from tests.images import file_bytes, noise_image
 from tests.limits import with_little_memory
 
-from .conftest import file_bytes, noise_image
 from .png import BOMB, chunk, claiming, icon, with_chunk
 from .profiles import ADOBE_RGB, rgb_profile
 

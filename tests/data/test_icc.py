@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from mcip.data import decode, to_rgb
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, noise_image
 from .profiles import (
     ADOBE_RGB,
     DISPLAY_P3,

@@ -11,9 +11,9 @@ from PIL import Image, ImageFile
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
+from tests.images import file_bytes, noise_image
 
 from . import png
-from .conftest import file_bytes, noise_image
 
 
 def values(image: Image.Image) -> np.ndarray:

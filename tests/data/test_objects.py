@@ -13,8 +13,9 @@ from PIL import Image
 
 from mcip.core.errors import DataError
 from mcip.data import Table, read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, noise_image, write_csv
+from .conftest import MakeImage, embedded, write_csv
 from .test_pools_and_tars import texts
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})

@@ -18,8 +18,9 @@ from mcip.core.errors import DataError
 from mcip.core.hashes import cache_root
 from mcip.data import read_captions, read_table
 from mcip.data.remote import _version, remote_files
+from tests.images import file_bytes, noise_image
 
-from .conftest import embedded, file_bytes, noise_image, write_parquet
+from .conftest import embedded, write_parquet
 from .test_pools_and_tars import texts
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode, image_transform, to_rgb
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, noise_image
 from .profiles import ADOBE_RGB, rgb_profile
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from mcip.core.errors import DataError
 from mcip.data import read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, file_bytes, noise_image
+from .conftest import MakeImage
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -11,9 +11,9 @@ from PIL import Image
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.images import MAX_PIXELS
+from tests.images import file_bytes, noise_image
 
 from . import png
-from .conftest import file_bytes, noise_image
 
 
 def transparent_palette() -> Image.Image:

@@ -14,8 +14,9 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.data import read_table
 from mcip.data.readers import hub_rows
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, noise_image, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 
 LOAD_DATASET = datasets.load_dataset  # the tests put something else in its place
 

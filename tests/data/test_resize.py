@@ -10,9 +10,8 @@ from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import image_transform
+from tests.images import noise_image
 from tests.limits import with_little_memory
-
-from .conftest import noise_image
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

@@ -15,8 +15,9 @@ import pytest
 
 from mcip.core.errors import DataError, UnreadableImage
 from mcip.data import Table, read_table
+from tests.images import noise_image
 
-from .conftest import MakeImage, embedded, noise_image, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

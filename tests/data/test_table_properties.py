@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from mcip.core.errors import DataError
 from mcip.data import Table, read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, file_bytes, noise_image
+from .conftest import MakeImage
 
 # Texts as UTF-8 can hold them, with what CSV, JSON and line ends make difficult.
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(

@@ -15,8 +15,8 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.data import read_captions, read_table, tar_archive
 from mcip.data.tars import _key
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, noise_image
 from .test_pools_and_tars import texts, write_tar
 
 PNG = file_bytes(noise_image())

@@ -9,8 +9,7 @@ from PIL import Image
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.thumbnails import thumbnail
-
-from .conftest import file_bytes, noise_image
+from tests.images import file_bytes, noise_image
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import functional as v2
 from mcip.core.errors import ConfigError
 from mcip.data import image_transform
 from mcip.data.transforms import jitter_and_normalise
-
-from .conftest import noise_image
+from tests.images import noise_image
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 

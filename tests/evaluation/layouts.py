@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
 
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.imagenet import WNIDS
 from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import PRESETS
+from tests.images import noise_image
 
 MODES = ("RGB", "L", "CMYK")
 
@@ -22,8 +22,7 @@ MODES = ("RGB", "L", "CMYK")
 def write_image(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (24, 18)) -> str:
     """Write an image of noise; its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(values).convert(mode).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
+    noise_image(seed, *size).convert(mode).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
     return path.name
 
 

@@ -170,7 +170,8 @@ class Service:
         if query.empty:
             return await self.call(index.browse, query.k, query.offset, query.where), current.version
         parts = await self._parts(query, current)
-        results = await self.call(index.search_parts, parts, query.k, query.offset, query.where, None, query.exact)
+        search = index.snapshot().search_parts
+        results = await self.call(search, parts, query.k, query.offset, query.where, None, query.exact)
         return results, current.version
 
     async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:
