@@ -15,6 +15,7 @@ from PIL import Image
 
 from mcip.data import decode, read_table
 from mcip.retrieval.index import Index, open_index
+from mcip.retrieval.snapshot import Snapshot
 from mcip.server.app import create_app
 from mcip.server.guard import POLICY
 from mcip.server.service import PROBLEM
@@ -202,7 +203,7 @@ def test_uploads_are_bounded(connect: Connect) -> None:
 
 def test_time_is_bounded(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = connect(seconds=0.2)
-    monkeypatch.setattr(Index, "search_parts", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(Snapshot, "search_parts", lambda *_: time.sleep(0.5))
     late = hasty.get("/search", params={"text": "a"})
     assert "took too long" in problem(late, 503)
     assert late.headers["retry-after"] == "1"
@@ -214,7 +215,7 @@ def test_an_unexpected_error_is_logged_and_not_shown(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(Index, "search_parts", fail)
+    monkeypatch.setattr(Snapshot, "search_parts", fail)
     response = client.get("/search", params={"text": "a"})
     assert problem(response, 500) == "Something went wrong in the server; its log says what."
     assert "a secret of the server" in caplog.text
