@@ -4,9 +4,9 @@ python benchmarks/search.py                       about two hours on two cores; 
 python benchmarks/search.py --quick               about two minutes: 20,000 x 128
 python benchmarks/search.py --only clustered --peers mcip usearch     a part of it
 
-`clustered` are synthetic embeddings, `real` those of the tables given with `--tables`, pictures and captions, by
-`--model`, repeated with noise; see `search_vectors.py`. An image query is a picture that is not indexed, a text query
-lies far from all pictures. Every side is built in one process and searched in another, one query at a time. A side
+`clustered` are synthetic embeddings, `real` those of the tables given with `--tables`, images and captions, by
+`--model`, repeated with noise; see `search_vectors.py`. An image query is an image that is not indexed, a text query
+lies far from all images. Every side is built in one process and searched in another, one query at a time. A side
 takes for each kind of query the narrowest search that finds 95 % of the ten neighbours of 200 queries; mcip chooses by
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
 `--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.

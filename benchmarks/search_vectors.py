@@ -80,10 +80,10 @@ class Clustered:
 
 
 class Real:
-    """Embeddings of real pictures and captions, the pictures repeated with noise until there are enough.
+    """Embeddings of real images and captions, the images repeated with noise until there are enough.
 
-    Queries are pictures that are held out, and captions. A repeated picture is moved by half its length along the
-    difference of two others: noise that spreads as the pictures themselves do, and leaves a cosine of about 0.9. Where
+    Queries are images that are held out, and captions. A repeated image is moved by half its length along the
+    difference of two others: noise that spreads as the images themselves do, and leaves a cosine of about 0.9. Where
     the model has fewer dimensions than asked for, a random isometry takes the vectors there, which keeps every cosine.
     """
 
