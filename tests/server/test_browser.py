@@ -15,10 +15,9 @@ from mcip.data import read_table
 from mcip.server.settings import Settings
 from tests.browser import CHROMIUM, MISSING, PHONE, chromium
 from tests.server.conftest import png
-from tests.server.live import running
+from tests.server.live import TOKEN, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +62,7 @@ def search(page: Page, text: str) -> None:
 
 
 def api(page: Page, query: str) -> list[dict[str, Any]]:
-    hits: list[dict[str, Any]] = page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"]
-    return hits
+    return list(page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"])
 
 
 def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str, browser: Browser) -> None:
