@@ -71,12 +71,12 @@ def texts_of(model: Model, texts: list[str]) -> NDArray[np.float32]:
 
 
 def toyshop(model: Model, products: int) -> Task:
-    """Draw products in five body colours each, two images a colour, and one more image to ask with."""
+    """Draw products in five body colours each, two images per colour, and one more image as the query."""
     rng = np.random.default_rng([STREAM, 0])
     gallery_images: list[Image.Image] = []
-    asked: list[Image.Image] = []
+    query_images: list[Image.Image] = []
     made: list[tuple[int, str]] = []
-    wanted: list[tuple[int, str]] = []
+    sought: list[tuple[int, str]] = []
     captions: list[str] = []
     for number in range(products):
         product = sample_product(rng)
@@ -92,15 +92,15 @@ def toyshop(model: Model, products: int) -> Task:
                 gallery_images.append(Image.fromarray(render(body, view)))
                 made.append((number, colour))
                 captions.append(sample_caption(body, view.scene, rng))
-        asked.append(Image.fromarray(render(product, sample_view(rng))))
-        wanted.append((number, list(bodies)[1]))
-    relevant = np.array([[own == want for own in made] for want in wanted])
+        query_images.append(Image.fromarray(render(product, sample_view(rng))))
+        sought.append((number, list(bodies)[1]))
+    relevant = np.array([[own == want for own in made] for want in sought])
     words = {
-        "colour": texts_of(model, [colour for _, colour in wanted]),
-        "colour and kind": texts_of(model, [f"a {colour} toy" for _, colour in wanted]),
+        "colour": texts_of(model, [colour for _, colour in sought]),
+        "colour and kind": texts_of(model, [f"a {colour} toy" for _, colour in sought]),
     }
-    none = np.full(len(wanted), -1)
-    gallery, images = embedded(model, gallery_images), embedded(model, asked)
+    none = np.full(len(sought), -1)
+    gallery, images = embedded(model, gallery_images), embedded(model, query_images)
     return Task(gallery, images, words, relevant, none, texts_of(model, captions[::5]))
 
 
@@ -114,19 +114,19 @@ def fashion(model: Model, path: Path, most: int | None) -> Task:
     same: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         same[titles[row], types[row]][colours[row]].append(row)
-    asked, wanted, relevant = [], [], []
+    query_rows, sought_colours, relevant = [], [], []
     for by_colour in same.values():
         for colour, found in by_colour.items():
             others = [row for other, rows_of in by_colour.items() if other != colour for row in rows_of]
             if others:
-                asked.append(others[0])
-                wanted.append(colour)
+                query_rows.append(others[0])
+                sought_colours.append(colour)
                 relevant.append(np.isin(np.arange(len(rows)), found))
     gallery = embedded(model, [table.image(row) for row in rows])
-    told = [f"{colour} {types[row]}" for colour, row in zip(wanted, asked, strict=True)]
-    texts = {"colour": texts_of(model, wanted), "colour and kind": texts_of(model, told)}
+    colours_and_kinds = [f"{colour} {types[row]}" for colour, row in zip(sought_colours, query_rows, strict=True)]
+    texts = {"colour": texts_of(model, sought_colours), "colour and kind": texts_of(model, colours_and_kinds)}
     captions = texts_of(model, [table.captions[row][-1] for row in rows][::20])
-    return Task(gallery, gallery[asked], texts, np.stack(relevant), np.array(asked), captions)
+    return Task(gallery, gallery[query_rows], texts, np.stack(relevant), np.array(query_rows), captions)
 
 
 def split_colour(caption: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ takes for each kind of query the narrowest search that finds 95 % of the ten nei
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
 `--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.
 `memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
-that search needs. Results are kept in `--work`, and a run that is started again goes on with what is missing.
+that search needs. Results are kept in `--work`, and a run that is started again resumes with what is missing.
 
 The aim on two cores: mcip finds 95 % in 3 ms (images) and 12 ms (texts) or less, median.
 """
@@ -90,13 +90,13 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
         width = narrowest(side, kind, data.vectors, data.tried[kind], data.tried_least[kind], options.seconds)
         milliseconds, found = [], []
         until = time.perf_counter() + options.seconds
-        for query in data.asked[kind]:
+        for query in data.queries_by_kind[kind]:
             start = time.perf_counter()
             found.append(side.search(query, kind, width))
             milliseconds.append(1e3 * (time.perf_counter() - start))
             if time.perf_counter() > until:
                 break
-        recalls = map(recall, [data.vectors] * len(found), data.asked[kind], found, data.asked_least[kind])
+        recalls = map(recall, [data.vectors] * len(found), data.queries_by_kind[kind], found, data.least_by_kind[kind])
         result[kind] = {
             "recall": round(float(np.mean(list(recalls))), 4),
             "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),

@@ -34,9 +34,9 @@ class Bench:
 
     vectors: Vectors
     tried: dict[str, Queries]
-    asked: dict[str, Queries]
+    queries_by_kind: dict[str, Queries]
     tried_least: dict[str, Queries]
-    asked_least: dict[str, Queries]
+    least_by_kind: dict[str, Queries]
 
 
 def unit(vectors: NDArray[np.floating]) -> Queries:

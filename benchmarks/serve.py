@@ -7,8 +7,8 @@ Toyshop's images are indexed with its base model, and a server process is asked 
 which waits for an answer before it asks again: 6 of 10 requests are texts, 2 images to upload, 2 ids of the index.
 The answers are compared with those that the same requests got one at a time, before. Clients and server share the
 cores. In `load` each status but 200 is an error, and so is a connection that is cut. In `restart` the server is ended
-by SIGTERM and started again while clients go on asking; they ask again when the connection is refused or cut and when
-the answer is 503, and every answer that they get must be right.
+by SIGTERM and started again while clients keep sending requests; they try again when the connection is refused or cut
+and when the answer is 503, and every answer that they get must be right.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class ReferenceTuning(TimedTuning):
 
 
 def random_images(folder: Path, count: int, side: int) -> Table:
-    """A table of noise with two images a class."""
+    """A table of noise with two images per class."""
     generator = np.random.default_rng(SEED)
     lines = ["image,label"]
     for number in range(count):
@@ -239,10 +239,10 @@ def measure(name: str, size: Size, rounds: int, clock: Clock) -> dict[str, Any]:
 def show(results: dict[str, dict[str, Any]]) -> None:
     table = TextTable("model", "batch", "ratio", "median", "lowest", "highest", "wanted")
     for name, result in results.items():
-        for ratio, (_, _, wanted) in RATIOS.items():
+        for ratio, (_, _, target) in RATIOS.items():
             each = result["each"][ratio]
             shown = (f"{value:.2f}" for value in (result[ratio], min(each), max(each)))
-            table.add_row(Path(name).name, str(result["batch"]), ratio.replace("_", " "), *shown, f">= {wanted}")
+            table.add_row(Path(name).name, str(result["batch"]), ratio.replace("_", " "), *shown, f">= {target}")
         rates = ", ".join(f"{side} {rate:.1f}" for side, rate in result["images_per_second"].items())
         table.add_section()
         Console().print(f"{Path(name).name}: images per second: {rates}")

@@ -1,4 +1,4 @@
-"""Stages on a disk that fills up: an error that says so, and the same command goes on when there is room again."""
+"""Stages on a disk that fills up: an error that says so, and the same command resumes when there is room again."""
 
 from __future__ import annotations
 

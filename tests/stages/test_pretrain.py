@@ -1,4 +1,4 @@
-"""Pretraining from scratch: both towers learn, unused tokens stay zero, and it goes on after an interruption."""
+"""Pretraining from scratch: both towers learn, unused tokens stay zero, and it resumes after an interruption."""
 
 from __future__ import annotations
 
