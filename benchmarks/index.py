@@ -1,7 +1,7 @@
 """Throughput of `mcip.index` against the bare model on pixels in memory, in one run.
 
-python benchmarks/index.py --tables fashion.parquet           20,000 pictures, about 20 minutes on two cores
-python benchmarks/index.py --tables fashion.parquet --quick   1,000 pictures, about a minute
+python benchmarks/index.py --tables fashion.parquet           20,000 images, about 20 minutes on two cores
+python benchmarks/index.py --tables fashion.parquet --quick   1,000 images, about a minute
 python benchmarks/index.py --tables fashion.parquet --busy    for busy cores: one thread, CPU time
 
 `index` is the whole of the call: loading the model, listing, reading, hashing, decoding, embedding, writing the table,
@@ -31,7 +31,7 @@ WANTED = 0.9
 
 
 def write_images(tables: list[str], count: int, folder: Path) -> int:
-    """Write the first pictures of some tables as files; how many there were."""
+    """Write the first images of some tables as files; how many there were."""
     folder.mkdir()
     written = 0
     for table in map(read_table, tables):
@@ -44,7 +44,7 @@ def write_images(tables: list[str], count: int, folder: Path) -> int:
 
 
 def bare(model: models.Model, batches: int, clock: Any) -> float:
-    """Pictures per second of the model on pixels in memory."""
+    """Images per second of the model on pixels in memory."""
     transform = model.transform("model")
     side = transform.prepared_size
     pixels = transform.finish(torch.randint(256, (BATCH, 3, side, side), dtype=torch.uint8))
@@ -71,7 +71,7 @@ def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, A
         rates.append(bare(model, batches, clock))
     bare_rate = sum(rates) / len(rates)
     return {
-        "pictures": count,
+        "images": count,
         "index_per_second": round(count / seconds, 2),
         "bare_per_second": round(bare_rate, 2),
         "bare_each": [round(rate, 2) for rate in rates],
@@ -83,19 +83,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", required=True, help="what mcip.read_table takes")
     parser.add_argument("--model", action="append", help="an open_clip name or a model folder [ViT-B-32]")
-    parser.add_argument("--pictures", type=int, default=20_000, help="pictures [20,000]")
-    parser.add_argument("--quick", action="store_true", help="1,000 pictures")
+    parser.add_argument("--images", type=int, default=20_000, help="images [20,000]")
+    parser.add_argument("--quick", action="store_true", help="1,000 images")
     parser.add_argument("--busy", action="store_true", help="one thread, and the CPU time that it takes")
     options = parser.parse_args()
     if options.busy:
         torch.set_num_threads(1)
     clock = time.process_time if options.busy else time.perf_counter
-    count = 1000 if options.quick else options.pictures
+    count = 1000 if options.quick else options.images
     results = {name: measure(name, options.tables, count, clock) for name in options.model or ["ViT-B-32"]}
-    table = Table("model", "pictures", "index / s", "bare / s", "ratio", "wanted")
+    table = Table("model", "images", "index / s", "bare / s", "ratio", "wanted")
     for name, result in results.items():
         rates = (f"{result[side]:.1f}" for side in ("index_per_second", "bare_per_second"))
-        table.add_row(name, f"{result['pictures']:,}", *rates, f"{result['ratio']:.2f}", f">= {WANTED}")
+        table.add_row(name, f"{result['images']:,}", *rates, f"{result['ratio']:.2f}", f">= {WANTED}")
     Console().print(table)
     facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "quick": options.quick}
     print(json.dumps({**facts, "models": results}))

@@ -206,7 +206,7 @@ def measure_captions(quick: bool) -> dict[str, Any]:
 
 
 def measure_embed(quick: bool) -> dict[str, Any]:
-    """A folder of pictures through the stage, against the bare model and the bare decoding."""
+    """A folder of images through the stage, against the bare model and the bare decoding."""
     # Imported here, so that they do not count in the memory of the other parts.
     import open_clip
 
@@ -221,8 +221,8 @@ def measure_embed(quick: bool) -> dict[str, Any]:
     model = models.from_config({"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}, seed=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "pictures" / "some", count)
-        table = read_table(str(folder / "pictures"))
+        write_images(folder / "images" / "some", count)
+        table = read_table(str(folder / "images"))
         transform = model.transform()
         rows = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
 

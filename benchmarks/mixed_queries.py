@@ -2,16 +2,16 @@
 
 python benchmarks/mixed_queries.py            Toyshop: about 2 minutes on two cores
 python benchmarks/mixed_queries.py --quick    fewer products
-python benchmarks/mixed_queries.py --fashion fashion.parquet --model MODEL    by a model that knows such pictures
+python benchmarks/mixed_queries.py --fashion fashion.parquet --model MODEL    by a model that knows such images
 
-toyshop: a query is a picture of a product and the name of another body colour. What is looked for are the two pictures
-of the same product with that body colour and all else equal, among the pictures of all products in five colours. The
+toyshop: a query is an image of a product and the name of another body colour. What is looked for are the two images
+of the same product with that body colour and all else equal, among the images of all products in five colours. The
 text is the colour alone ("red"), or names the kind of thing too ("a red toy").
-fashion: a query is a test picture and another colour in which there are pictures with the same title, but for the words
-for colours, and the same type. They are looked for among all test pictures. The text is the colour ("navy blue"), or
+fashion: a query is a test image and another colour in which there are images with the same title, but for the words
+for colours, and the same type. They are looked for among all test images. The text is the colour ("navy blue"), or
 the colour and type as the captions have them ("navy blue shirts for men").
 
-Recall@10 in percent: of the query's picture alone, its text alone, their plain sum, and of `mcip.retrieval.fusion`.
+Recall@10 in percent: of the query's image alone, its text alone, their plain sum, and of `mcip.retrieval.fusion`.
 The number after +- is the standard error of the difference between the last two, over queries.
 """
 
@@ -40,13 +40,13 @@ from mcip.toyshop.world import COLOURS, sample_product
 
 STREAM = 40
 K = 10
-# Two words of a colour's name in the captions of the fashion pictures.
+# Two words of a colour's name in the captions of the fashion images.
 _TWO_WORDS = ("navy", "off", "steel", "sea", "lime", "fluorescent", "coffee", "mushroom")
 
 
 @dataclass
 class Task:
-    """Queries of a picture and a text, and which pictures of the gallery each of them looks for."""
+    """Queries of an image and a text, and which images of the gallery each of them looks for."""
 
     gallery: NDArray[np.float32]
     images: NDArray[np.float32]
@@ -56,10 +56,12 @@ class Task:
     captions: NDArray[np.float32]
 
 
-def embedded(model: Model, pictures: list[Image.Image]) -> NDArray[np.float32]:
+def embedded(model: Model, gallery_images: list[Image.Image]) -> NDArray[np.float32]:
     transform, parts = model.transform(), []
-    for start in range(0, len(pictures), 256):
-        pixels = torch.stack([transform.prepare(picture) for picture in pictures[start : start + 256]])
+    for start in range(0, len(gallery_images), 256):
+        pixels = torch.stack(
+            [transform.prepare(gallery_image) for gallery_image in gallery_images[start : start + 256]]
+        )
         parts.append(model.embed_pixels(transform.finish(pixels)).numpy())
     return np.concatenate(parts)
 
@@ -69,12 +71,12 @@ def texts_of(model: Model, texts: list[str]) -> NDArray[np.float32]:
 
 
 def toyshop(model: Model, products: int) -> Task:
-    """Draw products in five body colours each, two pictures a colour, and one more picture to ask with."""
+    """Draw products in five body colours each, two images per colour, and one more image as the query."""
     rng = np.random.default_rng([STREAM, 0])
-    pictures: list[Image.Image] = []
-    asked: list[Image.Image] = []
+    gallery_images: list[Image.Image] = []
+    query_images: list[Image.Image] = []
     made: list[tuple[int, str]] = []
-    wanted: list[tuple[int, str]] = []
+    sought: list[tuple[int, str]] = []
     captions: list[str] = []
     for number in range(products):
         product = sample_product(rng)
@@ -87,23 +89,23 @@ def toyshop(model: Model, products: int) -> Task:
         for colour, body in bodies.items():
             for _ in range(2):
                 view = sample_view(rng)
-                pictures.append(Image.fromarray(render(body, view)))
+                gallery_images.append(Image.fromarray(render(body, view)))
                 made.append((number, colour))
                 captions.append(sample_caption(body, view.scene, rng))
-        asked.append(Image.fromarray(render(product, sample_view(rng))))
-        wanted.append((number, list(bodies)[1]))
-    relevant = np.array([[own == want for own in made] for want in wanted])
+        query_images.append(Image.fromarray(render(product, sample_view(rng))))
+        sought.append((number, list(bodies)[1]))
+    relevant = np.array([[own == want for own in made] for want in sought])
     words = {
-        "colour": texts_of(model, [colour for _, colour in wanted]),
-        "colour and kind": texts_of(model, [f"a {colour} toy" for _, colour in wanted]),
+        "colour": texts_of(model, [colour for _, colour in sought]),
+        "colour and kind": texts_of(model, [f"a {colour} toy" for _, colour in sought]),
     }
-    none = np.full(len(wanted), -1)
-    gallery, images = embedded(model, pictures), embedded(model, asked)
+    none = np.full(len(sought), -1)
+    gallery, images = embedded(model, gallery_images), embedded(model, query_images)
     return Task(gallery, images, words, relevant, none, texts_of(model, captions[::5]))
 
 
 def fashion(model: Model, path: Path, most: int | None) -> Task:
-    """The test pictures whose title occurs in several colours."""
+    """The test images whose title occurs in several colours."""
     table = mcip.read_table(path, "test")
     rows = range(len(table) if most is None else min(most, len(table)))
     colours, types = zip(*(split_colour(table.captions[row][-1]) for row in rows), strict=True)
@@ -112,19 +114,19 @@ def fashion(model: Model, path: Path, most: int | None) -> Task:
     same: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         same[titles[row], types[row]][colours[row]].append(row)
-    asked, wanted, relevant = [], [], []
+    query_rows, sought_colours, relevant = [], [], []
     for by_colour in same.values():
         for colour, found in by_colour.items():
             others = [row for other, rows_of in by_colour.items() if other != colour for row in rows_of]
             if others:
-                asked.append(others[0])
-                wanted.append(colour)
+                query_rows.append(others[0])
+                sought_colours.append(colour)
                 relevant.append(np.isin(np.arange(len(rows)), found))
     gallery = embedded(model, [table.image(row) for row in rows])
-    told = [f"{colour} {types[row]}" for colour, row in zip(wanted, asked, strict=True)]
-    texts = {"colour": texts_of(model, wanted), "colour and kind": texts_of(model, told)}
+    colours_and_kinds = [f"{colour} {types[row]}" for colour, row in zip(sought_colours, query_rows, strict=True)]
+    texts = {"colour": texts_of(model, sought_colours), "colour and kind": texts_of(model, colours_and_kinds)}
     captions = texts_of(model, [table.captions[row][-1] for row in rows][::20])
-    return Task(gallery, gallery[asked], texts, np.stack(relevant), np.array(asked), captions)
+    return Task(gallery, gallery[query_rows], texts, np.stack(relevant), np.array(query_rows), captions)
 
 
 def split_colour(caption: str) -> tuple[str, str]:
@@ -135,7 +137,7 @@ def split_colour(caption: str) -> tuple[str, str]:
 
 
 def recalls(scores: NDArray[np.float32], task: Task) -> NDArray[np.float64]:
-    """Recall@10 of each query; the picture that is asked with does not count."""
+    """Recall@10 of each query; the image that is asked with does not count."""
     scores = scores.copy()
     rows = np.flatnonzero(task.left_out >= 0)
     scores[rows, task.left_out[rows]] = -np.inf
@@ -170,14 +172,14 @@ def measure(task: Task) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer pictures")
+    parser.add_argument("--quick", action="store_true", help="fewer images")
     parser.add_argument("--fashion", type=Path, help="fashion.parquet")
-    parser.add_argument("--model", default="toyshop", help="the model for the fashion pictures")
+    parser.add_argument("--model", default="toyshop", help="the model for the fashion images")
     options = parser.parse_args()
     figures: dict[str, Any] = {"toyshop": measure(toyshop(mcip.load("toyshop"), 30 if options.quick else 500))}
     if options.fashion:
         figures["fashion"] = measure(fashion(mcip.load(options.model), options.fashion, 800 if options.quick else None))
-    table = Table("pictures", "text", "queries", "picture alone", "text alone", "plain sum", "mcip", "+-")
+    table = Table("images", "text", "queries", "image alone", "text alone", "plain sum", "mcip", "+-")
     for name, forms in figures.items():
         for form, row in forms.items():
             shown = [f"{row[key]:.1f}" for key in ("image", "text", "plain sum", "mcip", "standard error")]

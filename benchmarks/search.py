@@ -4,14 +4,14 @@ python benchmarks/search.py                       about two hours on two cores; 
 python benchmarks/search.py --quick               about two minutes: 20,000 x 128
 python benchmarks/search.py --only clustered --peers mcip usearch     a part of it
 
-`clustered` are synthetic embeddings, `real` those of the tables given with `--tables`, pictures and captions, by
-`--model`, repeated with noise; see `search_vectors.py`. An image query is a picture that is not indexed, a text query
-lies far from all pictures. Every side is built in one process and searched in another, one query at a time. A side
+`clustered` are synthetic embeddings, `real` those of the tables given with `--tables`, images and captions, by
+`--model`, repeated with noise; see `search_vectors.py`. An image query is an image that is not indexed, a text query
+lies far from all images. Every side is built in one process and searched in another, one query at a time. A side
 takes for each kind of query the narrowest search that finds 95 % of the ten neighbours of 200 queries; mcip chooses by
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
 `--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.
 `memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
-that search needs. Results are kept in `--work`, and a run that is started again goes on with what is missing.
+that search needs. Results are kept in `--work`, and a run that is started again resumes with what is missing.
 
 The aim on two cores: mcip finds 95 % in 3 ms (images) and 12 ms (texts) or less, median.
 """
@@ -34,7 +34,7 @@ from rich.table import Table
 from search_engines import ENGINES, Engine
 from search_vectors import KINDS, VECTORS, Bench, Data, K, Queries, Vectors, bench
 
-from mcip.core.artefacts import write_json
+from mcip.core.files import write_json
 
 TARGET = 0.95
 WARM = 20
@@ -90,13 +90,13 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
         width = narrowest(side, kind, data.vectors, data.tried[kind], data.tried_least[kind], options.seconds)
         milliseconds, found = [], []
         until = time.perf_counter() + options.seconds
-        for query in data.asked[kind]:
+        for query in data.queries_by_kind[kind]:
             start = time.perf_counter()
             found.append(side.search(query, kind, width))
             milliseconds.append(1e3 * (time.perf_counter() - start))
             if time.perf_counter() > until:
                 break
-        recalls = map(recall, [data.vectors] * len(found), data.asked[kind], found, data.asked_least[kind])
+        recalls = map(recall, [data.vectors] * len(found), data.queries_by_kind[kind], found, data.least_by_kind[kind])
         result[kind] = {
             "recall": round(float(np.mean(list(recalls))), 4),
             "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),

@@ -98,12 +98,12 @@ def measure_texts(quick: bool) -> dict[str, list[tuple[float, float]]]:
     rows = 5_000 if quick else 30_000
     world = World(dim=256)
     images, sample, queries = world.images(rows), world.texts(rows // 10), world.texts(300)
-    wanted = [np.argpartition(-(images @ query), K)[:K] for query in queries]
+    expected = [np.argpartition(-(images @ query), K)[:K] for query in queries]
     numbers = np.arange(rows, dtype=np.uint64)
 
     def score(candidates: Callable[[Vectors], NDArray[np.int64]]) -> tuple[float, float]:
         recalls, seconds = [], []
-        for query, right in zip(queries, wanted, strict=True):
+        for query, right in zip(queries, expected, strict=True):
             start = time.perf_counter()
             found = candidates(query)
             best = found[np.argsort(-(images[found] @ query))[:K]]
@@ -111,7 +111,7 @@ def measure_texts(quick: bool) -> dict[str, list[tuple[float, float]]]:
             recalls.append(len(np.intersect1d(best, right)) / K)
         return float(np.mean(recalls)), 1e3 * float(np.median(seconds))
 
-    def asked(graph: Any, width: int, k: int) -> Callable[[Vectors], NDArray[np.int64]]:
+    def searcher(graph: Any, width: int, k: int) -> Callable[[Vectors], NDArray[np.int64]]:
         graph.expansion_search = width
 
         def candidates(query: Vectors) -> NDArray[np.int64]:
@@ -122,23 +122,23 @@ def measure_texts(quick: bool) -> dict[str, list[tuple[float, float]]]:
 
     figures: dict[str, list[tuple[float, float]]] = {}
     plain = build(images, numbers)
-    figures["plain graph"] = [score(asked(plain, width, 2 * K)) for width in WIDTHS]
+    figures["plain graph"] = [score(searcher(plain, width, 2 * K)) for width in WIDTHS]
     for count in (rows // 50, rows // 10):
         together = np.concatenate([images, sample[:count]])
         order = world.rng.permutation(len(together))
         graph = build(together[order], order.astype(np.uint64))
-        figures[f"{count:,} texts as nodes"] = [score(asked(graph, width, width - K)) for width in WIDTHS]
+        figures[f"{count:,} texts as nodes"] = [score(searcher(graph, width, width - K)) for width in WIDTHS]
     wide = build(images, numbers, connectivity=32)
-    figures["32 links"] = [score(asked(wide, width, 2 * K)) for width in WIDTHS]
+    figures["32 links"] = [score(searcher(wide, width, 2 * K)) for width in WIDTHS]
     known = sample[: rows // 60]
     brought = np.stack([np.argpartition(-(images @ text), BROUGHT)[:BROUGHT] for text in known])
 
     def bridged(width: int) -> Callable[[Vectors], NDArray[np.int64]]:
-        own = asked(plain, width, 2 * K)
+        graph_search = searcher(plain, width, 2 * K)
 
         def candidates(query: Vectors) -> NDArray[np.int64]:
             nearest = np.argpartition(-(known @ query), NEAREST)[:NEAREST]
-            return np.unique(np.concatenate([own(query), brought[nearest].ravel()]))
+            return np.unique(np.concatenate([graph_search(query), brought[nearest].ravel()]))
 
         return candidates
 

@@ -20,8 +20,9 @@ from usearch.index import Index as UsearchIndex
 from mcip.retrieval.ann.hnsw import CONNECTIVITY, EXPANSION_ADD
 from mcip.retrieval.ann.lance_disk import partitions
 from mcip.retrieval.encoder import Encoder
+from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import Identity, create_table, schema_of, vectors_array
+from mcip.retrieval.table import create_table, schema_of, vectors_array
 
 WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

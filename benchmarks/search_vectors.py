@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip import models
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_captions, embed_images
 from mcip.retrieval.ann.exact import exact_search
@@ -34,9 +34,9 @@ class Bench:
 
     vectors: Vectors
     tried: dict[str, Queries]
-    asked: dict[str, Queries]
+    queries_by_kind: dict[str, Queries]
     tried_least: dict[str, Queries]
-    asked_least: dict[str, Queries]
+    least_by_kind: dict[str, Queries]
 
 
 def unit(vectors: NDArray[np.floating]) -> Queries:
@@ -80,36 +80,36 @@ class Clustered:
 
 
 class Real:
-    """Embeddings of real pictures and captions, the pictures repeated with noise until there are enough.
+    """Embeddings of real images and captions, the images repeated with noise until there are enough.
 
-    Queries are pictures that are held out, and captions. A repeated picture is moved by half its length along the
-    difference of two others: noise that spreads as the pictures themselves do, and leaves a cosine of about 0.9. Where
+    Queries are images that are held out, and captions. A repeated image is moved by half its length along the
+    difference of two others: noise that spreads as the images themselves do, and leaves a cosine of about 0.9. Where
     the model has fewer dimensions than asked for, a random isometry takes the vectors there, which keeps every cosine.
     """
 
     def __init__(self, size: int, dim: int, tables: Sequence[str], model: str, work: Path) -> None:
         loaded = models.load(model, device="cpu")
-        pictures, captions = [], dict[str, None]()
+        real_images, captions = [], dict[str, None]()
         for path in tables:
             table = read_table(path)
             done = embed_images(table, loaded, work / f"{Path(path).stem}.embeddings")
-            pictures.append(unit(done.array()))
+            real_images.append(unit(done.array()))
             captions |= dict.fromkeys(own[0] for own in table.captions if own)
         rng = np.random.default_rng(SEED)
-        every = np.concatenate(pictures)[rng.permutation(sum(map(len, pictures)))]
+        every = np.concatenate(real_images)[rng.permutation(sum(map(len, real_images)))]
         texts = [list(captions)[at] for at in rng.permutation(len(captions))[: TRIED + ASKED]]
         written = embed_captions(texts, loaded, work / "captions.embeddings").array()
         own_dim = every.shape[1]
         self.isometry = np.linalg.qr(rng.standard_normal((dim, own_dim)))[0].T.astype(np.float32)
-        self.held_out, self.pictures = np.split(every, [TRIED + ASKED])
+        self.held_out, self.real_images = np.split(every, [TRIED + ASKED])
         self.written = unit(written)
 
     def images(self, count: int, seed: int) -> Queries:
-        first = self.pictures[np.arange(seed * BLOCK, seed * BLOCK + count) % len(self.pictures)]
-        repeated = np.arange(seed * BLOCK, seed * BLOCK + count) >= len(self.pictures)
+        first = self.real_images[np.arange(seed * BLOCK, seed * BLOCK + count) % len(self.real_images)]
+        repeated = np.arange(seed * BLOCK, seed * BLOCK + count) >= len(self.real_images)
         rng = np.random.default_rng((SEED, seed))
-        one, other = rng.integers(len(self.pictures), size=(2, count))
-        noise = 0.5 * unit(self.pictures[one] - self.pictures[other] + 1e-9)
+        one, other = rng.integers(len(self.real_images), size=(2, count))
+        noise = 0.5 * unit(self.real_images[one] - self.real_images[other] + 1e-9)
         return unit(first + noise * repeated[:, None]) @ self.isometry
 
     def queries(self) -> dict[str, Queries]:

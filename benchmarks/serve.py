@@ -3,12 +3,12 @@
 python benchmarks/serve.py            about 4 minutes on two cores
 python benchmarks/serve.py --quick    about half a minute
 
-Toyshop's pictures are indexed with its base model, and a server process is asked by clients on the loopback, each of
-which waits for an answer before it asks again: 6 of 10 requests are texts, 2 pictures to upload, 2 ids of the index.
+Toyshop's images are indexed with its base model, and a server process is asked by clients on the loopback, each of
+which waits for an answer before it asks again: 6 of 10 requests are texts, 2 images to upload, 2 ids of the index.
 The answers are compared with those that the same requests got one at a time, before. Clients and server share the
 cores. In `load` each status but 200 is an error, and so is a connection that is cut. In `restart` the server is ended
-by SIGTERM and started again while clients go on asking; they ask again when the connection is refused or cut and when
-the answer is 503, and every answer that they get must be right.
+by SIGTERM and started again while clients keep sending requests; they try again when the connection is refused or cut
+and when the answer is 503, and every answer that they get must be right.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip.data import read_table
-from mcip.retrieval.ann.probe_texts import phrases
+from mcip.retrieval.ann.probe_texts import default_texts
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, write_slice
 
@@ -69,7 +69,7 @@ class Tally:
 
 def make_requests(table: Path, count: int) -> list[Request]:
     """Different requests: texts, uploads and ids, 6 : 2 : 2."""
-    rows, texts = read_table(str(table)), phrases()
+    rows, texts = read_table(str(table)), default_texts()
     made = []
     for number in range(count):
         row = number * 7 % len(rows)
@@ -84,7 +84,7 @@ def make_requests(table: Path, count: int) -> list[Request]:
 
 
 def upload(content: bytes) -> tuple[bytes, dict[str, str]]:
-    """A form with a picture."""
+    """A form with an image."""
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head.encode() + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
     return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
@@ -141,7 +141,7 @@ def right(found: dict[str, float], expected: dict[str, float]) -> bool:
         return False
     scores = [np.sort(list(one.values())) for one in (found, expected)]
     shared = [abs(found[id] - expected[id]) for id in found.keys() & expected.keys()]
-    # Pictures whose scores are equal but for rounding may stand in for each other at the end.
+    # Images whose scores are equal but for rounding may stand in for each other at the end.
     return bool(np.abs(scores[0] - scores[1]).max() < 1e-4) and max(shared, default=1.0) < 1e-4
 
 
@@ -222,11 +222,11 @@ def main() -> None:
     quick, seconds = vars(parser.parse_args()).values()
     seconds, products = seconds or (5.0 if quick else 60.0), 60 if quick else 2000
     with tempfile.TemporaryDirectory() as folder:
-        part = Slice("served", stream=91, products=products, pictures=10, captions=1)
+        part = Slice("served", stream=91, products=products, images=10, captions=1)
         table, db = write_slice(part, Path(folder) / "served.parquet"), Path(folder) / "photos.lance"
         build_index(str(table), str(db), model="toyshop", thumbnails=192, device="cpu")
         found = measure(Server(db), make_requests(table, 200 if quick else 2000), seconds)
-    found |= {"clients": CLIENTS, "seconds": seconds, "pictures": 10 * products, "cores": os.cpu_count()}
+    found |= {"clients": CLIENTS, "seconds": seconds, "images": 10 * products, "cores": os.cpu_count()}
     table_ = Table("part", "answers", "requests/s", "p50 ms", "p99 ms", "errors", "wrong", "asked again")
     for name in ("load", "restart"):
         table_.add_row(name, *(f"{value:,}" for value in found[name].values()))

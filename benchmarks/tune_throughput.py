@@ -4,14 +4,14 @@ python benchmarks/tune_throughput.py            about 20 minutes on two cores
 python benchmarks/tune_throughput.py --quick    about a minute
 python benchmarks/tune_throughput.py --busy     for busy cores: one thread, CPU time instead of the clock's
 
-Four sides train the same model on the same pictures in turn, round after round:
+Four sides train the same model on the same images in turn, round after round:
   gpr-ft      the trainer (`mcip.training.loop`) with class labels
   mcip        the trainer with class labels and 20 captions an image, looked up among embeddings on disk
   reference   the same, but the text tower embeds each image's 20 captions on every step, as the MCIP reference does
               (texts tokenised before)
   bare        a loop over finished pixels in memory: forward, ArcMargin, backward, clipping, AdamW
-Pictures, labels, captions and weights are random: none of them matters for the speed. The trainer's sides augment as
-the paper does, on pictures that are decoded already. Expected on two idle cores: mcip at least 0.95 of gpr-ft and 3
+Images, labels, captions and weights are random: none of them matters for the speed. The trainer's sides augment as
+the paper does, on images that are decoded already. Expected on two idle cores: mcip at least 0.95 of gpr-ft and 3
 times the reference, gpr-ft at least 0.95 of bare.
 """
 
@@ -61,7 +61,7 @@ RATIOS = {  # name: the side, the side it is compared with, what is wanted
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained: steps per run, rounds of all sides, batches of different pictures."""
+    """How much is trained: steps per run, rounds of all sides, batches of different images."""
 
     batch: int
     steps: int
@@ -96,7 +96,7 @@ class RandomCaptions(MinedCaptions):
 
 
 class TimedTuning(ImageTuning):
-    """`ImageTuning` that measures the time of its steps, from the loading of the pictures to the optimiser's step."""
+    """`ImageTuning` that measures the time of its steps, from the loading of the images to the optimiser's step."""
 
     clock: Clock = time.perf_counter
     seconds = 0.0
@@ -137,15 +137,15 @@ class ReferenceTuning(TimedTuning):
 
 
 def random_images(folder: Path, count: int, side: int) -> Table:
-    """A table of noise with two pictures a class."""
+    """A table of noise with two images per class."""
     generator = np.random.default_rng(SEED)
     lines = ["image,label"]
     for number in range(count):
         noise = generator.integers(0, 256, (side, side, 3), np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png", compress_level=0)
         lines.append(f"{number}.png,{number // 2}")
-    (folder / "pictures.csv").write_text("\n".join(lines) + "\n")
-    return read_table(folder / "pictures.csv")
+    (folder / "images.csv").write_text("\n".join(lines) + "\n")
+    return read_table(folder / "images.csv")
 
 
 def make_sides(
@@ -239,10 +239,10 @@ def measure(name: str, size: Size, rounds: int, clock: Clock) -> dict[str, Any]:
 def show(results: dict[str, dict[str, Any]]) -> None:
     table = TextTable("model", "batch", "ratio", "median", "lowest", "highest", "wanted")
     for name, result in results.items():
-        for ratio, (_, _, wanted) in RATIOS.items():
+        for ratio, (_, _, target) in RATIOS.items():
             each = result["each"][ratio]
             shown = (f"{value:.2f}" for value in (result[ratio], min(each), max(each)))
-            table.add_row(Path(name).name, str(result["batch"]), ratio.replace("_", " "), *shown, f">= {wanted}")
+            table.add_row(Path(name).name, str(result["batch"]), ratio.replace("_", " "), *shown, f">= {target}")
         rates = ", ".join(f"{side} {rate:.1f}" for side, rate in result["images_per_second"].items())
         table.add_section()
         Console().print(f"{Path(name).name}: images per second: {rates}")

@@ -42,8 +42,8 @@ class CosFace(nn.Module):
 def main() -> None:
     """Tune the toyshop model's image tower, save it, and measure it beside its base."""
     torch.manual_seed(0)
-    train = write_slice(Slice("train", stream=70, products=40, pictures=8), OUT / "train.parquet")
-    test = write_slice(Slice("test", stream=72, products=25, pictures=6, captions=1), OUT / "test.parquet")
+    train = write_slice(Slice("train", stream=70, products=40, images=8), OUT / "train.parquet")
+    test = write_slice(Slice("test", stream=72, products=25, images=6, captions=1), OUT / "test.parquet")
     table, model = mcip.read_table(train), mcip.load("toyshop")
     images = Pixels(table, model.transform("model", train=True))
     order = EpochOrder(len(table), batch_size=64, seed=0)

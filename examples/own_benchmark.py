@@ -24,7 +24,7 @@ TASKS = """
 
 def main() -> None:
     """Write the tables and the list of tasks, measure, and report."""
-    products = Slice("products", stream=72, products=25, pictures=8, captions=1, splits=("index", "query"))
+    products = Slice("products", stream=72, products=25, images=8, captions=1, splits=("index", "query"))
     write_slice(products, OUT / "products.parquet")
     suite = OUT / "suite.yaml"
     suite.write_text(TASKS, encoding="utf-8")

@@ -23,7 +23,7 @@ OUT = Path("runs/serve")
 
 def main() -> None:
     """Index some images, start the server, ask, and stop it."""
-    table = write_slice(Slice("shop", stream=72, products=25, pictures=4, captions=1), OUT / "shop.parquet")
+    table = write_slice(Slice("shop", stream=72, products=25, images=4, captions=1), OUT / "shop.parquet")
     mcip.index(table, db=OUT / "shop.lance", model="toyshop", thumbnails=64)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

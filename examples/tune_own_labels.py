@@ -20,9 +20,9 @@ OUT = Path("runs/tune-own-labels")
 
 def own_tables() -> tuple[str, str, str]:
     """Tables to tune on, to mine from, and to test on."""
-    train = write_slice(Slice("train", stream=70, products=40, pictures=8), OUT / "train.parquet")
-    pool = write_slice(Slice("pool", stream=71, products=400, pictures=1, captions=1), OUT / "pool.parquet")
-    test = write_slice(Slice("test", stream=72, products=25, pictures=6, captions=1), OUT / "test.parquet")
+    train = write_slice(Slice("train", stream=70, products=40, images=8), OUT / "train.parquet")
+    pool = write_slice(Slice("pool", stream=71, products=400, images=1, captions=1), OUT / "pool.parquet")
+    test = write_slice(Slice("test", stream=72, products=25, images=6, captions=1), OUT / "test.parquet")
     return str(train), str(pool), str(test)
 
 

@@ -89,14 +89,14 @@ def base(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def train(shared: Path) -> Path:
-    """8 products with 4 pictures of 2 captions each."""
-    return write_slice(Slice("train", stream=101, products=8, pictures=4, captions=2), shared / "train.parquet")
+    """8 products with 4 images of 2 captions each."""
+    return write_slice(Slice("train", stream=101, products=8, images=4, captions=2), shared / "train.parquet")
 
 
 @pytest.fixture(scope="session")
 def val(shared: Path) -> Path:
-    """5 products with 3 pictures of 1 caption each."""
-    part = Slice("val", stream=102, products=5, pictures=3, captions=1, splits=("val",))
+    """5 products with 3 images of 1 caption each."""
+    part = Slice("val", stream=102, products=5, images=3, captions=1, splits=("val",))
     return write_slice(part, shared / "val.parquet")
 
 

@@ -39,11 +39,11 @@ def with_little_memory(extra: int, function: Callable[..., object], *args: Any, 
 
 def _in_a_process(limit: Callable[[], None], call: Callable[[], object]) -> str:
     context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(limit, call, theirs))
+    parent, child = context.Pipe()
+    process = context.Process(target=_answer, args=(limit, call, child))
     process.start()
-    assert mine.poll(120)
-    message = str(mine.recv())
+    assert parent.poll(120)
+    message = str(parent.recv())
     process.join()
     return message
 

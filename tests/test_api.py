@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -27,7 +28,23 @@ def test_every_public_name_is_there() -> None:
     for name in mcip.__all__:
         assert name in dir(mcip)
         value = getattr(mcip, name)
-        assert isinstance(value, str if name == "__version__" else (FunctionType, ModuleType))
+        assert isinstance(value, str if name == "__version__" else (FunctionType, ModuleType, type))
+
+
+def test_a_loop_of_ones_own_needs_no_other_import() -> None:
+    run(
+        "import mcip\n"
+        "assert mcip.objectives.ImageTuning and mcip.losses.ArcMargin and mcip.metrics.retrieval_map\n"
+        "assert mcip.training.fit and mcip.training.FitSettings and mcip.training.EpochOrder\n"
+        "assert isinstance(mcip.load('toyshop'), mcip.Model)\n"
+        "from mcip.training.objectives import ImageTuning\n"
+        "assert mcip.objectives.ImageTuning is ImageTuning\n"
+    )
+
+
+def test_the_docstring_names_every_public_name() -> None:
+    named = set(re.findall(r"`(\w+)`", mcip.__doc__ or ""))
+    assert named >= set(mcip.__all__) - {"__version__"}
 
 
 def test_type_checkers_read_the_annotations() -> None:

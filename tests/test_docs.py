@@ -35,7 +35,7 @@ def test_python_blocks_run(page: str, block: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos" / "mug"
     folder.mkdir(parents=True)
-    for row in draw_product(Slice("docs", stream=90, products=1, pictures=2), 0):
+    for row in draw_product(Slice("docs", stream=90, products=1, images=2), 0):
         (folder / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
     exec(compile(block, page, "exec"), {})
 

@@ -1,4 +1,4 @@
-"""Stages on a disk that fills up: an error that says so, and the same command goes on when there is room again."""
+"""Stages on a disk that fills up: an error that says so, and the same command resumes when there is room again."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def arguments(train: Path, pool: Path, base: Path, mined: Path) -> dict[str, tup
 def test_a_stage_says_so_and_goes_on_when_there_is_room(
     name: str, largest_file: int, arguments: dict[str, tuple[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    stage, own = arguments[name]
+    stage, parameters = arguments[name]
     run = getattr(importlib.import_module(f"mcip.stages.{stage}"), stage)
-    run(**own, out=tmp_path / "whole")
-    message = with_small_files(largest_file, run, **own, out=tmp_path / "cramped")
+    run(**parameters, out=tmp_path / "whole")
+    message = with_small_files(largest_file, run, **parameters, out=tmp_path / "cramped")
     assert message.startswith(f"The disk is full: could not write {tmp_path / 'cramped'}")
     assert message.endswith("run the same command again.")
     assert not list((tmp_path / "cramped").rglob(".*.part"))
-    run(**own, out=tmp_path / "cramped")
+    run(**parameters, out=tmp_path / "cramped")
     assert contents(tmp_path / "cramped") == contents(tmp_path / "whole")
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 
 # Species of cub100's train split that validation holds out (every fifth), while hyper-parameters are chosen.
 HELD_OUT_EVERY = 5

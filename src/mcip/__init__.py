@@ -1,5 +1,13 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
+* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `interpolate`, `export`, `evaluate`, `report`,
+  `index`, `search`, `duplicates`, `serve`, and `demo`, which runs the method on generated images.
+* Models: `load`, `create` and `save`; they give and take a `Model`.
+* Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
+* Indexes: `open_index` gives an `Index`.
+* For training code of your own: `losses`, `metrics`, `objectives` (what is trained) and `training` (the loop `fit`, its
+  `FitSettings`, and `EpochOrder`, the rows of each step).
+
 Everything is imported at first use, so that `import mcip` costs nothing.
 """
 
@@ -10,10 +18,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcip import losses, metrics
-    from mcip.data import read_table
-    from mcip.models import create, load, save
-    from mcip.retrieval.index import open_index
+    from mcip import losses, metrics, training
+    from mcip.data import Pixels, Table, read_table
+    from mcip.models import Model, create, load, save
+    from mcip.retrieval.index import Index, open_index
     from mcip.stages.align import align
     from mcip.stages.duplicates import duplicates
     from mcip.stages.embed import embed
@@ -28,10 +36,15 @@ if TYPE_CHECKING:
     from mcip.stages.serve import serve
     from mcip.stages.tune import tune
     from mcip.toyshop.demo import demo
+    from mcip.training import objectives
 
     __version__: str
 
 __all__ = [
+    "Index",
+    "Model",
+    "Pixels",
+    "Table",
     "__version__",
     "align",
     "create",
@@ -46,6 +59,7 @@ __all__ = [
     "losses",
     "metrics",
     "mine",
+    "objectives",
     "open_index",
     "plan",
     "read_table",
@@ -53,11 +67,17 @@ __all__ = [
     "save",
     "search",
     "serve",
+    "training",
     "tune",
 ]
 
-# Where the public names are that are not stages.
-_MODULES = {
+_MODULES = {"losses": "losses", "metrics": "metrics", "objectives": "training.objectives", "training": "training"}
+# Where the other public names are that are not stages.
+_HOMES = {
+    "Index": "retrieval.index",
+    "Model": "models",
+    "Pixels": "data",
+    "Table": "data",
     "create": "models",
     "demo": "toyshop.demo",
     "load": "models",
@@ -68,12 +88,13 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("losses", "metrics"):
-        return importlib.import_module(f"mcip.{name}")
-    if name == "__version__":
+    value: Any
+    if name in _MODULES:
+        value = importlib.import_module(f"mcip.{_MODULES[name]}")
+    elif name == "__version__":
         value = importlib.metadata.version("mcip")
     elif name in __all__:
-        value = getattr(importlib.import_module(f"mcip.{_MODULES.get(name, f'stages.{name}')}"), name)
+        value = getattr(importlib.import_module(f"mcip.{_HOMES.get(name, f'stages.{name}')}"), name)
     else:
         raise AttributeError(f"module 'mcip' has no attribute {name!r}")
     globals()[name] = value

@@ -1,4 +1,4 @@
-"""Artefacts: files whole or not at all, manifests that refuse what does not fit, full disks."""
+"""Artefacts: files that appear atomically, manifests that refuse what does not fit, full disks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.embeddings.store import write_shard
 from mcip.training.checkpoint import Checkpoints
 from mcip.training.log import MetricsLog
@@ -218,7 +219,7 @@ def test_an_artefact_of_an_earlier_version_has_to_be_made_again(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "", "3", '{"kind": "things"}', '{"kind": "things", "complete": true'])
-def test_a_damaged_manifest_is_told(content: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_reported(content: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(content)
     for take in (Artefact.open, lambda folder, kind: Artefact.begin(folder, kind, {})):
         with pytest.raises(ArtefactError, match=r"manifest\.json is (damaged|not valid JSON)"):

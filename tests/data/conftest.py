@@ -1,19 +1,18 @@
-"""Fixtures of the data tests: a cache of their own, and pictures on disk."""
+"""Fixtures of the data tests: a cache of their own, and images on disk."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+
+from tests.images import file_bytes, noise_image
 
 MakeImage = Callable[..., Path]
 
@@ -28,23 +27,12 @@ def _no_network(*args: object, **kwargs: object) -> None:
     raise ConnectionError("tests must not reach the hub")
 
 
-def picture(seed: int = 0, width: int = 24, height: int = 16) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def file_bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
 @pytest.fixture
 def make_image(tmp_path: Path) -> MakeImage:
     def make(name: str, seed: int = 0) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file_bytes(picture(seed)))
+        path.write_bytes(file_bytes(noise_image(seed)))
         return path
 
     return make
@@ -63,4 +51,4 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
 
 
 def embedded(count: int) -> list[dict[str, Any]]:
-    return [{"bytes": file_bytes(picture(seed)), "path": f"{seed}.png"} for seed in range(count)]
+    return [{"bytes": file_bytes(noise_image(seed)), "path": f"{seed}.png"} for seed in range(count)]

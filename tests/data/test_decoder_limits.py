@@ -8,10 +8,10 @@ from PIL import Image, TiffImagePlugin
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode, to_rgb
+from tests.images import file_bytes, noise_image
 from tests.limits import with_little_memory
 
 from . import png
-from .conftest import file_bytes, picture
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
@@ -28,7 +28,7 @@ def test_sides_of_a_million_pixels_are_too_thin() -> None:
 
 @pytest.mark.parametrize(("kind", "fits"), [("PNG", True), ("JPEG", True), ("WEBP", True), ("JPEG2000", False)])
 def test_memory_of_a_format_is_bounded_by_the_limit_of_pixels(kind: str, fits: bool) -> None:
-    content = file_bytes(picture(width=100, height=100), kind)
+    content = file_bytes(noise_image(width=100, height=100), kind)
     decode(content, max_pixels=13_000)
     if fits:
         decode(content, max_pixels=10_000)
@@ -49,7 +49,7 @@ def test_decoding_takes_no_more_memory_than_its_bound(kind: str) -> None:
         exif[0x0112] = 6
         options["exif"] = exif
     content = file_bytes(image, "PNG" if kind == "transparent" else "JPEG", **options)
-    decode(file_bytes(picture()))
+    decode(file_bytes(noise_image()))
     assert with_little_memory(15 * side * side, decode, content) == ""
 
 
@@ -67,7 +67,9 @@ def test_tiles_larger_than_the_image_are_bounded(tile: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("scans", "reason"), [(30, ""), (200, "more than 50 scans")])
 def test_scans_of_a_progressive_jpeg_are_bounded(scans: int, reason: str) -> None:
-    content = file_bytes(picture(width=64, height=64), "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 200)
+    content = file_bytes(
+        noise_image(width=64, height=64), "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 200
+    )
     *parts, last = content.removesuffix(b"\xff\xd9").split(b"\xff\xda")
     many = b"\xff\xda".join([*parts, *[last] * scans]) + b"\xff\xd9"
     # What follows the image, for example a film, does not count.

@@ -15,8 +15,9 @@ import pytest
 from mcip.core import hashes
 from mcip.core.hashes import ABSENT, cache_root, hash_file, hash_files
 from mcip.data import Table, image_hashes, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 from .test_pools_and_tars import write_tar
 
 
@@ -53,13 +54,13 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_image_files(tmp_path: Path, make_image: MakeImage) -> None:
     path = make_image("a/1.bmp")
-    path.write_bytes(file_bytes(picture(1), "BMP"))
+    path.write_bytes(file_bytes(noise_image(1), "BMP"))
     before = both(read_table(tmp_path))
-    replace_unnoticed(path, file_bytes(picture(2), "BMP"))
+    replace_unnoticed(path, file_bytes(noise_image(2), "BMP"))
     after = both(read_table(tmp_path))
     assert before[0] != after[0]
     assert before[1] != after[1]
-    replace_unnoticed(path, file_bytes(picture(1), "BMP"))
+    replace_unnoticed(path, file_bytes(noise_image(1), "BMP"))
     assert both(read_table(tmp_path)) == before
 
 
@@ -68,7 +69,7 @@ def test_image_files(tmp_path: Path, make_image: MakeImage) -> None:
     lambda path, image: write_tar(path.with_suffix(".tar"), {"0.bmp": image}),
 ])  # fmt: skip
 def test_embedded_images(tmp_path: Path, write: Callable[[Path, bytes], Path]) -> None:
-    first, second = (file_bytes(picture(seed), "BMP") for seed in (1, 2))
+    first, second = (file_bytes(noise_image(seed), "BMP") for seed in (1, 2))
     path = write(tmp_path / "t", first)
     before = both(read_table(path))
     content = write(tmp_path / "other", second).read_bytes()
@@ -101,7 +102,7 @@ def test_shards_and_parts_have_the_fingerprint_of_the_same_rows(tmp_path: Path) 
 def test_files_and_embedded_images_of_the_same_bytes_are_the_same_images(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("0.png")
     listed = read_table(write_csv(tmp_path / "t.csv", ["image", "id"], ["0.png", "x"]))
-    stored = read_table(write_parquet(tmp_path / "t.parquet", {"image": [file_bytes(picture())], "id": ["x"]}))
+    stored = read_table(write_parquet(tmp_path / "t.parquet", {"image": [file_bytes(noise_image())], "id": ["x"]}))
     assert both(listed) == both(stored)
 
 

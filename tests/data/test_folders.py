@@ -11,8 +11,9 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.data import read_table
 from mcip.data.locate import locate
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 from .test_pools_and_tars import write_tar
 
 
@@ -62,7 +63,7 @@ def test_parquet_and_csv_with_facts_about_images(tmp_path: Path, make_image: Mak
 
 def test_an_image_beside_tars_and_a_tar_beside_images(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("tars/logo.png")
-    write_tar(tmp_path / "tars" / "0.tar", {"0.png": file_bytes(picture()), "0.cls": b"x"})
+    write_tar(tmp_path / "tars" / "0.tar", {"0.png": file_bytes(noise_image()), "0.cls": b"x"})
     assert read_table(tmp_path / "tars").labels == ["x"]
     members = {f"{number}.png": make_image(f"images/a/{number}.png", number).read_bytes() for number in range(20)}
     write_tar(tmp_path / "images" / "images.tar.gz", members)
@@ -95,7 +96,7 @@ def test_folder_names_with_brackets(tmp_path: Path, make_image: MakeImage) -> No
     make_image("[2019]/a/1.png")
     write_parquet(tmp_path / "[x]" / "t[1].parquet", {"image": embedded(2)})
     write_parquet(tmp_path / "[x]" / "u.parquet", {"image": embedded(1)})
-    write_tar(tmp_path / "[x]" / "tars" / "0.tar", {"0.png": file_bytes(picture())})
+    write_tar(tmp_path / "[x]" / "tars" / "0.tar", {"0.png": file_bytes(noise_image())})
     assert read_table(tmp_path / "[2019]").ids == read_table(f"{tmp_path}/[2019]").ids == ["a/1.png"]
     assert len(read_table(f"{tmp_path}/[x]/t[1].parquet")) == 2
     assert len(read_table(f"{tmp_path}/[x]/*.parquet")) == 3

@@ -13,9 +13,9 @@ from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS, eager_size, missing_extra
 from mcip.data.images import media_type
+from tests.images import file_bytes, noise_image
 from tests.limits import with_little_memory
 
-from .conftest import file_bytes, picture
 from .png import BOMB, chunk, claiming, icon, with_chunk
 from .profiles import ADOBE_RGB, rgb_profile
 
@@ -45,7 +45,7 @@ def test_the_missing_extra_is_named(content: bytes, module: str, name: str, monk
 
 
 def test_avif_needs_no_extra_whatever_its_first_brand() -> None:
-    content = file_bytes(picture(), "AVIF", quality=100)
+    content = file_bytes(noise_image(), "AVIF", quality=100)
     for brand in (b"avif", b"mif1"):
         assert decode(content.replace(b"ftypavif", b"ftyp" + brand)).size == (24, 16)
 
@@ -89,9 +89,9 @@ def test_cut_off_headers_are_unreadable(content: bytes, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("side", [20, 300])
 def test_icon_is_decoded(side: int) -> None:
-    image = picture(0, side, side)
+    image = noise_image(0, side, side)
     np.testing.assert_array_equal(np.asarray(decode(icon(file_bytes(image)))), np.asarray(image))
-    assert decode(file_bytes(picture(0, 32, 32), "ICO", bitmap_format="bmp", sizes=[(32, 32)])).size == (32, 32)
+    assert decode(file_bytes(noise_image(0, 32, 32), "ICO", bitmap_format="bmp", sizes=[(32, 32)])).size == (32, 32)
 
 
 def test_size_of_an_icons_image_is_checked_before_it_is_decoded() -> None:
@@ -108,7 +108,7 @@ def test_size_of_an_icons_image_is_checked_before_it_is_decoded() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "ICO", "WEBP"])
 def test_media_type(kind: str) -> None:
-    assert media_type(file_bytes(picture(0, 32, 32), kind)) == Image.MIME[kind]
+    assert media_type(file_bytes(noise_image(0, 32, 32), kind)) == Image.MIME[kind]
     with pytest.raises(UnreadableImage):
         media_type(b"no image")
 
@@ -127,28 +127,28 @@ def test_media_type(kind: str) -> None:
     ids=["iCCP bomb", "zTXt bomb", "iTXt bomb", "wrong sum", "damaged profile", "70 MB of text"],
 )
 def test_texts_and_profiles_of_a_png_do_not_hide_its_pixels(extra: bytes, after_pixels: bool) -> None:
-    content = with_chunk(file_bytes(picture()), extra, after_pixels)
-    np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(picture()))
+    content = with_chunk(file_bytes(noise_image()), extra, after_pixels)
+    np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(noise_image()))
 
 
 def test_a_text_that_cannot_be_read_does_not_cost_the_profile() -> None:
-    content = file_bytes(picture(), icc_profile=rgb_profile(ADOBE_RGB))
+    content = file_bytes(noise_image(), icc_profile=rgb_profile(ADOBE_RGB))
     expected = np.asarray(decode(content))
-    assert not np.array_equal(expected, np.asarray(picture()))
+    assert not np.array_equal(expected, np.asarray(noise_image()))
     damaged = with_chunk(content, chunk(b"zTXt", b"Comment\0\0" + BOMB))
     np.testing.assert_array_equal(np.asarray(decode(damaged)), expected)
 
 
 def test_texts_that_unpack_to_much_take_little_memory() -> None:
     bombs = b"".join(chunk(b"zTXt", b"Comment\0\0" + BOMB) for _ in range(20))
-    assert with_little_memory(20_000_000, decode, with_chunk(file_bytes(picture()), bombs)) == ""
+    assert with_little_memory(20_000_000, decode, with_chunk(file_bytes(noise_image()), bombs)) == ""
 
 
 def test_large_and_damaged_exif_does_not_matter() -> None:
     exif = b"MM\0*\0\0\0\x08\xff\xff" + bytes(range(256)) * 40_000
-    content = with_chunk(file_bytes(picture()), chunk(b"eXIf", exif))
-    np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(picture()))
-    assert decode(file_bytes(picture(), "JPEG", exif=b"Exif\0\0" + exif[:65_000])).size == (24, 16)
+    content = with_chunk(file_bytes(noise_image()), chunk(b"eXIf", exif))
+    np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(noise_image()))
+    assert decode(file_bytes(noise_image(), "JPEG", exif=b"Exif\0\0" + exif[:65_000])).size == (24, 16)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
@@ -161,7 +161,7 @@ def test_first_of_many_frames(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "TGA", "PPM", "AVIF", "JPEG2000"])
 def test_damaged_files_decode_or_are_unreadable(kind: str) -> None:
-    content = file_bytes(picture(), kind)
+    content = file_bytes(noise_image(), kind)
     random = np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(content)

@@ -8,9 +8,8 @@ from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode, to_rgb
+from tests.images import file_bytes
 from tests.limits import with_little_memory
-
-from .conftest import file_bytes
 
 RAMP = np.linspace(0, 1, 1024).reshape(32, 32)
 

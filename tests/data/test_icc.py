@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from mcip.data import decode, to_rgb
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, picture
 from .profiles import (
     ADOBE_RGB,
     DISPLAY_P3,
@@ -42,15 +42,15 @@ def test_wide_rgb_is_converted(kind: str, colorants: np.ndarray) -> None:
 
 
 def test_every_color_of_a_wide_space() -> None:
-    image = picture(3, 40, 40)
+    image = noise_image(3, 40, 40)
     expected = in_srgb(np.asarray(image), DISPLAY_P3)
     np.testing.assert_allclose(decoded(image, icc_profile=rgb_profile(DISPLAY_P3)), expected, atol=3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
 def test_no_profile_and_srgb_give_the_values_of_the_file(kind: str) -> None:
-    content = file_bytes(picture(), kind)
-    with_profile = decode(file_bytes(picture(), kind, icc_profile=srgb_profile()))
+    content = file_bytes(noise_image(), kind)
+    with_profile = decode(file_bytes(noise_image(), kind, icc_profile=srgb_profile()))
     np.testing.assert_array_equal(np.asarray(with_profile), np.asarray(decode(content)))
 
 
@@ -97,20 +97,20 @@ def test_palette_and_transparency_are_converted_too() -> None:
     ids=["junk", "cut off", "without tags", "grey", "cmyk"],
 )
 def test_damaged_profiles_and_those_of_other_channels_are_passed_over(profile: bytes) -> None:
-    np.testing.assert_array_equal(decoded(picture(), icc_profile=profile), np.asarray(picture()))
+    np.testing.assert_array_equal(decoded(noise_image(), icc_profile=profile), np.asarray(noise_image()))
 
 
 def test_a_pil_image_is_converted_once() -> None:
-    image = picture()
+    image = noise_image()
     image.info["icc_profile"] = rgb_profile(ADOBE_RGB)
     once = to_rgb(image)
     assert to_rgb(once) is once
-    np.testing.assert_array_equal(np.asarray(once), decoded(picture(), icc_profile=image.info["icc_profile"]))
+    np.testing.assert_array_equal(np.asarray(once), decoded(noise_image(), icc_profile=image.info["icc_profile"]))
 
 
 def test_threads_share_transforms() -> None:
     contents = [
-        file_bytes(picture(seed, 300, 200), icc_profile=rgb_profile(space))
+        file_bytes(noise_image(seed, 300, 200), icc_profile=rgb_profile(space))
         for seed in range(4)
         for space in (ADOBE_RGB, DISPLAY_P3)
     ]

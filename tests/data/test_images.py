@@ -11,9 +11,9 @@ from PIL import Image, ImageFile
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
+from tests.images import file_bytes, noise_image
 
 from . import png
-from .conftest import file_bytes, picture
 
 
 def values(image: Image.Image) -> np.ndarray:
@@ -23,25 +23,25 @@ def values(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_keep_every_value(kind: str) -> None:
-    image = picture()
+    image = noise_image()
     np.testing.assert_array_equal(values(decode(file_bytes(image, kind))), values(image))
 
 
 def test_path_and_string_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(file_bytes(picture()))
+    path.write_bytes(file_bytes(noise_image()))
     for given_as in (path, str(path)):
-        np.testing.assert_array_equal(values(decode(given_as)), values(picture()))
+        np.testing.assert_array_equal(values(decode(given_as)), values(noise_image()))
 
 
 def test_grey_becomes_three_equal_channels() -> None:
-    grey = picture().convert("L")
+    grey = noise_image().convert("L")
     decoded = values(decode(file_bytes(grey)))
     assert (decoded == np.asarray(grey)[..., None]).all()
 
 
 def test_one_bit_becomes_black_and_white() -> None:
-    assert set(np.unique(values(decode(file_bytes(picture().convert("1")))))) == {0, 255}
+    assert set(np.unique(values(decode(file_bytes(noise_image().convert("1")))))) == {0, 255}
 
 
 def test_cmyk_jpeg_is_converted() -> None:
@@ -96,7 +96,7 @@ def test_half_transparent_black_is_grey() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    upright = picture()
+    upright = noise_image()
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -114,7 +114,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 def test_damaged_exif_does_not_matter() -> None:
-    content = file_bytes(picture(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12")
+    content = file_bytes(noise_image(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12")
     assert decode(content).size == (24, 16)
 
 
@@ -127,7 +127,7 @@ def test_animation_gives_its_first_frame() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_truncated_files_are_unreadable(kind: str, share: float) -> None:
-    content = file_bytes(picture(width=200, height=200), kind)
+    content = file_bytes(noise_image(width=200, height=200), kind)
     with pytest.raises(UnreadableImage):
         decode(content[: int(len(content) * share)])
 
@@ -156,7 +156,7 @@ def test_decompression_bomb_is_refused() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_limit_of_pixels_is_the_callers() -> None:
-    content = file_bytes(picture(width=20, height=10))
+    content = file_bytes(noise_image(width=20, height=10))
     decode(content, max_pixels=200)
     with pytest.raises(UnreadableImage, match="20 x 10 pixels"):
         decode(content, max_pixels=199)
@@ -169,7 +169,7 @@ def test_postscript_is_never_run() -> None:
 
 def test_pillow_settings_stay_as_they_are() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-    for content in (png.claiming(100_000, 100_000), file_bytes(picture())[:100], file_bytes(picture())):
+    for content in (png.claiming(100_000, 100_000), file_bytes(noise_image())[:100], file_bytes(noise_image())):
         with suppress(UnreadableImage):
             decode(content, max_pixels=10**12)
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
@@ -177,7 +177,7 @@ def test_pillow_settings_stay_as_they_are() -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_damaged_bytes_decode_or_are_unreadable(noise: bytes, position: int) -> None:
-    content = bytearray(file_bytes(picture(), "JPEG"))
+    content = bytearray(file_bytes(noise_image(), "JPEG"))
     content[position : position + len(noise)] = noise
     with suppress(UnreadableImage):
         assert decode(bytes(content), max_pixels=10**6).mode == "RGB"  # damage may claim a huge size

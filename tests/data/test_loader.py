@@ -12,8 +12,9 @@ from PIL import Image
 from mcip.core.errors import ConfigError, DataError
 from mcip.data import Pixels, Table, decode, image_transform, read_table
 from mcip.data.loader import prefetch
+from tests.images import file_bytes
 
-from .conftest import MakeImage, file_bytes
+from .conftest import MakeImage
 
 TRANSFORM = image_transform({"size": 8}, "paper")
 ROWS = [[3, 1], [0, 3, 2], [], [1, 1]]

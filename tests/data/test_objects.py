@@ -13,8 +13,9 @@ from PIL import Image
 
 from mcip.core.errors import DataError
 from mcip.data import Table, read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, picture, write_csv
+from .conftest import MakeImage, embedded, write_csv
 from .test_pools_and_tars import texts
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
@@ -48,10 +49,10 @@ def test_a_table_is_returned(make_image: MakeImage) -> None:
 def test_data_set() -> None:
     table = read_table(data_set(0, 1, -1))
     assert (table.labels, table.ids) == (["cat", "dog", None], ["train/0", "train/1", "train/2"])
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
     part = read_table(data_set(0, 1, 1).select([2, 0]).with_format("numpy"))
     assert part.labels == ["dog", "cat"]
-    assert part.image(0).tobytes() == picture(2).tobytes()
+    assert part.image(0).tobytes() == noise_image(2).tobytes()
 
 
 def test_data_set_with_added_columns(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_data_set_with_added_columns(tmp_path: Path) -> None:
         table = read_table(rows)
         assert table.labels == labels
         assert [table.image(row).tobytes() for row in range(len(rows))] == [
-            picture({"a": 0, "b": 1, "c": 2}.get(str(label), row)).tobytes() for row, label in enumerate(labels)
+            noise_image({"a": 0, "b": 1, "c": 2}.get(str(label), row)).tobytes() for row, label in enumerate(labels)
         ]
     assert read_table(datasets.concatenate_datasets([added, added])).labels == ["a", "b", "c"] * 2
 
@@ -83,7 +84,7 @@ def test_frame_of_paths(make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) 
     frame = pd.DataFrame({"path": ["a.png", folder / "b.png"], "label": [7, 7], 3: [object(), "x"]}, index=[5, 9])
     table = read_table(frame, columns={"image": "path"})
     assert (table.labels, table.ids) == (["7", "7"], ["a.png", str(folder / "b.png")])
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
     with pytest.raises(DataError, match="row 1 of the frame: no file gone"):
         read_table(pd.DataFrame({"image": ["gone.png"]}))
 
@@ -91,19 +92,19 @@ def test_frame_of_paths(make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) 
 def test_frame_of_bytes_images_and_paths(make_image: MakeImage) -> None:
     path = make_image("a.png", 2)
     frame = pd.DataFrame(
-        {"image": [file_bytes(picture()), picture(1), path], "label": pd.Categorical(["a", None, "b"])}
+        {"image": [file_bytes(noise_image()), noise_image(1), path], "label": pd.Categorical(["a", None, "b"])}
     )
     table = read_table(frame)
-    assert [table.image(row).tobytes() for row in range(3)] == [picture(seed).tobytes() for seed in range(3)]
+    assert [table.image(row).tobytes() for row in range(3)] == [noise_image(seed).tobytes() for seed in range(3)]
     assert table.labels == ["a", None, "b"]
     with pytest.raises(DataError, match="row 2 of the frame: no image"):
-        read_table(pd.DataFrame({"image": [file_bytes(picture()), None]}))
+        read_table(pd.DataFrame({"image": [file_bytes(noise_image()), None]}))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
 def test_images_of_every_mode_keep_their_pixels(mode: str) -> None:
     grey = Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24) * 100)
-    image = grey if mode == "I;16" else picture().convert(mode)
+    image = grey if mode == "I;16" else noise_image().convert(mode)
     stored = read_table(pd.DataFrame({"image": [image]})).rows[0]["image"]["bytes"]
     with Image.open(io.BytesIO(stored)) as again:
         assert again.mode == mode
@@ -114,7 +115,7 @@ def test_images_keep_their_orientation(make_image: MakeImage) -> None:
     path = make_image("a.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    path.write_bytes(file_bytes(picture(), "PNG", exif=exif))
+    path.write_bytes(file_bytes(noise_image(), "PNG", exif=exif))
     with Image.open(path) as opened:
         upright = read_table(pd.DataFrame({"image": [opened]})).image(0)
     assert upright.size == (16, 24)
@@ -126,9 +127,9 @@ def test_wrong_objects() -> None:
     with pytest.raises(DataError, match="has a column twice"):
         read_table(pd.DataFrame([["a", "b"]], columns=["image", "image"]))
     with pytest.raises(DataError, match=r"column 'label' cannot be read .*must be of one type"):
-        read_table(pd.DataFrame({"image": [file_bytes(picture())] * 2, "label": [1, "b"]}))
+        read_table(pd.DataFrame({"image": [file_bytes(noise_image())] * 2, "label": [1, "b"]}))
     with pytest.raises(DataError, match="images are paths, bytes or PIL images"):
-        read_table(pd.DataFrame({"image": [np.asarray(picture())]}))
+        read_table(pd.DataFrame({"image": [np.asarray(noise_image())]}))
     with pytest.raises(DataError, match="has no rows"):
         read_table(pd.DataFrame({"image": []}, dtype=str))
 

@@ -17,10 +17,10 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.core.hashes import cache_root
 from mcip.data import read_captions, read_table
-from mcip.data.readers import source_state
 from mcip.data.remote import _version, remote_files
+from tests.images import file_bytes, noise_image
 
-from .conftest import embedded, file_bytes, picture, write_parquet
+from .conftest import embedded, write_parquet
 from .test_pools_and_tars import texts
 
 
@@ -95,11 +95,11 @@ def test_columns_of_types_that_are_not_read(tmp_path: Path) -> None:
 
 
 def test_many_row_groups_keep_their_order(tmp_path: Path) -> None:
-    images = [file_bytes(picture(seed)) for seed in range(7)]
+    images = [file_bytes(noise_image(seed)) for seed in range(7)]
     pq.write_table(pa.table({"image": images, "id": list("abcdefg")}), tmp_path / "t.parquet", row_group_size=2)
     table = read_table(tmp_path / "t.parquet")
     assert table.ids == list("abcdefg")
-    assert [table.image(row).tobytes() for row in range(7)] == [picture(seed).tobytes() for seed in range(7)]
+    assert [table.image(row).tobytes() for row in range(7)] == [noise_image(seed).tobytes() for seed in range(7)]
 
 
 def test_earlier_caches_of_a_file_are_removed(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_earlier_caches_of_a_file_are_removed(tmp_path: Path) -> None:
 
 def test_flipped_bits_are_noticed_where_pages_have_checksums(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    content = file_bytes(picture())
+    content = file_bytes(noise_image())
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(pa.table({"image": [content]}), path, write_page_checksum=True, **options)
     damaged = bytearray(path.read_bytes())
@@ -149,7 +149,7 @@ def test_remote_tables(memory: Any, tmp_path: Path) -> None:
     table = read_table("memory://bucket")
     assert (table.labels, table.splits) == ([None, "a", "b"], ["test", "train", "train"])
     assert table.skipped == {".md": 1}
-    assert table.image(2).tobytes() == picture(1).tobytes()
+    assert table.image(2).tobytes() == noise_image(1).tobytes()
     assert table.rows.cache_files  # memory-mapped from the cache, not held in memory
     assert read_table("memory://bucket/train-0.parquet").labels == ["a", "b"]
     assert texts("memory://bucket/test-0.parquet") == ["x"]
@@ -175,20 +175,6 @@ def test_versions_of_remote_files(memory: Any) -> None:
         memory.pipe("/a", b"two")
         assert _version(memory, "/a", facts) != first
         memory.pipe("/a", b"one")
-
-
-def test_the_state_of_a_source_changes_with_its_files(memory: Any, tmp_path: Path) -> None:
-    for folder, name in ((tmp_path, "t.parquet"), ("memory://bucket", "t.parquet")):
-        states = []
-        for rows in (1, 2):
-            path = write_parquet(tmp_path / name, {"image": embedded(rows)})
-            memory.pipe("/bucket/t.parquet", path.read_bytes())
-            states += [source_state(f"{folder}/{name}"), source_state(f"{folder}/{name}")]
-        assert states[0] == states[1]
-        assert states[1] != states[2]
-    (tmp_path / "t.parquet").unlink()
-    with pytest.raises(DataError, match="no file or folder"):
-        source_state(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(

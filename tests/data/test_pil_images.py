@@ -8,8 +8,8 @@ from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode, image_transform, to_rgb
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, picture
 from .profiles import ADOBE_RGB, rgb_profile
 
 
@@ -28,13 +28,13 @@ def transparent_palette() -> Image.Image:
 def rotated(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return file_bytes(picture(), "JPEG", exif=exif)
+    return file_bytes(noise_image(), "JPEG", exif=exif)
 
 
 def kinds_of_files() -> dict[str, bytes]:
-    rgb, ramp = picture(), np.linspace(0, 1, 384).reshape(16, 24)
+    rgb, ramp = noise_image(), np.linspace(0, 1, 384).reshape(16, 24)
     rgba = rgb.copy()
-    rgba.putalpha(picture(1).convert("L"))
+    rgba.putalpha(noise_image(1).convert("L"))
     grey16 = Image.fromarray((ramp * 65535).astype(np.uint16))
     return {
         "RGB": file_bytes(rgb),
@@ -84,6 +84,6 @@ def test_modes_that_no_file_has(mode: str) -> None:
 
 
 def test_pil_image_of_a_file_that_is_cut_off_is_unreadable() -> None:
-    content = file_bytes(picture(width=200, height=200), "JPEG")[:-500]
+    content = file_bytes(noise_image(width=200, height=200), "JPEG")[:-500]
     with Image.open(io.BytesIO(content)) as opened, pytest.raises(UnreadableImage, match="cut off"):
         to_rgb(opened)

@@ -14,8 +14,9 @@ import pytest
 
 from mcip.core.errors import DataError
 from mcip.data import read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, file_bytes, picture
+from .conftest import MakeImage
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -43,12 +44,12 @@ def test_webdataset_tar(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "shard-00.tar",
         {
-            "./0.jpg": file_bytes(picture(), "JPEG"),
+            "./0.jpg": file_bytes(noise_image(), "JPEG"),
             "./0.txt": b"a dog\n",
             "./0.cls": b"3",
-            "x/1.PNG": file_bytes(picture(1)),
+            "x/1.PNG": file_bytes(noise_image(1)),
             "x/1.json": json.dumps({"label": "cat", "captions": ["b", "c"], "split": "validation", "id": 7}).encode(),
-            "2.png": file_bytes(picture(2)),
+            "2.png": file_bytes(noise_image(2)),
         },
     )
     table = read_table(path)
@@ -56,13 +57,13 @@ def test_webdataset_tar(tmp_path: Path) -> None:
     assert table.labels == ["3", "cat", None]
     assert table.captions == [["a dog"], ["b", "c"], []]
     assert table.splits == ["train", "val", "train"]
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
     assert texts(path) == ["a dog", "b", "c"]
     assert texts(table) == ["a dog", "b", "c"]
 
 
 def test_folder_and_glob_of_tars(tmp_path: Path) -> None:
-    sample = {"0.png": file_bytes(picture()), "0.txt": b"x"}
+    sample = {"0.png": file_bytes(noise_image()), "0.txt": b"x"}
     write_tar(tmp_path / "train" / "0.tar", sample)
     write_tar(tmp_path / "val" / "1.tar.gz", sample)
     assert read_table(tmp_path).splits == ["train", "val"]
@@ -125,7 +126,7 @@ def test_parquet_pool(tmp_path: Path, kind: pa.DataType) -> None:
 
 
 def test_pool_of_a_part_of_a_table(tmp_path: Path) -> None:
-    rows = {"image": [file_bytes(picture())] * 3, "captions": [["a"], ["b", "c"], []]}
+    rows = {"image": [file_bytes(noise_image())] * 3, "captions": [["a"], ["b", "c"], []]}
     pq.write_table(pa.table(rows), tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet")
     assert texts(table.subset([1, 0])) == ["b", "c", "a"]

@@ -11,9 +11,9 @@ from PIL import Image
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.images import MAX_PIXELS
+from tests.images import file_bytes, noise_image
 
 from . import png
-from .conftest import file_bytes, picture
 
 
 def transparent_palette() -> Image.Image:
@@ -24,14 +24,14 @@ def transparent_palette() -> Image.Image:
 
 
 def warning_files() -> list[bytes]:
-    tiff = file_bytes(picture(), "TIFF", tiffinfo={270: "a" * 40})
+    tiff = file_bytes(noise_image(), "TIFF", tiffinfo={270: "a" * 40})
     return [
         png.claiming(9_500, 9_500),
-        file_bytes(picture(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12"),
+        file_bytes(noise_image(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12"),
         tiff.replace((40 + 1).to_bytes(4, "little"), (10**6).to_bytes(4, "little")),
-        png.icon(file_bytes(picture(0, 20, 30))),
+        png.icon(file_bytes(noise_image(0, 20, 30))),
         file_bytes(transparent_palette(), transparency=bytes((0, 100))),
-        file_bytes(picture()),
+        file_bytes(noise_image()),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Reading a table from class folders, CSV, parquet and the hub."""
+"""Reading a table from class folders, CSV and parquet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import pytest
 
 from mcip.core.errors import DataError
 from mcip.data import read_table
-from mcip.data.readers import hub_rows
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, embedded, file_bytes, picture, write_csv, write_parquet
-
-LOAD_DATASET = datasets.load_dataset  # the tests put something else in its place
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 
 
 def test_class_folders(tmp_path: Path, make_image: MakeImage) -> None:
@@ -203,19 +201,19 @@ def test_parquet_with_embedded_images(tmp_path: Path) -> None:
     assert table.labels == ["4", None, "5"]
     assert table.captions == [["a"], [], []]
     assert table.ids == ["train/0", "train/1", "train/2"]
-    assert table.image(2).tobytes() == picture(2).tobytes()
+    assert table.image(2).tobytes() == noise_image(2).tobytes()
     part = table.subset([2, 0])
     assert part.ids == ["train/2", "train/0"]
-    assert part.image(0).tobytes() == picture(2).tobytes()
+    assert part.image(0).tobytes() == noise_image(2).tobytes()
 
 
 @pytest.mark.parametrize("as_large", [False, True])
 def test_parquet_with_bytes_or_paths(tmp_path: Path, make_image: MakeImage, as_large: bool) -> None:
     make_image("img/0.png")
     binary, string = (pa.large_binary(), pa.large_string()) if as_large else (pa.binary(), pa.string())
-    content = write_parquet(tmp_path / "b.parquet", {"image": pa.array([file_bytes(picture())], binary)})
+    content = write_parquet(tmp_path / "b.parquet", {"image": pa.array([file_bytes(noise_image())], binary)})
     paths = write_parquet(tmp_path / "p.parquet", {"image": pa.array(["img/0.png"], string)})
-    assert read_table(content).image(0).tobytes() == read_table(paths).image(0).tobytes() == picture().tobytes()
+    assert read_table(content).image(0).tobytes() == read_table(paths).image(0).tobytes() == noise_image().tobytes()
     assert read_table(paths).ids == ["img/0.png"]
 
 
@@ -258,43 +256,3 @@ def test_cut_off_parquet(tmp_path: Path, size: int, capfd: pytest.CaptureFixture
     with pytest.raises(DataError, match=r"cannot read .*t\.parquet"):
         read_table(path)
     assert capfd.readouterr() == ("", "")
-
-
-def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    parts = {
-        split: datasets.Dataset.from_dict({"image": embedded(len(labels)), "label": labels}, features=features)
-        for split, labels in {"train": [0, 1], "validation": [1]}.items()
-    }
-    calls: list[tuple[str, str | None]] = []
-
-    def load(name: str, configuration: str | None) -> datasets.DatasetDict:
-        calls.append((name, configuration))
-        return datasets.DatasetDict(parts)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    table = read_table("someone/pets:small")
-    assert calls == [("someone/pets", "small")]
-    assert table.labels == ["cat", "dog", "dog"]
-    assert table.ids == ["train/0", "train/1", "val/0"]
-    assert table.image(1).tobytes() == picture(1).tobytes()
-
-
-def test_hub_rows_come_through_load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder named as a data set of the hub is, and laid out as one, is loaded in its stead."""
-    for name, count in (("train-00000-of-00001", 2), ("validation-00000-of-00001", 1)):
-        write_parquet(tmp_path / "someone" / "pets" / "data" / f"{name}.parquet", {"image": embedded(count)})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "load_dataset", LOAD_DATASET)
-    parts = hub_rows("someone/pets")
-    assert {str(split): len(part) for split, part in parts.items()} == {"train": 2, "validation": 1}
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: parts)
-    monkeypatch.chdir(tmp_path / "someone")
-    table = read_table("someone/pets")
-    assert table.ids == ["train/0", "train/1", "val/0"]
-    assert table.image(1).tobytes() == picture(1).tobytes()
-
-
-def test_hub_that_cannot_be_reached() -> None:
-    with pytest.raises(DataError, match=r"someone/pets is no file or folder here.*reach the hub\. Check the name"):
-        read_table("someone/pets")

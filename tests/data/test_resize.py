@@ -10,9 +10,8 @@ from PIL import Image
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import image_transform
+from tests.images import noise_image
 from tests.limits import with_little_memory
-
-from .conftest import picture
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -21,7 +20,7 @@ from .conftest import picture
 def test_thin_images_are_open_clips_to_the_last_bit(size: tuple[int, int], interpolation: str, turned: bool) -> None:
     cfg = {"size": 224, "interpolation": interpolation}
     expected = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
-    image = picture(0, *(reversed(size) if turned else size))
+    image = noise_image(0, *(reversed(size) if turned else size))
     assert torch.equal(image_transform(cfg)(image), expected(image))
 
 
@@ -30,14 +29,14 @@ def test_thin_images_of_other_modes_are_open_clips_too(resize_mode: str) -> None
     cfg = {"size": 224, "resize_mode": resize_mode}
     expected = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     for size in ((3, 1000), (1000, 3), (1, 440), (20, 8000)):
-        image = picture(0, *size)
+        image = noise_image(0, *size)
         assert torch.equal(image_transform(cfg)(image), expected(image))
 
 
 @pytest.mark.parametrize("size", [(10, 6000), (6000, 10), (5000, 1)])
 def test_thin_images_take_little_memory(size: tuple[int, int]) -> None:
     transform = image_transform({"size": 224})
-    transform.prepare(picture())
+    transform.prepare(noise_image())
     assert with_little_memory(100_000_000, transform.prepare, Image.new("RGB", size)) == ""
 
 
@@ -57,7 +56,7 @@ def test_thin_images_take_little_memory(size: tuple[int, int]) -> None:
 )
 def test_too_thin_images_are_refused_before_memory_is_taken(cfg: Any, name: Any, size: tuple[int, int]) -> None:
     transform = image_transform(cfg, name)
-    transform.prepare(picture())
+    transform.prepare(noise_image())
     image = Image.new("RGB", size)
     with pytest.raises(UnreadableImage, match=f"too thin: {size[0]} x {size[1]} pixels"):
         transform.prepare(image)

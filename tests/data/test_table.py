@@ -15,8 +15,9 @@ import pytest
 
 from mcip.core.errors import DataError, UnreadableImage
 from mcip.data import Table, read_table
+from tests.images import noise_image
 
-from .conftest import MakeImage, embedded, picture, write_csv, write_parquet
+from .conftest import MakeImage, embedded, write_csv, write_parquet
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -84,7 +85,7 @@ def test_pickled_table_is_the_same(tmp_path: Path) -> None:
     table = read_table(write_parquet(tmp_path / "t.parquet", {"image": embedded(3)})).subset([2, 0])
     again = pickle.loads(pickle.dumps(table))  # noqa: S301 - made one line above
     assert again.fingerprint == table.fingerprint
-    assert again.image(0).tobytes() == picture(2).tobytes()
+    assert again.image(0).tobytes() == noise_image(2).tobytes()
 
 
 def test_fingerprint_goes_by_content_not_place(tmp_path: Path, make_image: MakeImage) -> None:

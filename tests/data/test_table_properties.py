@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from mcip.core.errors import DataError
 from mcip.data import Table, read_captions, read_table
+from tests.images import file_bytes, noise_image
 
-from .conftest import MakeImage, file_bytes, picture
+from .conftest import MakeImage
 
 # Texts as UTF-8 can hold them, with what CSV, JSON and line ends make difficult.
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
@@ -66,7 +67,7 @@ def test_parquet(rows: list[dict[str, Any]], large: bool, tmp_path: Path) -> Non
     columns = {name: [row[name] for row in rows] for name in ("label", "captions", "split")}
     content = {
         "id": [f"row {number}" for number in range(len(rows))],
-        "image": [file_bytes(picture())] * len(rows),
+        "image": [file_bytes(noise_image())] * len(rows),
         "label": pa.array(columns["label"], text),
         "captions": pa.array(columns["captions"], pa.list_(text)),
         "split": pa.array(columns["split"], text),
@@ -84,7 +85,7 @@ IDS |= TEXTS.filter(lambda text: text.strip("\ufeff\r\n") != "")
 @PROPERTY
 @given(ids=st.lists(IDS, min_size=1, max_size=6))
 def test_ids_are_kept_digit_by_digit_and_unique(kind: str, ids: list[str], tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(file_bytes(picture()))
+    (tmp_path / "a.png").write_bytes(file_bytes(noise_image()))
     source = written(kind, {"image": [str(tmp_path / "a.png")] * len(ids), "id": ids, "label": ids}, tmp_path)
     if len(set(ids)) < len(ids):
         with pytest.raises(DataError, match="have the same id"):
@@ -97,7 +98,7 @@ def test_ids_are_kept_digit_by_digit_and_unique(kind: str, ids: list[str], tmp_p
 @PROPERTY
 @given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6, unique=True))
 def test_whole_numbers_are_kept_digit_by_digit(ids: list[int], tmp_path: Path) -> None:
-    rows: dict[str, list[Any]] = {"image": [file_bytes(picture())] * len(ids), "id": ids}
+    rows: dict[str, list[Any]] = {"image": [file_bytes(noise_image())] * len(ids), "id": ids}
     for kind in ("parquet", "frame"):
         assert read_table(written(kind, rows, tmp_path)).ids == list(map(str, ids))
 

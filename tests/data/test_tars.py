@@ -15,12 +15,12 @@ import pytest
 from mcip.core.errors import DataError
 from mcip.data import read_captions, read_table, tar_archive
 from mcip.data.tars import _key
+from tests.images import file_bytes, noise_image
 
-from .conftest import file_bytes, picture
 from .test_pools_and_tars import texts, write_tar
 
-PNG = file_bytes(picture())
-OTHER = file_bytes(picture(1))
+PNG = file_bytes(noise_image())
+OTHER = file_bytes(noise_image(1))
 
 
 def sample(**facts: Any) -> dict[str, bytes]:
@@ -48,14 +48,14 @@ def test_the_plain_image_of_a_sample_is_taken(tmp_path: Path, order: tuple[str, 
     contents = {"0.png": PNG, "0.depth.png": OTHER}
     table = read_table(write_tar(tmp_path / "t.tar", {name: contents[name] for name in order}))
     assert table.ids == ["t/0"]
-    assert table.image(0).tobytes() == picture().tobytes()
+    assert table.image(0).tobytes() == noise_image().tobytes()
 
 
 def test_numbers_belong_to_the_key(tmp_path: Path) -> None:
     members = {"22.05.png": PNG, "22.05.txt": b"a", "22.06.png": OTHER, "22.06.txt": b"b"}
     table = read_table(write_tar(tmp_path / "t.tar", members))
     assert (table.ids, table.captions) == (["t/22.05", "t/22.06"], [["a"], ["b"]])
-    assert table.image(1).tobytes() == picture(1).tobytes()
+    assert table.image(1).tobytes() == noise_image(1).tobytes()
 
 
 @pytest.mark.parametrize("names", [("0.png", "0.jpg"), ("0.depth.png", "0.rgb.png")])

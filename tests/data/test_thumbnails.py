@@ -9,8 +9,7 @@ from PIL import Image
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
 from mcip.data.thumbnails import thumbnail
-
-from .conftest import file_bytes, picture
+from tests.images import file_bytes, noise_image
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ from .conftest import file_bytes, picture
 def test_thumbnail_is_a_jpeg_no_larger_than_its_side(
     size: tuple[int, int], side: int, expected: tuple[int, int]
 ) -> None:
-    image = picture(0, *size)
+    image = noise_image(0, *size)
     with Image.open(io.BytesIO(thumbnail(image, side))) as small:
         assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
     assert image.size == size

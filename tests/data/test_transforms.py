@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import functional as v2
 from mcip.core.errors import ConfigError
 from mcip.data import image_transform
 from mcip.data.transforms import jitter_and_normalise
-
-from .conftest import picture
+from tests.images import noise_image
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
@@ -42,19 +41,19 @@ def test_model_evaluation_is_open_clips_to_the_last_bit(resize_mode: str, interp
     expected = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     transform = image_transform(cfg)
     for seed, (width, height) in enumerate([(32, 32), (50, 41), (20, 77), (33, 32), (7, 5)]):
-        image = picture(seed, width, height)
+        image = noise_image(seed, width, height)
         assert torch.equal(transform(image), expected(image))
 
 
 def test_batch_is_the_same_as_one_by_one() -> None:
     transform = image_transform({"size": 16}, "paper")
-    images = [picture(seed) for seed in range(3)]
+    images = [noise_image(seed) for seed in range(3)]
     batch = transform.finish(torch.stack([transform.prepare(image) for image in images]))
     assert torch.equal(batch, torch.stack([transform(image) for image in images]))
 
 
-def test_paper_evaluation_squashes_and_crops_the_centre() -> None:
-    image = picture(0, 60, 45)
+def test_paper_evaluation_squashes_and_crops_the_center() -> None:
+    image = noise_image(0, 60, 45)
     transform = image_transform({"size": 32, "mean": MEAN, "std": STD}, "paper")
     assert transform.prepared_size == 36
     squashed = v2.resize(image, [36, 36], InterpolationMode.BICUBIC)
@@ -92,13 +91,13 @@ def test_training_crops_reach_every_corner(monkeypatch: pytest.MonkeyPatch) -> N
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     pixels = torch.stack([row, column, column]).to(torch.uint8).expand(400, 3, side, side)
     windows = transform.finish(pixels, torch.Generator().manual_seed(1)).mul(255).round().int()
-    seen = set()
+    positions = set()
     for window in windows:
         top, left, right = int(window[0, 0, 0]), int(window[1, 0, 0]), int(window[1, 0, -1])
         expected = pixels[0, :, top : top + 16, min(left, right) : min(left, right) + 16]
         assert torch.equal(window, (expected.flip(2) if left > right else expected).int())
-        seen.add((top, min(left, right), left > right))
-    assert len(seen) == 3 * 3 * 2
+        positions.add((top, min(left, right), left > right))
+    assert len(positions) == 3 * 3 * 2
 
 
 def blend(one: Tensor, other: Tensor | float, factor: float) -> Tensor:
@@ -177,8 +176,8 @@ def test_empty_batch(name: Any, train: bool) -> None:
 
 def test_single_mean_and_std_count_for_all_channels() -> None:
     cfg: dict[str, Any] = {"size": 8, "mean": 0.5, "std": 0.25}
-    expected = image_transform({"size": 8, "mean": (0.5,) * 3, "std": (0.25,) * 3})(picture())
-    assert torch.equal(image_transform(cfg)(picture()), expected)
+    expected = image_transform({"size": 8, "mean": (0.5,) * 3, "std": (0.25,) * 3})(noise_image())
+    assert torch.equal(image_transform(cfg)(noise_image()), expected)
 
 
 def test_other_modes_are_converted() -> None:

@@ -19,8 +19,8 @@ from mcip.stages.tune import tune
 
 
 def lookup_of(lists: list[list[int]]) -> CaptionLookup:
-    offsets = np.cumsum([0, *(len(own) for own in lists)]).astype(np.int64)
-    return CaptionLookup(offsets, np.array([caption for own in lists for caption in own], np.int64))
+    offsets = np.cumsum([0, *(len(ids) for ids in lists)]).astype(np.int64)
+    return CaptionLookup(offsets, np.array([caption for ids in lists for caption in ids], np.int64))
 
 
 @given(
@@ -30,11 +30,11 @@ def lookup_of(lists: list[list[int]]) -> CaptionLookup:
 def test_a_batch_equals_a_naive_loop(lists: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=6))
     unique, targets = lookup_of(lists).batch(rows)
-    wanted = sorted({caption for row in rows for caption in lists[row]})
-    assert unique.tolist() == wanted
-    assert targets.shape == (len(rows), len(wanted))
+    expected = sorted({caption for row in rows for caption in lists[row]})
+    assert unique.tolist() == expected
+    assert targets.shape == (len(rows), len(expected))
     for place, row in enumerate(rows):
-        for column, caption in enumerate(wanted):
+        for column, caption in enumerate(expected):
             assert bool(targets[place, column]) == (caption in lists[row])
 
 
@@ -44,7 +44,7 @@ def test_a_caption_of_two_images_is_a_positive_of_both() -> None:
     assert targets.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
 
 
-def test_of_images_follows_the_order_asked_for(mined: Path, train: Path) -> None:
+def test_of_images_follows_the_requested_order(mined: Path, train: Path) -> None:
     captions = MinedCaptions(mined)
     by_id = {row["id"]: row["captions"] for row in captions.images.to_pylist()}
     ids = read_table(train).ids[::-3]

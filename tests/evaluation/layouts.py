@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
 
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.imagenet import WNIDS
 from mcip.evaluation.dataset_roots import Places
 from mcip.evaluation.presets import PRESETS
+from tests.images import noise_image
 
 MODES = ("RGB", "L", "CMYK")
 
 
-def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (24, 18)) -> str:
-    """Write a picture of noise; its name."""
+def write_image(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (24, 18)) -> str:
+    """Write an image of noise; its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(values).convert(mode).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
+    noise_image(seed, *size).convert(mode).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
     return path.name
 
 
@@ -41,7 +40,7 @@ def gpr1200(root: Path, categories: tuple[int, ...] = (0, 7, 250, 1000, 1199), i
         for number in range(images):
             suffix = ".JPG" if number == 1 else ".jpg"
             path = root / "GPR1200" / "images" / f"{category}_{category * 7 + number}_x{suffix}"
-            picture(path, 100 * category + number, MODES[number % 3])
+            write_image(path, 100 * category + number, MODES[number % 3])
     junk(root / "GPR1200" / "images")
 
 
@@ -51,7 +50,7 @@ def instre(root: Path) -> None:
     for part, folder in (("S1", "01_book"), ("S1", "02_cup"), ("S2", "01_book"), ("M", "01")):
         for number in range(3):
             name = f"INSTRE-{part}/{folder}/{number:03d}.jpg"
-            picture(root / "INSTRE" / name, len(names))
+            write_image(root / "INSTRE" / name, len(names))
             (root / "INSTRE" / name).with_suffix(".txt").write_text("2 3 10 8\n")
             names.append(name)
         junk(root / "INSTRE" / f"INSTRE-{part}" / folder)
@@ -69,7 +68,7 @@ def cub(root: Path, classes: int = 104) -> None:
     for number in range(classes):
         folder = root / "CUB_200_2011" / "images" / f"{number + 1:03d}.Bird_{number}"
         for image in range(2):
-            picture(folder / f"Bird_{image}.jpg", 2 * number + image, size=(8, 8))
+            write_image(folder / f"Bird_{image}.jpg", 2 * number + image, size=(8, 8))
     junk(root / "CUB_200_2011" / "images" / "101.Bird_100")
 
 
@@ -79,7 +78,7 @@ def cars(root: Path, official: bool = True, classes: int = 101) -> None:
     for number in range(classes):
         for image in range(2):
             name = f"car_ims/{2 * number + image + 1:06d}.jpg" if official else f"{number:03d} Car/{image}.jpg"
-            picture(root / "cars196" / name, 2 * number + image, size=(8, 8))
+            write_image(root / "cars196" / name, 2 * number + image, size=(8, 8))
             entries.append((name, 1, 1, 7, 7, number + 1, 0))
     if official:
         fields = ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
@@ -94,7 +93,7 @@ def sop(root: Path) -> None:
     lines = ["image_id class_id super_class_id path"]
     for number in range(6):
         name = f"bicycle_final/{111 + number}_0.JPG"
-        picture(root / "Stanford_Online_Products" / name, number)
+        write_image(root / "Stanford_Online_Products" / name, number)
         lines.append(f"{59551 + number} {11319 + number // 2} 1 {name}")
     (root / "Stanford_Online_Products" / "Ebay_test.txt").write_text("\n".join(lines) + "\n")
 
@@ -110,7 +109,7 @@ def revisited(root: Path, data_set: str = "roxford5k", protocol: int = 4) -> Non
     names = [f"all_souls_{number:06d}" for number in range(7)]
     queries = ["christ_church_000179", "oriel_000001"]
     for seed, name in enumerate([*names[:-1], *queries]):
-        picture(root / data_set / "jpg" / f"{name}.jpg", seed)
+        write_image(root / data_set / "jpg" / f"{name}.jpg", seed)
     content = {"gnd": TRUTH, "imlist": names, "qimlist": queries}
     (root / data_set / f"gnd_{data_set}.pkl").write_bytes(pickle.dumps(content, protocol))
 
@@ -118,29 +117,29 @@ def revisited(root: Path, data_set: str = "roxford5k", protocol: int = 4) -> Non
 def revisitop1m(root: Path) -> None:
     """Distractors in numbered folders."""
     for number in range(4):
-        picture(root / "revisitop1m" / "jpg" / str(number // 2) / f"d{number}.jpg", 50 + number)
+        write_image(root / "revisitop1m" / "jpg" / str(number // 2) / f"d{number}.jpg", 50 + number)
     (root / "revisitop1m" / "revisitop1m.txt").write_text("0/d0.jpg\n0/d1.jpg\n1/d2.jpg\n1/d3.jpg\n")
 
 
 def adience(root: Path) -> None:
-    """faces/<user>/coarse_tilt_aligned_face.<person>.<photo>.jpg."""
+    """faces/<user>/coarse_tilt_aligned_face.<person>.<image>.jpg."""
     for number, (user, person) in enumerate((("7@N00", 1), ("7@N00", 2), ("8@N00", 1), ("8@N00", 2))):
         name = f"coarse_tilt_aligned_face.{person}.103_{number}_o.jpg"
-        picture(root / "Adience" / "faces" / user / name, number)
+        write_image(root / "Adience" / "faces" / user / name, number)
 
 
 def ilias(root: Path) -> None:
     """ilias_core with queries, texts, positives and boxes, and distractors as images."""
     for number, name in enumerate(("bold_bimp_000", "zippy_zoot_001")):
         folder = root / "ilias" / "ilias_core" / name
-        picture(folder / "query" / f"Q{number:03d}_00.jpg", number)
+        write_image(folder / "query" / f"Q{number:03d}_00.jpg", number)
         (folder / "query" / f"Q{number:03d}_00_bbox.txt").write_text("1 1 5 5\n")
         (folder / "query" / f"T{number:03d}.txt").write_text(f"A toy number {number},\nin red.\n")
         for image in range(2):
-            picture(folder / "pos" / f"P{number:03d}_{image:02d}.jpg", 10 + 2 * number + image)
+            write_image(folder / "pos" / f"P{number:03d}_{image:02d}.jpg", 10 + 2 * number + image)
         junk(folder / "pos")
     for number in range(3):
-        picture(root / "ilias" / "yfcc100m" / "00" / f"{number}.jpg", 30 + number)
+        write_image(root / "ilias" / "yfcc100m" / "00" / f"{number}.jpg", 30 + number)
 
 
 def imagenet(root: Path, classes: int = 4) -> None:
@@ -149,7 +148,7 @@ def imagenet(root: Path, classes: int = 4) -> None:
         for place in range(classes):
             for number in range(count):
                 name = f"{WNIDS[place]}_{number}.JPEG"
-                picture(root / "imagenet" / split / WNIDS[place] / name, 10 * place + number, MODES[number % 3])
+                write_image(root / "imagenet" / split / WNIDS[place] / name, 10 * place + number, MODES[number % 3])
     (root / "imagenet" / "ILSVRC2012_img_val.tar").write_bytes(b"what the folder was unpacked from")
 
 
@@ -158,14 +157,14 @@ def imagenet_v2(root: Path) -> None:
     for number in (0, 2, 10, 999):
         for image in range(2):
             folder = root / "imagenetv2-matched-frequency-format-val" / str(number)
-            picture(folder / f"{image}.jpeg", number + image)
+            write_image(folder / f"{image}.jpeg", number + image)
 
 
 def imagenet_variant(root: Path, name: str, places: tuple[int, ...] = (1, 2)) -> None:
     """Folders named by wnid, with a README beside them."""
     for place in places:
         for number in range(2):
-            picture(root / name / WNIDS[place] / f"{number}.JPEG", 500 + 10 * place + number, MODES[number])
+            write_image(root / name / WNIDS[place] / f"{number}.JPEG", 500 + 10 * place + number, MODES[number])
     (root / name / "README.txt").write_text("n01443537 goldfish\n")
 
 
@@ -175,7 +174,7 @@ def aircraft(root: Path) -> None:
     for split, start in (("train", 0), ("test", 4)):
         lines = []
         for number in range(start, start + 4):
-            picture(folder / "images" / f"{1025794 + number:07d}.jpg", number)
+            write_image(folder / "images" / f"{1025794 + number:07d}.jpg", number)
             lines.append(f"{1025794 + number:07d} {'BAE 146-200' if number % 2 else 'F/A-18'}")
         (folder / f"images_variant_{split}.txt").write_text("\n".join(lines) + "\n")
 
@@ -183,7 +182,7 @@ def aircraft(root: Path) -> None:
 def flowers(root: Path) -> None:
     """jpg, imagelabels.mat and setid.mat."""
     for number in range(1, 9):
-        picture(root / "flowers-102" / "jpg" / f"image_{number:05d}.jpg", number)
+        write_image(root / "flowers-102" / "jpg" / f"image_{number:05d}.jpg", number)
     savemat(root / "flowers-102" / "imagelabels.mat", {"labels": np.array([[77, 77, 3, 3, 77, 3, 77, 3]], np.uint8)})
     splits = {"trnid": np.array([[1, 3]]), "valid": np.array([[2, 4]]), "tstid": np.array([[5, 6, 7, 8]])}
     savemat(root / "flowers-102" / "setid.mat", splits)
@@ -195,7 +194,7 @@ def objectnet(root: Path) -> None:
     labels = {"air_freshener": "Air freshener", "alarm_clock": "Alarm clock", "backpack": "Backpack", "tv": "TV"}
     for place, name in enumerate(labels):
         for number in range(2):
-            picture(folder / "images" / name / f"{number:08x}.png", 10 * place + number)
+            write_image(folder / "images" / name / f"{number:08x}.png", 10 * place + number)
     (folder / "mappings").mkdir()
     (folder / "mappings" / "folder_to_objectnet_label.json").write_text(json.dumps(labels))
     shared = {"Alarm clock": "analog clock; digital clock", "Backpack": "backpack, back pack", "TV": "television"}
@@ -209,7 +208,7 @@ def flickr30k(root: Path) -> None:
     """flickr30k_test_karpathy.txt with commas in captions, and the images."""
     lines = ["image,caption"]
     for number in range(3):
-        name = picture(root / "flickr30k" / "flickr30k-images" / f"{1007129816 + number}.jpg", number)
+        name = write_image(root / "flickr30k" / "flickr30k-images" / f"{1007129816 + number}.jpg", number)
         lines += [f"{name},{caption} {number}" for caption in CAPTIONS]
     (root / "flickr30k" / "flickr30k_test_karpathy.txt").write_text("\n".join(lines) + "\n")
 
@@ -218,7 +217,7 @@ def coco(root: Path, karpathy_file: bool = False) -> None:
     """coco_test_karpathy.json, or Karpathy's own dataset_coco.json, and val2014."""
     names = [f"COCO_val2014_{391895 + number:012d}.jpg" for number in range(3)]
     for number, name in enumerate(names):
-        picture(root / "coco" / "val2014" / name, number)
+        write_image(root / "coco" / "val2014" / name, number)
     if karpathy_file:
         entries = [
             {"filename": name, "filepath": "val2014", "split": "test" if number else "train",

@@ -51,14 +51,14 @@ def test_zero_shot_masks_only_a_and_r(benchmarks: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "named"), [("n99999999", "n99999999"), ("1000", "1000"), ("", "without a folder")])
 def test_folders_that_are_no_imagenet_class(tmp_path: Path, folder: str, named: str) -> None:
-    layouts.picture(tmp_path / "imagenet-a" / folder / "0.jpg")
+    layouts.write_image(tmp_path / "imagenet-a" / folder / "0.jpg")
     with pytest.raises(DataError, match=f"{named}.* is no ImageNet class"):
         read(tmp_path, "zero-shot-imagenet-a")
 
 
 def test_imagenet_as_tars_with_numbers_as_labels(tmp_path: Path) -> None:
     source = tmp_path / "0.jpg"
-    layouts.picture(source)
+    layouts.write_image(source)
     (tmp_path / "0.cls").write_text("999")
     folder = tmp_path / "imagenet-r"
     folder.mkdir()
@@ -108,7 +108,7 @@ def test_captions_keep_their_commas_and_case(benchmarks: Path, tmp_path: Path) -
 
 
 def test_captions_as_a_table_may_be_lines_of_one_text(tmp_path: Path) -> None:
-    layouts.picture(tmp_path / "a.png")
+    layouts.write_image(tmp_path / "a.png")
     rows = {"image": [(tmp_path / "a.png").read_bytes()], "captions": [["one\ntwo\n"]], "split": ["test"]}
     (tmp_path / "flickr30k").mkdir()
     pq.write_table(pa.table(rows), tmp_path / "flickr30k" / "test.parquet")

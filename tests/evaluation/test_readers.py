@@ -64,7 +64,7 @@ def test_gpr1200_goes_by_the_number_of_the_category(benchmarks: Path) -> None:
 
 def test_gpr1200_refuses_names_without_a_category(tmp_path: Path) -> None:
     layouts.gpr1200(tmp_path)
-    layouts.picture(tmp_path / "GPR1200" / "images" / "holiday.jpg")
+    layouts.write_image(tmp_path / "GPR1200" / "images" / "holiday.jpg")
     with pytest.raises(DataError, match=r"the file name holiday\.jpg does not begin with the number"):
         read(tmp_path, "gpr1200")
 
@@ -79,7 +79,7 @@ def test_instre_folders_of_one_name_are_one_class_for_the_paper_only(benchmarks:
 
 def test_instre_refuses_what_is_in_no_part(tmp_path: Path) -> None:
     layouts.instre(tmp_path)
-    layouts.picture(tmp_path / "INSTRE" / "extra" / "x.jpg")
+    layouts.write_image(tmp_path / "INSTRE" / "extra" / "x.jpg")
     with pytest.raises(DataError, match=r"extra/x\.jpg is in none of the folders INSTRE-S1"):
         read(tmp_path, "instre")
 
@@ -147,7 +147,7 @@ def test_revisited_distractors_stand_behind_the_gallery(benchmarks: Path) -> Non
 
 def test_a_box_outside_its_image_is_an_error(tmp_path: Path) -> None:
     layouts.revisited(tmp_path)
-    layouts.picture(tmp_path / "roxford5k" / "jpg" / "christ_church_000179.jpg", size=(2, 2))
+    layouts.write_image(tmp_path / "roxford5k" / "jpg" / "christ_church_000179.jpg", size=(2, 2))
     with pytest.raises(DataError, match=r"the box \[2.2, 3.0, 12.4, 11.0\] of jpg/christ_church_000179.jpg"):
         read(tmp_path, "roxford", "standard")
 
@@ -162,8 +162,8 @@ def test_a_query_that_cannot_be_decoded_stays_one(tmp_path: Path) -> None:
 
 def test_adience_goes_by_the_person(benchmarks: Path, tmp_path: Path) -> None:
     assert read(benchmarks, "adience").queries.labels == ["1", "2", "1", "2"]
-    layouts.picture(tmp_path / "adience" / "faces" / "7@N00" / "face.jpg")
-    with pytest.raises(DataError, match=r"face.jpg is not <kind>.<person>.<photo>.jpg"):
+    layouts.write_image(tmp_path / "adience" / "faces" / "7@N00" / "face.jpg")
+    with pytest.raises(DataError, match=r"face.jpg is not <kind>.<person>.<image>.jpg"):
         read(tmp_path, "adience")
 
 

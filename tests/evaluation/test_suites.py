@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from mcip.cli.main import main
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.results_file import results_name
 from mcip.evaluation.suites import SUITES, TABLE1, Suite, find_suite, table1_average
@@ -120,7 +120,7 @@ def test_what_is_missing_is_named_and_the_rest_measured(tmp_path: Path, base: Pa
     shown = console.export_text()
     assert "m: AVG needs all 14 columns, 12 are missing" in shown
     assert "ROxford" in shown
-    assert "measured not the official release: 20 queries where there must be 12,000" in shown
+    assert "GPR1200: not the official release: 20 queries where there must be 12,000" in shown
     # What is gone after it was measured stays in the results.
     shutil.rmtree(tmp_path / "data" / "GPR1200")
     (again,) = evaluate([f"m={base}"], tmp_path / "out", suite="table1", data=str(tmp_path / "data"), **LOOSE)

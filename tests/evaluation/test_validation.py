@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.evaluation.live import LiveEncoder
 from mcip.evaluation.validation import Subsample, Validation, validation_table

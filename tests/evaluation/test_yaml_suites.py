@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError
+from mcip.core.files import read_json
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.presets import PRESETS
 from mcip.evaluation.suites import benchmark_task, find_suite, read_suite

@@ -62,9 +62,9 @@ def test_gradients_equal_those_of_the_reference(margin: float) -> None:
     loss = ArcMargin(5, 6, margin).double()
     x, labels = batch(1)
     x.requires_grad_()
-    ours = torch.autograd.grad(loss(x, labels), [x, loss.weight])
-    theirs = torch.autograd.grad(reference_loss(x, loss.weight, labels, margin, 30.0), [x, loss.weight])
-    for one, other in zip(ours, theirs, strict=True):
+    actual = torch.autograd.grad(loss(x, labels), [x, loss.weight])
+    expected = torch.autograd.grad(reference_loss(x, loss.weight, labels, margin, 30.0), [x, loss.weight])
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -155,7 +155,7 @@ def test_one_class_costs_nothing() -> None:
     assert ArcMargin(1, 6)(batch(0, dtype=torch.float32)[0], torch.zeros(7, dtype=torch.int64)).item() == 0.0
 
 
-def test_zero_embedding_and_zero_centre_are_finite() -> None:
+def test_zero_embedding_and_zero_center_are_finite() -> None:
     loss = ArcMargin(3, 4)
     torch.nn.init.zeros_(loss.weight)
     x = torch.zeros(2, 4, requires_grad=True)
@@ -166,7 +166,7 @@ def test_zero_embedding_and_zero_centre_are_finite() -> None:
     assert loss.weight.grad.isfinite().all()
 
 
-def test_centres_are_xavier_uniform_and_frozen_ones_get_no_gradient() -> None:
+def test_centers_are_xavier_uniform_and_frozen_ones_get_no_gradient() -> None:
     loss = ArcMargin(300, 100)
     bound = math.sqrt(6 / 400)
     assert loss.weight.abs().max() <= bound

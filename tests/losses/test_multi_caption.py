@@ -23,15 +23,15 @@ def naive_loss(
 ) -> float:
     losses = []
     for row in range(len(x)):
-        own = targets[row].tolist()
-        if not any(own):
+        positives = targets[row].tolist()
+        if not any(positives):
             continue
         logits = []
         for j in range(len(t)):
             cosine = F.cosine_similarity(x[row], t[j], dim=0)
-            logits.append(scale * (margin_on(cosine, margin) if own[j] else cosine).item())
+            logits.append(scale * (margin_on(cosine, margin) if positives[j] else cosine).item())
         total = math.log(sum(math.exp(z) for z in logits))
-        share = [is_own / sum(own) for is_own in own]
+        share = [is_positive / sum(positives) for is_positive in positives]
         surprisal = [total - z for z in logits]
         cross_entropy = sum(s * z for s, z in zip(share, surprisal, strict=True))
         extra = max((1 - s) * z for s, z in zip(share, surprisal, strict=True))
@@ -77,10 +77,10 @@ def test_equals_the_reference_where_every_image_has_captions(smoothing: float) -
     x, t, targets = batch(0)
     targets[:, 0] |= ~targets.any(1)
     x.requires_grad_()
-    ours = MultiCaptionArcMargin(smoothing=smoothing)(x, t, targets)
-    theirs = reference_loss(x, t, targets, 0.1, 30.0, smoothing)
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(torch.autograd.grad(ours, x), torch.autograd.grad(theirs, x))
+    actual = MultiCaptionArcMargin(smoothing=smoothing)(x, t, targets)
+    expected = reference_loss(x, t, targets, 0.1, 30.0, smoothing)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(torch.autograd.grad(actual, x), torch.autograd.grad(expected, x))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -89,10 +89,10 @@ def test_reference_with_rows_without_captions(smoothing: float) -> None:
     x, t, targets = batch(1)
     targets[:, 0] |= ~targets.any(1)
     targets[[2, 4]] = False
-    theirs = reference_loss(x, t, targets, 0.1, 30.0, smoothing)
+    expected = reference_loss(x, t, targets, 0.1, 30.0, smoothing)
     empty = (-F.log_softmax(30.0 * F.normalize(x[[2, 4]]) @ F.normalize(t).T, 1)).amax(1)
-    ours = MultiCaptionArcMargin(smoothing=smoothing)(x, t, targets)
-    torch.testing.assert_close((ours * 4 + smoothing * empty.sum()) / 6, theirs)
+    actual = MultiCaptionArcMargin(smoothing=smoothing)(x, t, targets)
+    torch.testing.assert_close((actual * 4 + smoothing * empty.sum()) / 6, expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -102,19 +102,19 @@ def test_reference_on_its_own_terms_with_duplicated_columns(smoothing: float) ->
     columns = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)]
     repeated = t[[caption for _, caption in columns]]
     targets = torch.tensor([[image == row for image, _ in columns] for row in range(3)])
-    ours = MultiCaptionArcMargin(smoothing=smoothing)(x, repeated, targets)
-    torch.testing.assert_close(ours, reference_loss(x, repeated, targets, 0.1, 30.0, smoothing))
+    actual = MultiCaptionArcMargin(smoothing=smoothing)(x, repeated, targets)
+    torch.testing.assert_close(actual, reference_loss(x, repeated, targets, 0.1, 30.0, smoothing))
     unique = torch.tensor([[(row, caption) in columns for caption in range(4)] for row in range(3)])
-    assert MultiCaptionArcMargin(smoothing=smoothing)(x, t, unique).item() < ours.item()
+    assert MultiCaptionArcMargin(smoothing=smoothing)(x, t, unique).item() < actual.item()
 
 
-def test_one_caption_an_image_is_arc_margin_with_captions_as_centres() -> None:
+def test_one_caption_an_image_is_arc_margin_with_captions_as_centers() -> None:
     x, t, _ = batch(3)
     labels = torch.tensor([0, 3, 3, 8, 1, 2])
     centers = ArcMargin(9, 5).double()
     centers.weight.data.copy_(t)
-    ours = MultiCaptionArcMargin()(x, t, F.one_hot(labels, 9).bool())
-    torch.testing.assert_close(ours, centers(x, labels))
+    actual = MultiCaptionArcMargin()(x, t, F.one_hot(labels, 9).bool())
+    torch.testing.assert_close(actual, centers(x, labels))
 
 
 def test_margin_zero_is_soft_target_cross_entropy() -> None:

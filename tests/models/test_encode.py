@@ -70,7 +70,7 @@ def test_arrays_or_tensors_of_unit_length_or_not(tiny: Model, files: list[Path])
     np.testing.assert_allclose(torch.nn.functional.normalize(free), unit, atol=1e-6)
 
 
-def test_the_transform_is_the_one_asked_for(tiny: Model, files: list[Path]) -> None:
+def test_the_transform_is_the_requested_one(tiny: Model, files: list[Path]) -> None:
     image = Image.open(files[0])
     expected = tiny.embed_pixels(tiny.transform("paper")(image)[None])[0]
     np.testing.assert_allclose(tiny.encode(image, transform="paper"), expected, atol=1e-6)

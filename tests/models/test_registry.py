@@ -24,8 +24,8 @@ from tests.tiny import Mischief, pixels_for
 
 def test_the_activation_is_that_of_the_tag() -> None:
     for name, tag in open_clip.list_pretrained():
-        own = bool(open_clip.get_model_config(name).get("quick_gelu", False))
-        expected = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", own)
+        default = bool(open_clip.get_model_config(name).get("quick_gelu", False))
+        expected = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", default)
         assert bool(resolve(f"{name}/{tag}").model_cfg.get("quick_gelu")) == expected, (name, tag)
 
 

@@ -33,12 +33,12 @@ def model_of(kind: str, config: dict[str, Any]) -> Model:
     return models.from_config(config, seed=2)
 
 
-def lengths_seen(model: Model) -> list[int]:
+def record_lengths(model: Model) -> list[int]:
     """How many tokens each call of the transformer gets."""
-    seen: list[int] = []
+    lengths: list[int] = []
     transformer = getattr(model.clip, "text", model.clip).transformer
-    transformer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
-    return seen
+    transformer.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    return lengths
 
 
 TEXTS = ["a cat", "two dogs on a red sofa", "mug", "a " + "very " * 9 + "long way"]
@@ -55,9 +55,9 @@ def test_features_and_gradients_are_those_of_open_clip(kind: str, tiny_config: d
         return features, torch.autograd.grad((features * weights).sum(), parameters)
 
     expected = features_and_gradients(model.clip.encode_text(tokens))
-    seen = lengths_seen(model)
+    lengths = record_lengths(model)
     torch.testing.assert_close(features_and_gradients(tower(tokens)), expected)
-    assert seen == [16]  # 14 tokens in the longest text
+    assert lengths == [16]  # 14 tokens in the longest text
 
 
 @pytest.mark.parametrize("kind", ["both directions", "class token"])
@@ -65,9 +65,9 @@ def test_towers_that_see_the_padding_get_it(kind: str, tiny_config: dict[str, An
     model = model_of(kind, tiny_config)
     tokens = model.tokenizer(TEXTS)
     expected = model.clip.encode_text(tokens)
-    seen = lengths_seen(model)
+    lengths = record_lengths(model)
     assert torch.equal(TextTower(model.clip)(tokens), expected)
-    assert seen[0] >= CONTEXT
+    assert lengths[0] >= CONTEXT
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -57,10 +57,10 @@ class StubTokenizer:
     def __init__(self, place: str, options: dict[str, object]) -> None:
         self.place = place
         self.options = options
-        self.seen: list[str] = []
+        self.tokenized: list[str] = []
 
     def __call__(self, texts: list[str], max_length: int, **_: object) -> types.SimpleNamespace:
-        self.seen += texts
+        self.tokenized += texts
         return types.SimpleNamespace(input_ids=torch.ones(len(texts), max_length, dtype=torch.int64))
 
     def save_pretrained(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_siglip_text_is_cleaned_as_its_configuration_says(stub_transformers: lis
     model = models.from_config(TINY_SIGLIP)
     model.encode(["two_dogs", "A Photo, of a CAT."])
     assert [stub.place for stub in stub_transformers] == ["cache/timm/ViT-B-16-SigLIP"]
-    assert stub_transformers[0].seen == ["two dogs", "a photo of a cat"]
+    assert stub_transformers[0].tokenized == ["two dogs", "a photo of a cat"]
 
 
 def test_a_configuration_cannot_make_a_tokenizer_run_code(stub_transformers: list[StubTokenizer]) -> None:

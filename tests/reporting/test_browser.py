@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with everything in it: four groups of tasks, grids by image and by text, the paper's rows."""
     folder = tmp_path_factory.mktemp("browser")
-    data = str(write_slice(Slice("test", stream=7, products=10, pictures=4, captions=1), folder / "t.parquet"))
+    data = str(write_slice(Slice("test", stream=7, products=10, images=4, captions=1), folder / "t.parquet"))
     named = {
         name: str(models.save(models.from_config(CONFIG, seed), folder / str(seed)))
         for seed, name in enumerate(["base", "a-model-with-a-long-name-that-has-no-place-to-break-it"])

@@ -45,8 +45,8 @@ def test_the_papers_rows_are_whole_and_their_means_as_printed() -> None:
 
 
 def test_the_papers_rows_stand_in_ones_own_columns() -> None:
-    own = [of_table1("base", 50), of_table1("mine", 60)]
-    comparison = Comparison.of([*own, *paper_rows(own)])
+    results = [of_table1("base", 50), of_table1("mine", 60)]
+    comparison = Comparison.of([*results, *paper_rows(results)])
     assert comparison.models == ["base", "mine", *PAPER_NAMES]
     assert comparison.measured_models == ["base", "mine"]
     expected = ["my GPR1200", *list(TABLE1)[1:10], "my ZS IN-A", *list(TABLE1)[11:]]
@@ -66,8 +66,8 @@ def test_the_papers_rows_stand_in_ones_own_columns() -> None:
 
 def test_tasks_beside_the_papers_columns_are_not_in_the_mean() -> None:
     extra = Measured(Task("INSTRE", "i2i", "elsewhere"), "hash", "map", {"map": 0.1})
-    own = [replace(of_table1("base", 50), measured={"INSTRE": extra})]
-    comparison = Comparison.of([*own, *paper_rows(own)])
+    results = [replace(of_table1("base", 50), measured={"INSTRE": extra})]
+    comparison = Comparison.of([*results, *paper_rows(results)])
     # A table of one's own that is called like a column of the paper is not that column.
     assert list(comparison.tasks) == ["GPR1200", f"INSTRE {MARK}", *list(TABLE1)[2:], "INSTRE"]
     assert comparison.mean(PAPER_NAMES[0]) == pytest.approx(67.17, abs=0.005)
@@ -79,7 +79,7 @@ def files(tmp_path: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     values = {"base": rng.random(200), "better": rng.random(200) * 0.2 + 0.8, "old": np.full(200, 0.5)}
     values["same"] = values["base"] + 0.01 * rng.standard_normal(200)
-    return [write(tmp_path, model, own, old=model == "old") for model, own in values.items()]
+    return [write(tmp_path, model, results, old=model == "old") for model, results in values.items()]
 
 
 def write(folder: Path, model: str, values: NDArray[np.float64], old: bool = False) -> Path:
@@ -162,13 +162,13 @@ def test_files_that_are_not_results_are_refused(tmp_path: Path, content: str) ->
 
 
 def test_files_of_one_model_are_joined() -> None:
-    own, other = of_table1("base", 50), of_table1("base", 60, GPR1200={})
-    rest = replace(own, suite="own", stores=(Path("b"),), measured={"fish": next(iter(own.measured.values()))})
-    (both,) = joined([own, rest])
+    results, other = of_table1("base", 50), of_table1("base", 60, GPR1200={})
+    rest = replace(results, suite="own", stores=(Path("b"),), measured={"fish": next(iter(results.measured.values()))})
+    (both,) = joined([results, rest])
     assert list(both.measured) == ["my GPR1200", "my ZS IN-A", "fish"]
     assert (both.suite, both.stores) == ("table1, own", (Path("b"),))
-    assert joined([own, replace(rest, model="x")]) == [own, replace(rest, model="x")]
+    assert joined([results, replace(rest, model="x")]) == [results, replace(rest, model="x")]
     with pytest.raises(ConfigError, match="both have the task 'my GPR1200'"):
-        joined([own, other])
+        joined([results, other])
     with pytest.raises(ConfigError, match="of different weights"):
-        joined([own, replace(rest, fingerprint="g")])
+        joined([results, replace(rest, fingerprint="g")])

@@ -1,4 +1,4 @@
-"""A folder of pictures, and an index of it that tests may read but not change."""
+"""A folder of images, and an index of it that tests may read but not change."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mcip.retrieval.index import Index
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, draw_product
 
-PART = Slice("toys", stream=103, products=12, pictures=3)
+PART = Slice("toys", stream=103, products=12, images=3)
 
 
 @pytest.fixture(scope="session")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 pictures in folders of three levels, and a file that is none."""
+    """36 images in folders of three levels, and a file that is none."""
     root = tmp_path_factory.mktemp("album") / "photos"
     for number in range(PART.products):
         for row in draw_product(PART, number):
             folder = root if number % 3 == 0 else root / "a" if number % 3 == 1 else root / "a" / "b"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
-    (root / "notes.md").write_text("no picture")
+    (root / "notes.md").write_text("no image")
     return root
 
 
@@ -83,5 +83,5 @@ def names(index: Index) -> list[str]:
 
 
 def cosines(index: Index, query: np.ndarray[Any, Any], names: list[str]) -> dict[str, float]:
-    """The cosine of a query to every picture, one by one."""
+    """The cosine of a query to every image, one by one."""
     return {name: float(sum(a * b for a, b in zip(query, index.vector(name), strict=True))) for name in names}

@@ -90,7 +90,7 @@ def test_names_with_brackets_and_signs(folder: Path, image: bytes, base: Path, t
     rows = open_table(db).read(["id"])["id"].to_pylist()
     assert sorted(rows) == sorted([*names, "0.jpg"])
     for name in names:
-        assert index.picture(name)[0] == image
+        assert index.image_file(name)[0] == image
     again = build_index(str(folder / "[2019]"), str(tmp_path / "b.lance"), model=str(base), device="cpu")
     assert again.index.row("a.jpg")["folder"] == "."
 

@@ -142,7 +142,7 @@ def test_metadata_of_a_table_and_its_changes(train: Path, base: Path, tmp_path: 
     assert (row["year"], row["source_path"], row["label"], row["shape"]) == (2014, 2014, "train-00003", row["shape"])
     assert row["captions"] == read_table(train).captions[14]
     assert row["path"] == f"{source}#14"
-    assert index.picture("train-00003-2")[0] == table["image"][14]["bytes"].as_py()
+    assert index.image_file("train-00003-2")[0] == table["image"][14]["bytes"].as_py()
     found = index.search(image="id:train-00003-2", where="year > 2014 AND label <> 'train-00004'", k=99)
     assert {hit.metadata["year"] for hit in found} == set(range(2015, 2032)) - set(range(2016, 2020))
     embedded.clear()
@@ -172,7 +172,7 @@ def test_uris(own_album: Path, base: Path, tmp_path: Path, embedded: list[int]) 
     index = Index(db, device="cpu")
     name = sorted(rows_of(index))[0]
     assert rows_of(index)[name]["path"] == str(own_album / name)
-    assert index.picture(name) == ((own_album / name).read_bytes(), "image/jpeg")
+    assert index.image_file(name) == ((own_album / name).read_bytes(), "image/jpeg")
 
 
 def test_a_table_at_a_uri(train: Path, base: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_table_at_a_uri(train: Path, base: Path, tmp_path: Path) -> None:
     index = Index(tmp_path / "u.lance", device="cpu")
     assert len(index) == 32
     content = pq.read_table(train)["image"][5]["bytes"].as_py()
-    assert index.picture("train-00001-1") == (content, "image/jpeg")
+    assert index.image_file("train-00001-1") == (content, "image/jpeg")
 
 
 def test_ids_of_a_large_table_are_indexed(run_index: Run, own_album: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The index and its pictures on object storage: an S3 server on this machine's loopback."""
+"""The index and its images on object storage: an S3 server on this machine's loopback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mcip.stages.index import index as build_index
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mcip[dev]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'mcip[dev]'")
 
-PHOTOS, DB = "s3://pictures/photos", "s3://indexes/photos.lance"
+PHOTOS, DB = "s3://images/photos", "s3://indexes/photos.lance"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def client(endpoint: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the server, which has the pictures of `album` in one bucket and nothing in another one."""
+    """A client of the server, which has the images of `album` in one bucket and nothing in another one."""
     settings = {
         "AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true",
@@ -44,13 +44,13 @@ def client(endpoint: str, album: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3", endpoint_url=endpoint)
-    for bucket in ("pictures", "indexes"):
+    for bucket in ("images", "indexes"):
         client.create_bucket(Bucket=bucket)
     for path in album.rglob("*"):
         if path.is_file():
-            client.put_object(Bucket="pictures", Key=f"photos/{path.relative_to(album)}", Body=path.read_bytes())
+            client.put_object(Bucket="images", Key=f"photos/{path.relative_to(album)}", Body=path.read_bytes())
     yield client
-    for bucket in ("pictures", "indexes"):
+    for bucket in ("images", "indexes"):
         for found in client.list_objects_v2(Bucket=bucket).get("Contents", []):
             client.delete_object(Bucket=bucket, Key=found["Key"])
         client.delete_bucket(Bucket=bucket)
@@ -62,13 +62,13 @@ def run_index(base: Path, **parameters: Any) -> Index:
 
 
 @pytest.mark.parametrize("ann", ["exact", "graph"])
-def test_pictures_and_table_on_object_storage(client: Any, base: Path, indexed: Path, ann: str) -> None:
+def test_images_and_table_on_object_storage(client: Any, base: Path, indexed: Path, ann: str) -> None:
     local = Index(indexed, device="cpu")
     index = run_index(base, ann=ann)
     assert len(index) == len(local) == 36
     for hit in local.search(text="a red mug", k=3):
         assert index.row(hit.id)["path"] == f"{PHOTOS}/{hit.id}"
-        assert index.picture(hit.id) == local.picture(hit.id)
+        assert index.image_file(hit.id) == local.image_file(hit.id)
         assert index.thumbnail(hit.id)
     queries = [local.vector(hit.id) for hit in local.search(text="a toy", k=5)]
     for query in queries:
@@ -83,8 +83,8 @@ def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_alb
     reader = Index(DB, device="cpu")
     assert not reader.refresh()
     first, second = sorted(own_album.rglob("*.jpg"))[:2]
-    client.delete_object(Bucket="pictures", Key=f"photos/{first.relative_to(own_album)}")
-    client.put_object(Bucket="pictures", Key="photos/new.jpg", Body=second.read_bytes() + b"\0")
+    client.delete_object(Bucket="images", Key=f"photos/{first.relative_to(own_album)}")
+    client.put_object(Bucket="images", Key="photos/new.jpg", Body=second.read_bytes() + b"\0")
     run_index(base)
     assert len(reader) == 36
     assert str(first.relative_to(own_album)) in {hit.id for hit in reader.search(text="a toy", k=36)}
@@ -98,16 +98,16 @@ def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_alb
 
 def test_hidden_objects_and_an_empty_prefix(client: Any, base: Path) -> None:
     index = run_index(base)
-    content = client.get_object(Bucket="pictures", Key=f"photos/{index.browse(1)[0].id}")["Body"].read()
+    content = client.get_object(Bucket="images", Key=f"photos/{index.browse(1)[0].id}")["Body"].read()
     for key in ("._x.jpg", ".Trash/x.jpg", "__MACOSX/x.jpg", "a/.y.jpg", "x.heic"):
-        client.put_object(Bucket="pictures", Key=f"photos/{key}", Body=content)
+        client.put_object(Bucket="images", Key=f"photos/{key}", Body=content)
     listing = list_images(PHOTOS + "/")
     assert len(listing) == 36
     assert listing.skipped.keys() == {"notes.md", "x.heic"}
     assert (listing.kind, listing.location) == ("objects", PHOTOS)
-    for found in client.list_objects_v2(Bucket="pictures")["Contents"]:
-        client.delete_object(Bucket="pictures", Key=found["Key"])
-    with pytest.raises(DataError, match="s3://pictures/photos"):
+    for found in client.list_objects_v2(Bucket="images")["Contents"]:
+        client.delete_object(Bucket="images", Key=found["Key"])
+    with pytest.raises(DataError, match="s3://images/photos"):
         run_index(base)
     assert len(Index(DB, device="cpu")) == 36
 
@@ -133,7 +133,7 @@ def test_a_second_writer_on_object_storage_waits(
 def test_what_is_not_there(client: Any, base: Path) -> None:
     with pytest.raises(ArtefactError, match="no index that can be opened"):
         Index("s3://indexes/nothing.lance")
-    with pytest.raises(DataError, match="s3://pictures/nothing"):
-        list_images("s3://pictures/nothing")
+    with pytest.raises(DataError, match="s3://images/nothing"):
+        list_images("s3://images/nothing")
     with pytest.raises(UnreadableImage, match="no object"):
         read_image(f"{PHOTOS}/gone.jpg")

@@ -51,11 +51,11 @@ def test_images_of_an_open_index_after_the_table_was_rewritten(train: Path, base
     pq.write_table(table, path)
     build_index(str(path), db, model=str(base), device="cpu")
     index = Index(db, device="cpu")
-    before = {id: index.picture(id) for id in table["id"].to_pylist()}
+    before = {id: index.image_file(id) for id in table["id"].to_pylist()}
     pq.write_table(table.take(list(reversed(range(32)))), path)
     build_index(db=db, device="cpu")
     assert index.refresh()
-    assert {id: index.picture(id) for id in before} == before
+    assert {id: index.image_file(id) for id in before} == before
 
 
 def test_row_groups_of_a_table_that_is_far_away(train: Path, tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_the_command_and_the_function(
     table = shown(search(index, [path], k=3))  # type: ignore[arg-type]
     assert all(word in table for word in ("score", names[0], "64 x 64", "1.000"))
     search(index, "blue", k=7, sheet=tmp_path / "s.png")
-    with Image.open(tmp_path / "s.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (8 + 5 * 200, 8 + 2 * 232))
-        colours = {picture.getpixel((8 + 96 + 200 * n, 8 + 96)) for n in range(5)}
+    with Image.open(tmp_path / "s.png") as image_file:
+        assert (image_file.format, image_file.size) == ("PNG", (8 + 5 * 200, 8 + 2 * 232))
+        colours = {image_file.getpixel((8 + 96 + 200 * n, 8 + 96)) for n in range(5)}
     assert (255, 255, 255) not in colours
     with pytest.raises(ConfigError, match=r"s\.txt"):
         search(index, "blue", sheet=tmp_path / "s.txt")

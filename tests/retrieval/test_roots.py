@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mcip.core.errors import ConfigError, DataError
+from mcip.retrieval.identity import Root
 from mcip.retrieval.index import Index
 from mcip.retrieval.listing import list_images
 from mcip.retrieval.location import resolve, table_location
 from mcip.retrieval.roots import moved_roots
-from mcip.retrieval.table import Root, open_table
+from mcip.retrieval.table import open_table
 from mcip.stages.index import index as build_index
 
 Run = Callable[..., dict[str, dict[str, Any]]]
@@ -136,7 +137,7 @@ def test_several_at_once_and_tables_among_them(run: Run, small: Path, train: Pat
     assert rows["small/inner/" + next((small / "inner").iterdir()).name]["folder"] == "small/inner"
     assert rows["t.parquet/train-00000-0"]["label"] == "train-00000"
     index = Index(tmp_path / "t.lance", device="cpu")
-    assert index.picture("t.parquet/train-00000-2")[0] == pq.read_table(train)["image"][2]["bytes"].as_py()
+    assert index.image_file("t.parquet/train-00000-2")[0] == pq.read_table(train)["image"][2]["bytes"].as_py()
 
 
 def test_moved_libraries(run: Run, small: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,4 +189,4 @@ def test_objects_in_memory(run: Run, train: Path, base: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="object in memory: give that object again"):
         run()
     with pytest.raises(DataError, match="indexed from an object in memory"):
-        Index(db, device="cpu").picture("train-00000-0")
+        Index(db, device="cpu").image_file("train-00000-0")

@@ -256,7 +256,7 @@ def test_a_query_takes_one_snapshot(index: Index, names: list[str], monkeypatch:
         lambda: index.search(image="id:" + names[0], text="blue", k=5), lambda: index.similar(names[0], 5),
         lambda: index.browse(3), lambda: index.row(names[0]), lambda: index.vector(names[0]),
         lambda: index.image_file(names[0]), lambda: index.thumbnail(names[0]), lambda: index.columns,
-        lambda: index.parts(image="id:" + names[0]), lambda: index.hits([0]), lambda: len(index), lambda: index.engine,
+        lambda: index.parts(image="id:" + names[0]), lambda: len(index), lambda: index.engine,
     ]  # fmt: skip
     for ask in asks:
         taken.clear()

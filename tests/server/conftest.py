@@ -50,7 +50,7 @@ def connect(served: Path) -> Iterator[Callable[..., TestClient]]:
 
 
 @pytest.fixture
-def own_photos(tmp_path: Path, base: Path) -> Path:
+def own_images(tmp_path: Path, base: Path) -> Path:
     """A folder of 4 images, and beside it the index of it, `photos.lance`."""
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -16,6 +16,8 @@ from mcip.server.app import create_app
 from mcip.server.connections import http_server
 from mcip.server.settings import Settings
 
+TOKEN = "correct-horse-battery"
+
 
 def wait_until_ready(client: TestClient) -> TestClient:
     """Wait until the index is open."""

@@ -24,14 +24,14 @@ from tests.browser import DESKTOP, PHONE, chromium  # noqa: E402
 from tests.server.live import running  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-PART = Slice("test", stream=12, products=300, pictures=10, captions=1)
+PART = Slice("test", stream=12, products=300, images=10, captions=1)
 
 
 def main() -> None:
     """Draw them all."""
     with tempfile.TemporaryDirectory() as folder:
-        photos, db = write_slice(PART, Path(folder) / "test.parquet"), Path(folder) / "photos.lance"
-        build_index(str(photos), str(db), model="toyshop", thumbnails=192)
+        source, db = write_slice(PART, Path(folder) / "test.parquet"), Path(folder) / "photos.lance"
+        build_index(str(source), str(db), model="toyshop", thumbnails=192)
         with running(db) as url, chromium() as browser:
             draw(browser, url)
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mcip.data import decode, read_table
 from mcip.retrieval.index import Index, open_index
+from mcip.retrieval.snapshot import Snapshot
 from mcip.server.app import create_app
 from mcip.server.guard import POLICY
 from mcip.server.service import PROBLEM
@@ -48,7 +49,7 @@ def problem(response: Any, status: int) -> str:
     return detail
 
 
-def test_text_is_searched_as_the_database_does(client: TestClient, index: Index) -> None:
+def test_text_is_searched_as_the_index_does(client: TestClient, index: Index) -> None:
     answer = client.get("/search", params={"text": "a red mug", "k": 7}).json()
     assert found(answer) == expected(index.search(text="a red mug", k=7))
     assert answer["next_offset"] == 7
@@ -118,7 +119,7 @@ def test_similar_leaves_out_the_image_itself(client: TestClient, index: Index, t
 def test_images(client: TestClient, index: Index, train: Path) -> None:
     id = read_table(str(train)).ids[0]
     whole = client.get(f"/image/{id}")
-    assert (whole.content, whole.headers["content-type"]) == index.picture(id)
+    assert (whole.content, whole.headers["content-type"]) == index.image_file(id)
     assert client.get(f"/thumbnail/{id}", params={"side": 64}).headers["content-type"] == "image/jpeg"
     made = client.get(f"/thumbnail/{id}", params={"side": 100}).content
     with Image.open(io.BytesIO(made)) as small:
@@ -202,7 +203,7 @@ def test_uploads_are_bounded(connect: Connect) -> None:
 
 def test_time_is_bounded(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = connect(seconds=0.2)
-    monkeypatch.setattr(Index, "search_parts", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(Snapshot, "search_parts", lambda *_: time.sleep(0.5))
     late = hasty.get("/search", params={"text": "a"})
     assert "took too long" in problem(late, 503)
     assert late.headers["retry-after"] == "1"
@@ -214,7 +215,7 @@ def test_an_unexpected_error_is_logged_and_not_shown(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(Index, "search_parts", fail)
+    monkeypatch.setattr(Snapshot, "search_parts", fail)
     response = client.get("/search", params={"text": "a"})
     assert problem(response, 500) == "Something went wrong in the server; its log says what."
     assert "a secret of the server" in caplog.text
@@ -230,31 +231,31 @@ def test_every_answer_keeps_other_hosts_out(client: TestClient) -> None:
         assert "https://" not in text
 
 
-def test_only_images_as_they_were_indexed_are_served(own_photos: Path, connect: Connect) -> None:
-    client = connect(own_photos.parent / "photos.lance")
+def test_only_images_as_they_were_indexed_are_served(own_images: Path, connect: Connect) -> None:
+    client = connect(own_images.parent / "photos.lance")
     assert client.get("/image/0.png").content == png("red")
-    for bad in ("../secret.png", "%2e%2e/secret.png", str(own_photos / "0.png"), "0.png%00"):
+    for bad in ("../secret.png", "%2e%2e/secret.png", str(own_images / "0.png"), "0.png%00"):
         assert client.get(f"/image/{bad}").status_code in (404, 422)
-    (own_photos / "0.png").unlink()
-    (own_photos / "0.png").symlink_to("/etc/passwd")
-    (own_photos / "1.png").write_bytes(png("black"))
-    (own_photos / "2.png").unlink()
-    (own_photos / "3.png").unlink()
-    os.mkfifo(own_photos / "3.png")
+    (own_images / "0.png").unlink()
+    (own_images / "0.png").symlink_to("/etc/passwd")
+    (own_images / "1.png").write_bytes(png("black"))
+    (own_images / "2.png").unlink()
+    (own_images / "3.png").unlink()
+    os.mkfifo(own_images / "3.png")
     for number in range(4):
         for kind in ("image", "thumbnail"):
             assert "is not the one that was indexed" in problem(client.get(f"/{kind}/{number}.png"), 410)
 
 
-def test_a_newer_version_is_served_without_a_restart(own_photos: Path, connect: Connect) -> None:
-    db = own_photos.parent / "photos.lance"
+def test_a_newer_version_is_served_without_a_restart(own_images: Path, connect: Connect) -> None:
+    db = own_images.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     before = client.get("/about").json()
     assert before["images"] == 4
-    (own_photos / "new.png").write_bytes(png("yellow"))
-    (own_photos / "0.png").unlink()
-    (own_photos / "1.png").unlink()
-    build_index(str(own_photos), str(db), device="cpu", max_removed=1)
+    (own_images / "new.png").write_bytes(png("yellow"))
+    (own_images / "0.png").unlink()
+    (own_images / "1.png").unlink()
+    build_index(str(own_images), str(db), device="cpu", max_removed=1)
     deadline = time.monotonic() + 20
     while client.get("/about").json()["images"] != 3 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -27,16 +27,16 @@ Connect = Callable[..., TestClient]
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
     """Each forward pass: its kind, its size and its thread."""
-    seen: list[tuple[str, int, str]] = []
+    encoded: list[tuple[str, int, str]] = []
     for kind in ("texts", "prepared"):
         real = getattr(Encoder, kind)
 
         def spy(self: Encoder, batch: list[object], kind: str = kind, real: Callable[..., object] = real) -> object:
-            seen.append((kind, len(batch), threading.current_thread().name))
+            encoded.append((kind, len(batch), threading.current_thread().name))
             return real(self, batch)
 
         monkeypatch.setattr(Encoder, kind, spy)
-    return seen
+    return encoded
 
 
 async def together(db: Path, settings: Settings, requests: list[dict[str, Any]]) -> list[httpx2.Response]:

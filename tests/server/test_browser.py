@@ -15,10 +15,9 @@ from mcip.data import read_table
 from mcip.server.settings import Settings
 from tests.browser import CHROMIUM, MISSING, PHONE, chromium
 from tests.server.conftest import png
-from tests.server.live import running
+from tests.server.live import TOKEN, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +62,7 @@ def search(page: Page, text: str) -> None:
 
 
 def api(page: Page, query: str) -> list[dict[str, Any]]:
-    hits: list[dict[str, Any]] = page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"]
-    return hits
+    return list(page.request.get(f"{page.url.split('?')[0].rstrip('/')}/search?{query}").json()["hits"])
 
 
 def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str, browser: Browser) -> None:
@@ -86,7 +84,7 @@ def test_text_search_stands_in_the_address_and_shows_scores(page: Page, url: str
     other.close()
 
 
-def test_going_back_and_forth(page: Page) -> None:
+def test_back_and_forth(page: Page) -> None:
     search(page, "a fish")
     fish = ids(page)
     search(page, "a gear")
@@ -258,7 +256,7 @@ def test_endless_results(page: Page) -> None:
     assert len(set(ids(page))) == 32
 
 
-def test_results_go_on_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
+def test_results_continue_for_who_scrolls_before_they_are_drawn(page: Page) -> None:
     page.set_viewport_size({"width": 660, "height": 150})
     page.evaluate(
         """new MutationObserver(() => scrollTo(0, document.body.scrollHeight))
@@ -287,7 +285,7 @@ def test_on_a_phone(browser: Browser, url: str, scheme: Literal["light", "dark"]
     page.close()
 
 
-def test_the_token_is_asked_for(browser: Browser, served: Path) -> None:
+def test_the_page_requests_the_token(browser: Browser, served: Path) -> None:
     with running(served, Settings(token=TOKEN)) as url:
         page = browser.new_page()
         page.goto(f"{url}/?text=a+mug")

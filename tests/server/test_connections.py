@@ -1,4 +1,4 @@
-"""Connections that idle, send slowly, never read or are too many are ended, and the server goes on answering others."""
+"""Connections that idle, send slowly, never read or are too many are ended, and the server keeps answering others."""
 
 from __future__ import annotations
 

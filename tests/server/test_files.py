@@ -29,18 +29,18 @@ ODD = ["two\nlines.png", "ends in a newline\n.png", "50%.png", "50%25.png", "a?b
        "back\\slash.png", "a;b,c.png", "tab\t.png", "sub/dir/0.png", "~+.png", "<b>.png", "ä 文.png"]  # fmt: skip
 
 
-def test_head_answers_what_get_answers_without_the_body(client: TestClient, own_photos: Path, connect: Connect) -> None:
-    photos = connect(own_photos.parent / "photos.lance")
+def test_head_answers_what_get_answers_without_the_body(client: TestClient, own_images: Path, connect: Connect) -> None:
+    source = connect(own_images.parent / "photos.lance")
     paths = ("/", "/page/main.js", "/healthz", "/about", "/search?text=a", "/metrics", "/openapi.json",
              "/image/0.png", "/thumbnail/0.png", "/image/nobody", "/session")  # fmt: skip
     for path in paths:
-        get, head = photos.get(path), photos.head(path)
+        get, head = source.get(path), source.head(path)
         assert head.status_code == get.status_code
         assert head.content == b""
         assert head.headers["content-type"] == get.headers["content-type"]
         if path != "/metrics":
             assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
-    assert 'method="HEAD",route="/healthz",status="200"' in photos.get("/metrics").text
+    assert 'method="HEAD",route="/healthz",status="200"' in source.get("/metrics").text
 
 
 def test_ids_with_any_characters(tmp_path: Path, base: Path) -> None:
@@ -68,8 +68,8 @@ def test_ids_with_any_characters(tmp_path: Path, base: Path) -> None:
         problem(client.get("/image/" + "a" * 4001), 422)
 
 
-def test_parts_of_a_file(own_photos: Path, connect: Connect) -> None:
-    client, content = connect(own_photos.parent / "photos.lance"), png("red")
+def test_parts_of_a_file(own_images: Path, connect: Connect) -> None:
+    client, content = connect(own_images.parent / "photos.lance"), png("red")
     whole = client.get("/image/0.png")
     assert (whole.status_code, whole.content, whole.headers["accept-ranges"]) == (200, content, "bytes")
     for part_range, start, end in (("0-9", 0, 10), ("5-", 5, len(content)), ("-7", len(content) - 7, len(content)),
@@ -89,8 +89,8 @@ def test_parts_of_a_file(own_photos: Path, connect: Connect) -> None:
     assert client.get("/image/0.png", headers=other).content == content
 
 
-def test_a_client_asks_whether_what_it_has_is_still_right(own_photos: Path, connect: Connect) -> None:
-    client = connect(own_photos.parent / "photos.lance")
+def test_a_client_asks_whether_what_it_has_is_still_right(own_images: Path, connect: Connect) -> None:
+    client = connect(own_images.parent / "photos.lance")
     for path in ("/image/0.png", "/thumbnail/0.png"):
         first = client.get(path)
         assert first.headers["cache-control"] == "private, no-cache"
@@ -101,20 +101,20 @@ def test_a_client_asks_whether_what_it_has_is_still_right(own_photos: Path, conn
     assert client.get("/thumbnail/0.png?side=64").headers["etag"] != client.get("/thumbnail/0.png").headers["etag"]
 
 
-def test_thumbnails_follow_the_file(own_photos: Path, connect: Connect) -> None:
-    client = connect(own_photos.parent / "photos.lance")
+def test_thumbnails_follow_the_file(own_images: Path, connect: Connect) -> None:
+    client = connect(own_images.parent / "photos.lance")
     assert client.get("/thumbnail/0.png").is_success
-    (own_photos / "0.png").write_bytes(png("black"))
+    (own_images / "0.png").write_bytes(png("black"))
     assert "is not the one that was indexed" in problem(client.get("/thumbnail/0.png"), 410)
-    (own_photos / "0.png").write_bytes(png("red"))
+    (own_images / "0.png").write_bytes(png("red"))
     assert client.get("/thumbnail/0.png").is_success
 
 
 def test_a_large_file_that_took_an_images_place_is_not_read(
-    own_photos: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    own_images: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = connect(own_photos.parent / "photos.lance", max_file=1_000_000)
-    with (own_photos / "0.png").open("wb") as sparse:
+    client = connect(own_images.parent / "photos.lance", max_file=1_000_000)
+    with (own_images / "0.png").open("wb") as sparse:
         sparse.truncate(1 << 40)
 
     def fail(*_: object) -> None:
@@ -145,8 +145,8 @@ def test_images_in_memory_are_bounded(served: Path) -> None:
     service.close()
 
 
-def test_files_are_closed(own_photos: Path, connect: Connect) -> None:
-    client = connect(own_photos.parent / "photos.lance")
+def test_files_are_closed(own_images: Path, connect: Connect) -> None:
+    client = connect(own_images.parent / "photos.lance")
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         pytest.skip("the open files of a process are not listed here")
@@ -160,20 +160,20 @@ def test_files_are_closed(own_photos: Path, connect: Connect) -> None:
         client.head("/image/0.png", headers=headers)
     etag = client.get("/image/0.png").headers["etag"]
     client.get("/image/0.png", headers={"if-none-match": etag})
-    (own_photos / "1.png").write_bytes(png("black"))
+    (own_images / "1.png").write_bytes(png("black"))
     client.get("/image/1.png")
     assert images() == 0
 
 
-def test_an_index_that_was_made_anew_is_taken_over(own_photos: Path, base: Path, connect: Connect) -> None:
-    db = own_photos.parent / "photos.lance"
+def test_an_index_that_was_made_anew_is_taken_over(own_images: Path, base: Path, connect: Connect) -> None:
+    db = own_images.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     before = client.get("/about").json()
     old = client.get("/thumbnail/0.png").content
     shutil.rmtree(db)
     for number, colour in enumerate(("white", "cyan", "magenta", "black")):
-        (own_photos / f"{number}.png").write_bytes(png(colour))
-    build_index(str(own_photos), str(db), model=str(base), device="cpu")
+        (own_images / f"{number}.png").write_bytes(png(colour))
+    build_index(str(own_images), str(db), model=str(base), device="cpu")
     deadline = time.monotonic() + 30
     while (answer := client.get("/image/0.png")).status_code != 200 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -186,14 +186,14 @@ def test_an_index_that_was_made_anew_is_taken_over(own_photos: Path, base: Path,
 
 
 def test_an_index_that_was_made_anew_with_another_model_is_taken_over(
-    own_photos: Path, tiny_folder: Path, connect: Connect
+    own_images: Path, tiny_folder: Path, connect: Connect
 ) -> None:
-    db = own_photos.parent / "photos.lance"
+    db = own_images.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     before = client.get("/about").json()
     assert client.get("/search", params={"text": "a"}).is_success
     shutil.rmtree(db)
-    build_index(str(own_photos), str(db), model=str(tiny_folder), device="cpu")
+    build_index(str(own_images), str(db), model=str(tiny_folder), device="cpu")
     deadline = time.monotonic() + 30
     while (about := client.get("/about").json()) and time.monotonic() < deadline:
         assert client.get("/search", params={"text": "a"}).is_success

@@ -13,9 +13,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
 from mcip.server.settings import Settings
-from tests.server.live import running
+from tests.server.live import TOKEN, running
 
-TOKEN = "correct-horse-battery"
 OPERATIONS = [
     ("get", "/about"),
     ("get", "/healthz"),

@@ -62,9 +62,9 @@ def test_a_wrong_filter_is_explained_alike_in_python_and_by_the_api(client: Test
 
 
 def test_what_cannot_be_read_is_no_fault_of_the_filter(
-    own_photos: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_images: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    db = own_photos.parent / "photos.lance"
+    db = own_images.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
 
     def fail(*_: object, **__: object) -> None:
@@ -78,8 +78,8 @@ def test_what_cannot_be_read_is_no_fault_of_the_filter(
     assert str(db) in caplog.text
 
 
-def test_an_index_that_is_gone_is_served_on_and_its_place_is_kept(own_photos: Path, connect: Connect) -> None:
-    db = own_photos.parent / "photos.lance"
+def test_an_index_that_is_gone_is_served_on_and_its_place_is_kept(own_images: Path, connect: Connect) -> None:
+    db = own_images.parent / "photos.lance"
     client = connect(db, refresh_seconds=0.02)
     shutil.rmtree(db)
     deadline = time.monotonic() + 30
@@ -119,17 +119,17 @@ def test_a_form_that_is_cut_off_anywhere_is_refused(client: TestClient) -> None:
 
 
 def test_an_answer_is_of_one_version_though_a_newer_one_is_opened_meanwhile(
-    own_photos: Path, monkeypatch: pytest.MonkeyPatch
+    own_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = own_photos.parent / "photos.lance"
+    db = own_images.parent / "photos.lance"
     service = Service(lambda: open_index(db, device="cpu"), Settings(refresh_seconds=0.01), Metrics())
     real = QueryEncoder.text
 
     async def slow(self: QueryEncoder, text: str) -> Vector:
         """Embeds a text while another version of the index, with one image more, is made and opened."""
         if text == WAITING:
-            (own_photos / "new.png").write_bytes(png("cyan"))
-            await asyncio.to_thread(build_index, str(own_photos), str(db), device="cpu")
+            (own_images / "new.png").write_bytes(png("cyan"))
+            await asyncio.to_thread(build_index, str(own_images), str(db), device="cpu")
             while len(service.current.index) != 5:
                 await asyncio.sleep(0.01)
         return await real(self, text)

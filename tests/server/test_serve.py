@@ -26,19 +26,19 @@ from mcip.server.app import create_app
 from mcip.server.guard import COOKIE, cookie_value
 from mcip.server.settings import Settings
 from mcip.stages.serve import _opener, serve
+from tests.server.live import TOKEN
 from tests.server.test_api import problem
 from tests.server.test_batching import asking, together
 from tests.tiny import CONFIG
 
 Connect = Callable[..., TestClient]
-TOKEN = "correct-horse-battery"
 
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def test_without_the_token_nothing_is_told(connect: Connect, train: Path) -> None:
+def test_without_the_token_nothing_is_reported(connect: Connect, train: Path) -> None:
     client, id = connect(token=TOKEN), read_table(str(train)).ids[0]
     for path in ("/search?text=a", "/about", "/metrics", f"/image/{id}", f"/thumbnail/{id}", f"/similar/{id}", "/no"):
         for headers in ({}, bearer("wrong"), bearer(""), {"authorization": TOKEN}, {"cookie": f"{COOKIE}={TOKEN}"}):
@@ -151,16 +151,16 @@ def test_a_missing_package_is_named(served: Path, monkeypatch: pytest.MonkeyPatc
         serve(str(served), port=0)
 
 
-def test_a_failure_while_loading_is_told(served: Path) -> None:
+def test_a_failure_while_loading_is_reported(served: Path) -> None:
     def fail() -> None:
         raise McipError("no such thing")
 
-    told: list[BaseException] = []
-    with TestClient(create_app(fail, on_failure=told.append), base_url="http://localhost") as client:  # type: ignore[arg-type]
-        while not told:
+    failures: list[BaseException] = []
+    with TestClient(create_app(fail, on_failure=failures.append), base_url="http://localhost") as client:  # type: ignore[arg-type]
+        while not failures:
             time.sleep(0.01)
         assert client.get("/healthz").status_code == 503
-    assert str(told[0]) == "no such thing"
+    assert str(failures[0]) == "no such thing"
 
 
 def test_the_command_serves_until_it_is_stopped(served: Path, tmp_path: Path) -> None:

@@ -23,6 +23,6 @@ def test_uploads_without_usable_pixels_are_refused(client: TestClient, image: Im
     content = file_of(image, "TIFF" if image.mode == "F" else "PNG")
     response = client.post("/search", files={"image": ("a", content, "image/png")})
     assert response.status_code == 415
-    # The server goes on answering.
+    # The server keeps answering.
     good = client.post("/search", files={"image": ("a.png", file_of(Image.new("RGB", (70, 50))), "image/png")})
     assert good.status_code == 200

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_images
 from mcip.embeddings.store import Embeddings
@@ -39,8 +39,8 @@ def test_only_the_text_tower_changes(train: Path, base: Path, tmp_path: Path) ->
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) == name.startswith("visual."), name
     table = read_table(train)
-    own, others = (embed_images(table, models.load(m), tmp_path / f"e-{i}") for i, m in enumerate((base, model)))
-    assert own.array().tobytes() == others.array().tobytes()
+    actual, others = (embed_images(table, models.load(m), tmp_path / f"e-{i}") for i, m in enumerate((base, model)))
+    assert actual.array().tobytes() == others.array().tobytes()
     assert not np.allclose(models.load(base).encode("a mug"), models.load(model).encode("a mug"))
     assert read_json(tmp_path / "run" / "manifest.json")["pairs"] == 32
 
@@ -71,11 +71,11 @@ def test_matrices_decay_and_vectors_do_not(base: Path, train: Path, tmp_path: Pa
 def test_the_logit_scale_stays_within_clips_bound(base: Path, train: Path, tmp_path: Path) -> None:
     model = models.load(base)
     alignment = objective(model, train, tmp_path / "e")
-    for value, wanted in ((9.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)):
+    for value, expected in ((9.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)):
         with torch.no_grad():
             model.clip.logit_scale.fill_(value)
         alignment.after_step()
-        assert model.clip.logit_scale.item() == pytest.approx(wanted)
+        assert model.clip.logit_scale.item() == pytest.approx(expected)
 
 
 def test_each_step_draws_one_of_an_images_own_captions(base: Path, train: Path, tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_each_step_draws_one_of_an_images_own_captions(base: Path, train: Path, 
     for step, (images, tokens) in enumerate(alignment.batches(range(12))):
         rows = alignment.order.batch(step)
         np.testing.assert_array_equal(images.numpy(), vectors[rows])
-        for row, own in zip(rows, tokens, strict=True):
-            matches = [torch.equal(own, model.tokenizer([caption])[0]) for caption in table.captions[row]]
+        for row, actual in zip(rows, tokens, strict=True):
+            matches = [torch.equal(actual, model.tokenizer([caption])[0]) for caption in table.captions[row]]
             assert any(matches)
             drawn.add((row, matches.index(True)))
     assert {place for _, place in drawn} == {0, 1}
     again = [tokens for _, tokens in alignment.batches(range(5, 7))]
-    for own, wanted in zip(again, list(alignment.batches(range(12)))[5:7], strict=True):
-        assert torch.equal(own, wanted[1])
+    for actual, expected in zip(again, list(alignment.batches(range(12)))[5:7], strict=True):
+        assert torch.equal(actual, expected[1])
 
 
 def test_only_the_last_layers(train: Path, base: Path, tmp_path: Path) -> None:

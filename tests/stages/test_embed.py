@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.store import Embeddings
 from mcip.stages.embed import embed
@@ -42,10 +42,10 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     found = Embeddings(tmp_path / "a")
     table, model = read_table(train), models.load(base)
     transform = model.transform()
-    wanted = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))]))
+    expected = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))]))
     assert found.ids == table.ids
     assert [len(shard) for shard in found.shards] == [10, 10, 10, 2]
-    np.testing.assert_allclose(found.array(), wanted.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.array(), expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found.array(), axis=1), 1, atol=1e-5)
     manifest = read_json(tmp_path / "a" / "manifest.json")
     assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
@@ -64,16 +64,16 @@ def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> N
 def test_the_batch_size_and_precision_reach_the_text_tower(
     pool: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, bool]] = []
+    calls: list[tuple[int, bool]] = []
     embed_tokens = models.Model.embed_tokens
 
     def spy(self: models.Model, tokens: torch.Tensor, normalize: bool = True) -> torch.Tensor:
-        seen.append((len(tokens), torch.is_autocast_enabled("cpu")))
+        calls.append((len(tokens), torch.is_autocast_enabled("cpu")))
         return embed_tokens(self, tokens, normalize)
 
     monkeypatch.setattr(models.Model, "embed_tokens", spy)
     embed(str(pool), tmp_path / "a", str(base), what="captions", batch_size=20, precision="bf16", device="cpu")
-    assert seen == [(20, True), (20, True), (12, True)]
+    assert calls == [(20, True), (20, True), (12, True)]
 
 
 def test_a_second_run_does_nothing(train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.metrics import alignment, cross_modal_recall, modality_gap, retrieval_map
 from mcip.stages.evaluate import _by_name, evaluate
@@ -48,8 +48,8 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
     assert found["i2i"]["map"] == pytest.approx(
         retrieval_map(images, images, labels, labels, exclude_self=True), abs=1e-6
     )
-    wanted = cross_modal_recall(texts, images, np.arange(15), (1, 5, 10))
-    assert found["t2i"] == pytest.approx({f"r{k}": value for k, value in wanted.items()})
+    expected = cross_modal_recall(texts, images, np.arange(15), (1, 5, 10))
+    assert found["t2i"] == pytest.approx({f"r{k}": value for k, value in expected.items()})
     results = read_json(path)
     assert (results["model"], results["fingerprint"]) == ("base", model.fingerprint)
     assert [task["headline"] for task in results["tasks"]] == ["map", "top1", "r5", "r5"]

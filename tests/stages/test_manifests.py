@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mcip
-from mcip.core.artefacts import read_json
+from mcip.core.files import read_json
 from mcip.core.parameters import COMPUTING, recorded
 from mcip.stages.pretrain import pretrain
 

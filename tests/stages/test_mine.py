@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcip import models
-from mcip.core.artefacts import Artefact, read_json
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.embeddings.mining import first_occurrences, search_captions
@@ -42,12 +43,12 @@ def read(folder: Path) -> list[list[tuple[str, float]]]:
     ]
 
 
-def assert_same(found: list[list[tuple[str, float]]], wanted: list[list[tuple[str, float]]]) -> None:
-    assert [len(row) for row in found] == [len(row) for row in wanted]
-    for own, expected in zip(found, wanted, strict=True):
-        np.testing.assert_allclose([c for _, c in own], [c for _, c in expected], atol=1e-5)
+def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[str, float]]]) -> None:
+    assert [len(row) for row in found] == [len(row) for row in expected]
+    for found_row, expected_row in zip(found, expected, strict=True):
+        np.testing.assert_allclose([c for _, c in found_row], [c for _, c in expected_row], atol=1e-5)
         # Captions whose cosines are equal to float32's precision may change places.
-        assert len({text for text, _ in own} ^ {text for text, _ in expected}) <= 2
+        assert len({text for text, _ in found_row} ^ {text for text, _ in expected_row}) <= 2
 
 
 def test_the_nearest_captions_without_a_threshold(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
@@ -67,11 +68,11 @@ def test_a_threshold_leaves_images_without_captions(train: Path, pool: Path, bas
     # Between the best cosines of the images, so that some of them keep none.
     bound = float(np.median([row[0][1] for row in nearest])) + 1e-6
     mine(str(train), str(pool), tmp_path / "a", str(base), k=5, threshold=bound)
-    wanted = [[(text, cosine) for text, cosine in row if cosine >= bound] for row in nearest]
-    assert 0 < sum(not row for row in wanted) < 32
-    assert_same(read(tmp_path / "a"), wanted)
+    expected = [[(text, cosine) for text, cosine in row if cosine >= bound] for row in nearest]
+    assert 0 < sum(not row for row in expected) < 32
+    assert_same(read(tmp_path / "a"), expected)
     manifest = read_json(tmp_path / "a" / "manifest.json")
-    assert manifest["images_by_caption_count"] == np.bincount([len(row) for row in wanted], minlength=6).tolist()
+    assert manifest["images_by_caption_count"] == np.bincount([len(row) for row in expected], minlength=6).tolist()
 
 
 def test_a_quantile_drops_its_share_of_the_pairs(mined: Path, train: Path, pool: Path, base: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pretraining from scratch: both towers learn, unused tokens stay zero, and it goes on after an interruption."""
+"""Pretraining from scratch: both towers learn, unused tokens stay zero, and it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, DataError
+from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.models.saved import SavedModel
 from mcip.models.text_training import forget_unused_tokens
@@ -47,7 +47,7 @@ def test_both_towers_learn_and_unused_tokens_stay_zero(train: Path, val: Path, b
 
 def test_without_a_vocabulary_the_captions_count(train: Path, base: Path) -> None:
     model = models.load(base)
-    captions = [caption for own in read_table(train).captions for caption in own]
+    captions = [caption for texts in read_table(train).captions for caption in texts]
     forget_unused_tokens(model, captions)
     used = model.tokenizer(captions).unique()
     assert set(model.clip.token_embedding.weight.any(1).nonzero()[:, 0].tolist()) == set(used.tolist())

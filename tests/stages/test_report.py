@@ -35,7 +35,7 @@ EVIL = '<script src="https://example.org/x.js">&'
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 products with 4 images of 1 caption each."""
     return write_slice(
-        Slice("test", stream=7, products=10, pictures=4, captions=1), tmp_path_factory.mktemp("p") / "t.parquet"
+        Slice("test", stream=7, products=10, images=4, captions=1), tmp_path_factory.mktemp("p") / "t.parquet"
     )
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from mcip import models
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.files import read_json
 from mcip.data import Pixels, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.evaluation.validation import Validation
@@ -91,9 +91,9 @@ def test_the_loss_is_the_weighted_sum_of_both(base: Path, train: Path, mined: Pa
     centers = ArcMargin(8, 16, 0.2, 20.0)
     centers.load_state_dict({"weight": tuning.tensors["class_loss.weight"]})
     mined_for = {row["id"]: row["captions"] for row in captions.images.to_pylist()}
-    own = [set(mined_for[table.ids[row]]) for row in rows]
-    known = sorted(set().union(*own))
-    targets = torch.tensor([[caption in mine for caption in known] for mine in own])
+    captions_by_row = [set(mined_for[table.ids[row]]) for row in rows]
+    known = sorted(set().union(*captions_by_row))
+    targets = torch.tensor([[caption in mine for caption in known] for mine in captions_by_row])
     texts = model.encode([captions.captions[caption] for caption in known], convert_to_tensor=True)
     by_class = centers(images, labels)
     by_caption = MultiCaptionArcMargin(0.2, 20.0, 0.1)(images, texts, targets)
@@ -162,10 +162,10 @@ def test_validation_selects_the_best_weights_and_stops_early(
     train: Path, val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.2, 0.5, 0.4, 0.3, 0.9, 0.9])
-    seen: list[torch.Tensor] = []
+    projections: list[torch.Tensor] = []
 
     def pretend(self: Validation) -> dict[str, float]:
-        seen.append(self.model.clip.visual.proj.detach().clone())
+        projections.append(self.model.clip.visual.proj.detach().clone())
         return {"i2i_map": next(scores), "t2i_r5": 0.5}
 
     monkeypatch.setattr(Validation, "__call__", pretend)
@@ -176,17 +176,17 @@ def test_validation_selects_the_best_weights_and_stops_early(
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert (manifest["best_step"], manifest["best_score"], manifest["steps_made"]) == (4, 0.5, 8)
     assert list(manifest["validation"]) == ["0", "2", "4", "6", "8"]
-    assert torch.equal(weights(model)["visual.proj"], seen[2])
-    assert not torch.equal(seen[2], seen[4])
+    assert torch.equal(weights(model)["visual.proj"], projections[2])
+    assert not torch.equal(projections[2], projections[4])
 
 
 def test_validation_scores_are_those_of_the_metrics(train: Path, val: Path, base: Path, tmp_path: Path) -> None:
     tune(str(train), tmp_path / "run", str(base), method="gpr-ft", validation=str(val), validate_every=3, **QUICK)
     found = read_json(tmp_path / "run" / "manifest.json")["validation"]
     tuned = models.load(base)
-    wanted = Validation(tuned, read_table(val), "both", torch.device("cpu"))()
-    assert found["0"] == pytest.approx(wanted)
-    assert set(wanted) == {"i2i_map", "t2i_r5"}
+    expected = Validation(tuned, read_table(val), "both", torch.device("cpu"))()
+    assert found["0"] == pytest.approx(expected)
+    assert set(expected) == {"i2i_map", "t2i_r5"}
 
 
 def test_rows_without_a_label_are_left_out_and_listed(changed: Change, base: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_rows_without_a_label_are_left_out_and_listed(changed: Change, base: Pat
     assert read_json(tmp_path / "run" / "manifest.json")["without_label"] == [ids[2], ids[9]]
 
 
-def test_a_class_with_one_picture_is_trained_on(changed: Change, base: Path, tmp_path: Path) -> None:
+def test_a_class_with_one_image_is_trained_on(changed: Change, base: Path, tmp_path: Path) -> None:
     tune(
         str(changed(lambda number, row: row.update(label="only") if number == 3 else None)), tmp_path / "run",
         str(base), method="gpr-ft", **QUICK,

@@ -19,7 +19,7 @@ from mcip.toyshop.tables import Slice, draw_product, write_slice
 
 
 def test_the_same_slice_is_the_same_to_the_byte(tmp_path: Path) -> None:
-    part = Slice("train", stream=9, products=3, pictures=2, captions=2)
+    part = Slice("train", stream=9, products=3, images=2, captions=2)
     first = write_slice(part, tmp_path / "a.parquet")
     second = write_slice(part, tmp_path / "b.parquet")
     assert first.read_bytes() == second.read_bytes()
@@ -45,8 +45,8 @@ def test_no_product_is_in_two_streams() -> None:
     assert len(set(drawn)) == len(drawn)
 
 
-def test_a_product_looks_alike_in_all_its_pictures_and_unlike_another() -> None:
-    rows = draw_product(Slice("train", stream=9, products=1, pictures=3), 0)
+def test_a_product_looks_alike_in_all_its_images_and_unlike_another() -> None:
+    rows = draw_product(Slice("train", stream=9, products=1, images=3), 0)
     assert len({row["image"]["bytes"] for row in rows}) == 3
     assert len({row["label"] for row in rows}) == len({row["shape"] for row in rows}) == 1
     view = dataclasses.replace(render.sample_view(np.random.default_rng(0)), occluder=None)
@@ -109,18 +109,18 @@ def test_captions_never_name_the_fine_detail(product: world.Product) -> None:
         other = dataclasses.replace(drawn, **{name: getattr(product, name) for name in fine})
         scene = str(rng.choice(world.SCENES))
         seed = int(rng.integers(2**31))
-        said = [captions.sample_caption(one, scene, np.random.default_rng(seed)) for one in (drawn, other)]
-        assert said[0] == said[1]
+        texts = [captions.sample_caption(one, scene, np.random.default_rng(seed)) for one in (drawn, other)]
+        assert texts[0] == texts[1]
 
 
 def test_captions_name_only_what_is_there() -> None:
-    said = set()
+    texts = set()
     for number in range(2000):
         rng = np.random.default_rng([78, number])
         product = world.sample_product(rng)
         scene = str(rng.choice(world.SCENES))
         caption = captions.sample_caption(product, scene, rng)
-        said.add(caption)
+        texts.add(caption)
         wrong = {
             word
             for table, true in (
@@ -138,24 +138,24 @@ def test_captions_name_only_what_is_there() -> None:
         ) for text in words for word in text.split()}  # fmt: skip
         assert not (wrong - true) & set(re.findall(r"\w+", caption)), caption
         assert caption == caption.lower()
-    assert len(said) > 1500
+    assert len(texts) > 1500
 
 
 def test_the_vocabulary_covers_every_caption() -> None:
     tokenizer = open_clip.SimpleTokenizer(context_length=32)
     known = set(tokenizer(captions.every_phrase()).unique().tolist())
-    said = []
+    texts = []
     for number in range(1500):
         rng = np.random.default_rng([79, number])
         product = world.sample_product(rng)
-        said.append(captions.sample_caption(product, world.SCENES[number % len(world.SCENES)], rng))
-    assert set(tokenizer(said).unique().tolist()) <= known
+        texts.append(captions.sample_caption(product, world.SCENES[number % len(world.SCENES)], rng))
+    assert set(tokenizer(texts).unique().tolist()) <= known
     words = {word for phrase in captions.every_phrase() for word in phrase.split()}
-    assert {word for caption in said for word in caption.split()} <= words
+    assert {word for caption in texts for word in caption.split()} <= words
 
 
 def test_rows_have_the_names_that_zero_shot_asks_for() -> None:
-    part = Slice("test", stream=5, products=1, pictures=3, captions=1, splits=("val", "test"))
+    part = Slice("test", stream=5, products=1, images=3, captions=1, splits=("val", "test"))
     row, _, third = draw_product(part, 7)
     assert row["shape"] in world.SHAPES
     assert row["colour_shape"].split()[0] in world.COLOURS

@@ -49,9 +49,9 @@ def test_killed_at_every_kind_of_moment(
     kills = run_killed_over_and_over(stage, {**arguments(name), "out": tmp_path / "killed"}, stride)
 
     assert kills > 3
-    wanted = contents(tmp_path / "undisturbed")
-    assert wanted
-    assert contents(tmp_path / "killed") == wanted
+    expected = contents(tmp_path / "undisturbed")
+    assert expected
+    assert contents(tmp_path / "killed") == expected
 
 
 @pytest.mark.parametrize(("stage", "name"), [("tune", "gpr-ft"), ("tune", "mcip"), ("align", "align")])

@@ -36,7 +36,7 @@ def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32"
     """The precision that `precision` names; "auto" takes bf16 on a CUDA device that has it, fp32 elsewhere.
 
     Raises:
-        ConfigError: fp16 is asked for on the CPU, where it is not stable.
+        ConfigError: fp16 is requested on the CPU, where it is not stable.
     """
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

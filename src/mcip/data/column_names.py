@@ -33,13 +33,13 @@ def parse_columns(text: str) -> dict[str, str]:
     except csv.Error as error:
         raise ConfigError(f"columns {text!r}: {error}") from error
     for pair in pairs:
-        ours, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (ours and equals and theirs):
+        name, equals, source_name = (part.strip() for part in pair.partition("="))
+        if not (name and equals and source_name):
             raise ConfigError(f"columns {text!r}: {pair!r} is no pair such as image=path")
-        if ours in columns:
-            raise ConfigError(f"columns {text!r} names {ours} twice")
-        _check_ours(ours)
-        columns[ours] = theirs
+        if name in columns:
+            raise ConfigError(f"columns {text!r} names {name} twice")
+        _check_name(name)
+        columns[name] = source_name
     if not columns:
         raise ConfigError("columns is empty: give pairs such as image=path,label=category, or leave it out")
     return columns
@@ -55,15 +55,15 @@ def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:
     present = list(source.rows.column_names)
     matches = {name: _match(name, present, source.name) for name in NAMES if name not in columns}
     found = {name: match for name, match in matches.items() if match is not None}
-    for ours, theirs in columns.items():
-        _check_ours(ours)
-        match = _match(theirs, present, source.name)
+    for name, source_name in columns.items():
+        _check_name(name)
+        match = _match(source_name, present, source.name)
         if match is None:
             raise DataError(
-                f"{source.name} has no column {theirs!r} (named for {ours!r}){nearest(theirs, present)}; "
+                f"{source.name} has no column {source_name!r} (named for {name!r}){nearest(source_name, present)}; "
                 f"its columns are {quoted(present)}"
             )
-        found[ours] = match
+        found[name] = match
     if "caption" in columns and "captions" not in columns:
         found.pop("captions", None)
     return found
@@ -89,6 +89,6 @@ def _match(name: str, present: Sequence[str], source: str) -> str | None:
     return like[0] if like else None
 
 
-def _check_ours(name: str) -> None:
+def _check_name(name: str) -> None:
     if name not in NAMES:
         raise ConfigError(f"columns: there is no table column {name!r}{nearest(name, NAMES)}; use {quoted(NAMES)}")

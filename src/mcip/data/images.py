@@ -137,8 +137,8 @@ def media_type(content: bytes) -> str:
         if eager is not None:
             name: str | None = eager[0]
         else:
-            with open_lazily(content) as opened:
-                name = opened.format
+            with open_lazily(content) as encoded:
+                name = encoded.format
         return Image.MIME.get(name or "", "application/octet-stream")
 
 
@@ -150,15 +150,15 @@ def _decoded(content: bytes, max_pixels: int) -> Image.Image:
             format_, size = eager
             _check_size(size, _DECODER_BYTES[format_] + 2 * _RGB_BYTES, max_pixels)
         try:
-            opened = open_lazily(content)
+            encoded = open_lazily(content)
         except UnidentifiedImageError:
             raise UnreadableImage(f"not an image ({len(content)} bytes, starting with {content[:8]!r})") from None
-        if "progressive" in opened.info and scans_of_jpeg(content) > _MAX_SCANS:
+        if "progressive" in encoded.info and scans_of_jpeg(content) > _MAX_SCANS:
             raise UnreadableImage(f"it has more than {_MAX_SCANS} scans, perhaps to keep decoders busy")
-        result, turn = _converted(opened, max_pixels)
+        result, turn = _converted(encoded, max_pixels)
         # Turning takes as much memory again: by then, the image as it was decoded is gone.
-        opened.close()
-        del opened
+        encoded.close()
+        del encoded
         return result if turn is None else result.transpose(turn)
 
 

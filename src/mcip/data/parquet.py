@@ -52,18 +52,18 @@ def parquet_counts(files: Sequence[Shard]) -> list[int]:
     """The number of rows of each parquet file."""
     counts = []
     for file in files:
-        with _opened(file) as opened:
-            counts.append(opened.metadata.num_rows)
+        with _open(file) as parquet:
+            counts.append(parquet.metadata.num_rows)
     return counts
 
 
 def column_names(file: Shard) -> list[str]:
     """The columns of a parquet file."""
-    with _opened(file) as opened:
-        return list(opened.schema_arrow.names)
+    with _open(file) as parquet:
+        return list(parquet.schema_arrow.names)
 
 
-def _opened(file: Shard) -> pq.ParquetFile:
+def _open(file: Shard) -> pq.ParquetFile:
     try:
         # Without a buffer of its own each group of rows would be read whole.
         stream = file.open() if isinstance(file, RemoteFile) else file
@@ -78,13 +78,13 @@ def _errors(file: Shard) -> tuple[type[Exception], ...]:
 
 
 def _batches(file: Shard, schema: pa.Schema) -> Iterator[pa.Table]:
-    with _opened(file) as opened:
-        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    with _open(file) as parquet:
+        groups = [parquet.metadata.row_group(number) for number in range(parquet.metadata.num_row_groups)]
         largest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
         rows = int(min(max(_BATCH_BYTES / max(largest, 1), 1), _BATCH_ROWS))
-        present = set(opened.schema_arrow.names)
+        present = set(parquet.schema_arrow.names)
         names = [name for name in schema.names if name in present]
-        for batch in opened.iter_batches(rows, columns=names):
+        for batch in parquet.iter_batches(rows, columns=names):
             columns = [
                 _cast(batch.column(name), field.type)
                 if (name := field.name) in names
@@ -105,8 +105,8 @@ def _features(files: Sequence[Shard], columns: Sequence[str] | None) -> datasets
     fields: dict[str, pa.Field] = {}
     special: dict[str, datasets.features.features.FeatureType] = {}
     for file in files:
-        with _opened(file) as opened:
-            schema = opened.schema_arrow
+        with _open(file) as parquet:
+            schema = parquet.schema_arrow
         twice = {name for name in schema.names if schema.names.count(name) > 1}
         if twice:
             raise DataError(f"{file} has the column {min(twice)!r} more than once")

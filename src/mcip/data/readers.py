@@ -30,24 +30,10 @@ def open_source(source: str | os.PathLike[str]) -> Source:
     """Open a source for `read_table`, with the reader of its kind."""
     located = locate(source)
     if located.kind == "hub":
-        opened = open_splits(hub_rows(str(source)), str(source))
-        return replace(opened, cache=_cache_of_files(opened.rows))
-    opened = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
-    return replace(opened, skipped=dict(Counter(located.skipped) + Counter(opened.skipped)))
-
-
-def source_state(source: str | os.PathLike[str]) -> tuple[object, ...]:
-    """What changes when a file of a source does, without reading it: the key of whatever is kept of the source.
-
-    Raises:
-        DataError: The source, or a file of it, is gone.
-    """
-    located = locate(source)
-    try:
-        local = tuple(file_state(file) for file in located.files)
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
-    return (os.fsdecode(source), located.kind, *local, *((file.uri, file.version) for file in located.remote))
+        found = open_splits(hub_rows(str(source)), str(source))
+        return replace(found, cache=_cache_of_files(found.rows))
+    found = _remote(located, str(source)) if located.kind == "remote" else _READERS[located.kind](located)
+    return replace(found, skipped=dict(Counter(located.skipped) + Counter(found.skipped)))
 
 
 def open_splits(parts: datasets.DatasetDict, name: str) -> Source:

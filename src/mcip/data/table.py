@@ -198,15 +198,15 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
         if named:
             raise DataError(f"{data.name} is a table already: columns are named where a source is read")
         return data.select(split)
-    opened = open_source(data) if isinstance(data, str | os.PathLike) else open_object(data)
-    rows = standard_rows(opened, named)
-    _note_skipped(opened)
-    image = find_columns(opened, named)["image"]
+    source = open_source(data) if isinstance(data, str | os.PathLike) else open_object(data)
+    rows = standard_rows(source, named)
+    _note_skipped(source)
+    image = find_columns(source, named)["image"]
     hashes = None
-    if opened.cache is not None:
+    if source.cache is not None:
         key = hashlib.sha256(image.encode()).hexdigest()[:16]
-        hashes = ImageHashes(opened.cache / f"images-{key}.npy", len(rows))
-    return Table(rows, opened.name, opened.skipped, tuple(opened.rows.column_names), hashes).select(split)
+        hashes = ImageHashes(source.cache / f"images-{key}.npy", len(rows))
+    return Table(rows, source.name, source.skipped, tuple(source.rows.column_names), hashes).select(split)
 
 
 def read_captions(data: TableData, column: str | None = None) -> datasets.Dataset:
@@ -228,13 +228,13 @@ def read_captions(data: TableData, column: str | None = None) -> datasets.Datase
         return collect_captions(data.rows.select_columns("captions"), data.name, None)
     if isinstance(data, str | os.PathLike):
         return collect_captions(data, str(data), column)
-    opened = open_object(data)
-    return collect_captions(opened.rows, opened.name, column)
+    source = open_object(data)
+    return collect_captions(source.rows, source.name, column)
 
 
-def _note_skipped(opened: Source) -> None:
+def _note_skipped(source: Source) -> None:
     """Say once which files beside the table's are not read."""
-    note = f"{opened.name}: these files are not read: {counted(dict(opened.skipped))}"
-    if opened.skipped and note not in _skipped_noted:
+    note = f"{source.name}: these files are not read: {counted(dict(source.skipped))}"
+    if source.skipped and note not in _skipped_noted:
         _skipped_noted.add(note)
         console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -50,12 +50,12 @@ def embed_images(
         for rows, part in zip(shards, parts, strict=True):
             kept: list[int] = []
             vectors = np.empty((len(rows), model.embed_dim), dtype)
-            for asked, (pixels, readable) in zip(part, batches, strict=False):
+            for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
                 if readable:
                     found = encode_pixels(model, prepared.finish(pixels.to(model.device)), precision)
                     vectors[len(kept) : len(kept) + len(readable)] = found
                 kept += readable
-                advance(len(asked))
+                advance(len(batch_rows))
             lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
             yield vectors[: len(kept)], [ids[row] for row in kept], lost
 

@@ -18,8 +18,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import Artefact, read_parquet
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
+from mcip.core.files import read_parquet
 from mcip.embeddings.encode import embed_captions
 from mcip.embeddings.store import Embeddings
 from mcip.models import Model
@@ -111,8 +112,8 @@ class CaptionLookup:
         """
         places = np.asarray(rows, np.int64)
         starts, ends = self.offsets[places], self.offsets[places + 1]
-        own = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
-        unique, columns = np.unique(np.concatenate(own) if own else self.ids[:0], return_inverse=True)
+        ids_by_image = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
+        unique, columns = np.unique(np.concatenate(ids_by_image) if ids_by_image else self.ids[:0], return_inverse=True)
         targets = torch.zeros(len(rows), len(unique), dtype=torch.bool)
         targets[torch.from_numpy(np.repeat(np.arange(len(rows)), ends - starts)), torch.from_numpy(columns)] = True
         return unique, targets

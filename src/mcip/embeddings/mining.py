@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write, read_parquet
+from mcip.core.files import atomic_write, read_parquet
 from mcip.core.progress import progress
 from mcip.core.topk import topk
 from mcip.embeddings.mined_captions import CAPTIONS, IMAGES

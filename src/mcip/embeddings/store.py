@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import Artefact, atomic_write, read_parquet
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write, read_parquet
 
 KIND = "embeddings"
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.choices import Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write
 from mcip.core.progress import progress
 from mcip.data import Table
 from mcip.embeddings.encode import embed_captions, embed_images

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write, read_json, write_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.evaluation.suites import Suite, table1_average
 
 # What a results file calls itself.

@@ -67,7 +67,7 @@ def measure_models(
     described = [_describe(task, sources, allow_counts) for task in present.tasks]
     paths = []
     for name, source in named.items():
-        model = source if isinstance(source, models.Model) else _load(source, device)
+        model = source if isinstance(source, models.Model) else models.load(source, device=str(pick_device(device)))
         session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources)
         path = out / results_name(name, present)
         results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store)
@@ -79,10 +79,6 @@ def measure_models(
         results.write([*entries, *kept])
         paths.append(path)
     return paths
-
-
-def _load(source: str | os.PathLike[str], device: str) -> models.Model:
-    return models.load(source if isinstance(source, str) else Path(source), device=str(pick_device(device)))
 
 
 def _describe(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any]:

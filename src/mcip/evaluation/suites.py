@@ -119,10 +119,16 @@ def _benchmark_suite(suite: str, names: Sequence[str], data: str | None, preset:
         raise ConfigError(f"The suite {suite!r} needs the benchmarks' folder: pass --data.")
     places, protocol = Places(data), PRESETS[preset]
     benchmarks = [BENCHMARKS[name] for name in names]
-    reasons = {one.name: [why for need in one.needs if (why := places.missing(need))] for one in benchmarks}
+    reasons = {
+        benchmark.name: [why for need in benchmark.needs if (why := places.missing(need))] for benchmark in benchmarks
+    }
     limit = QUICK_IMAGES if suite == "quick" else None
-    tasks = [benchmark_task(one, data, protocol, limit) for one in benchmarks if not reasons[one.name]]
-    missing = tuple(_missing(one, "; ".join(reasons[one.name])) for one in benchmarks if reasons[one.name])
+    tasks = [
+        benchmark_task(benchmark, data, protocol, limit) for benchmark in benchmarks if not reasons[benchmark.name]
+    ]
+    missing = tuple(
+        _missing(benchmark, "; ".join(reasons[benchmark.name])) for benchmark in benchmarks if reasons[benchmark.name]
+    )
     if not tasks:
         raise ConfigError(
             f"None of the benchmarks of the suite {suite!r} is in {data}; the first is missing because "

@@ -128,8 +128,8 @@ class ArcMargin(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             images = unit(embeddings)
             logits = products_with_unit_rows(images * self.scale, self.weight)
-            own = torch.arange(len(labels), device=labels.device), labels
-            logits.index_put_(own, apply_margin(logits[own] / self.scale, self.margin) * self.scale)
+            positives = torch.arange(len(labels), device=labels.device), labels
+            logits.index_put_(positives, apply_margin(logits[positives] / self.scale, self.margin) * self.scale)
             return F.cross_entropy(logits, labels)
 
     def extra_repr(self) -> str:

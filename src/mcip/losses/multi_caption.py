@@ -65,11 +65,11 @@ class MultiCaptionArcMargin(nn.Module):
             return (images * 0).sum()
         with torch.autocast(images.device.type, enabled=False):
             logits = products_with_unit_rows(unit(images) * self.scale, captions)
-            own = apply_margin(logits[image, caption] / self.scale, self.margin) * self.scale
-            logits.index_put_((image, caption), own)
+            positives = apply_margin(logits[image, caption] / self.scale, self.margin) * self.scale
+            logits.index_put_((image, caption), positives)
             counts = targets.sum(1)
             log_total = logits.logsumexp(1)
-            loss = (log_total * (counts > 0)).sum() - (own / counts[image]).sum()
+            loss = (log_total * (counts > 0)).sum() - (positives / counts[image]).sum()
             if self.smoothing:
                 loss = loss + self.smoothing * _least_likely(log_total[:, None] - logits, targets, counts).sum()
             mean: Tensor = loss / ((counts > 0).sum() if rows is None else rows)

@@ -39,8 +39,8 @@ def ranks(scores: Tensor, items: Tensor) -> Tensor:
     Returns:
         Shape (Q, R), int64.
     """
-    chosen = scores.gather(1, items)
-    found, tied = _positions(scores, chosen)
+    targets = scores.gather(1, items)
+    found, tied = _positions(scores, targets)
     rows = tied.any(1).nonzero()[:, 0]
     if len(rows):
         keys = _distinct_keys(scores[rows])
@@ -48,28 +48,28 @@ def ranks(scores: Tensor, items: Tensor) -> Tensor:
     return found
 
 
-def _positions(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def _positions(values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """How many values of the row are above each chosen one, and whether another equals it."""
     if values.device.type == "cpu":
-        return _positions_on_cpu(values.numpy(), chosen.numpy())
+        return _positions_on_cpu(values.numpy(), targets.numpy())
     ascending = values.sort(1).values
-    above = torch.searchsorted(ascending, chosen, right=True)
-    return values.shape[1] - above, above - torch.searchsorted(ascending, chosen) > 1
+    above = torch.searchsorted(ascending, targets, right=True)
+    return values.shape[1] - above, above - torch.searchsorted(ascending, targets) > 1
 
 
-def _positions_on_cpu(values: NDArray[Any], chosen: NDArray[Any]) -> tuple[Tensor, Tensor]:
+def _positions_on_cpu(values: NDArray[Any], targets: NDArray[Any]) -> tuple[Tensor, Tensor]:
     """The same, row by row: what is below all chosen ones, often nearly everything, need not be sorted."""
-    above, equal = np.empty(chosen.shape, np.int64), np.empty(chosen.shape, np.int64)
-    least = chosen.min(1)
+    above, equal = np.empty(targets.shape, np.int64), np.empty(targets.shape, np.int64)
+    least = targets.min(1)
 
     def fill(rows: NDArray[np.int64]) -> None:
         for row in rows:
             reached = values[row]
             reached = reached[reached >= least[row]]
             reached.sort()
-            right = reached.searchsorted(chosen[row], "right")
+            right = reached.searchsorted(targets[row], "right")
             above[row] = len(reached) - right
-            equal[row] = right - reached.searchsorted(chosen[row])
+            equal[row] = right - reached.searchsorted(targets[row])
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:

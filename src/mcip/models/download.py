@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mcip.core.artefacts import explain_full_disk, read_json, write_json
 from mcip.core.errors import ModelError
+from mcip.core.files import explain_full_disk, read_json, write_json
 from mcip.core.hashes import sha256
 from mcip.core.locks import exclusive
 from mcip.core.progress import console

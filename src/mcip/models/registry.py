@@ -17,8 +17,8 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ModelError
+from mcip.core.files import read_json
 from mcip.models.config_check import check_config
 from mcip.models.download import RELEASED, fetch_released
 from mcip.models.hub import fetch_file

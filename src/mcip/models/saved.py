@@ -15,8 +15,9 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from mcip.core.artefacts import MANIFEST, Artefact, atomic_write, read_json, write_json
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ModelError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.locks import exclusive
 from mcip.models.loading import from_config, load
 from mcip.models.model import Model
@@ -149,8 +150,8 @@ def write_state_dict(model: Model, file: str | Path) -> Path:
     if file.is_dir():
         raise ModelError(f"{file} is a folder; format pth writes a file: name it, as in {file / 'model.pth'}.")
     with exclusive(file, "is writing"):
-        with atomic_write(file) as path, path.open("wb") as opened:
-            torch.save(plain_state_dict(model.clip), opened)
+        with atomic_write(file) as path, path.open("wb") as stream:
+            torch.save(plain_state_dict(model.clip), stream)
         config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg, "source": model.source}
         write_json(_config_of(file), config)
     return file

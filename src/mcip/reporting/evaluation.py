@@ -12,8 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mcip.core.artefacts import read_json
+from mcip.core.files import read_json
 from mcip.evaluation.suites import TABLE1
+from mcip.reporting.caveats import all_caveats, deviations
 from mcip.reporting.results import Results, read_results
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class Evaluation(Sequence[Results]):
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         for result in self.results:
-            for name, one in result.measured.items():
-                for metric, value in one.metrics.items():
-                    headline = metric == one.headline
-                    interval = one.interval if headline else None
-                    what = (result.model, result.suite, name, one.task.kind, metric, value)
+            for name, measured in result.measured.items():
+                for metric, value in measured.metrics.items():
+                    headline = metric == measured.headline
+                    interval = measured.interval if headline else None
+                    what = (result.model, result.suite, name, measured.task.kind, metric, value)
                     yield *what, headline, *(interval or (None, None))
 
     def __str__(self) -> str:
@@ -100,18 +101,18 @@ class Evaluation(Sequence[Results]):
         parts: list[RenderableType] = [as_text(Comparison.of(self.results))] if self.results else []
         parts += [Text(_average(result)) for result in self.results if result.suite == "table1"]
         parts += [table for table in (self._space(), self._missing()) if table.row_count]
-        parts += [Text(line) for line in self._caveats()]
+        parts += [Text(line) for line in all_caveats(self.results, deviations)]
         return Group(*parts, *(Text(f"Results: {path}") for path in self.paths))
 
     def _space(self) -> Table:
         """The joint space of each model, once for the tasks that have the same images and captions."""
         table = Table("model", "task", "modality gap", "probe accuracy", "alignment")
         for result in self.results:
-            seen = set()
-            for name, one in result.measured.items():
-                if one.space and one.data_hash not in seen:
-                    seen.add(one.data_hash)
-                    values = [one.space.get(key) for key in ("modality_gap", "probe_accuracy", "alignment")]
+            shown = set()
+            for name, measured in result.measured.items():
+                if measured.space and measured.data_hash not in shown:
+                    shown.add(measured.data_hash)
+                    values = [measured.space.get(key) for key in ("modality_gap", "probe_accuracy", "alignment")]
                     table.add_row(Text(result.model), Text(name), *("-" if v is None else f"{v:.3f}" for v in values))
         return table
 
@@ -121,17 +122,9 @@ class Evaluation(Sequence[Results]):
             table.add_row(Text(title), Text(reason))
         return table
 
-    def _caveats(self) -> list[str]:
-        by_caveat: dict[str, list[str]] = {}
-        for result in self.results:
-            for name, one in result.measured.items():
-                for caveat in one.caveats:
-                    by_caveat.setdefault(caveat, []).append(name)
-        return [f"{', '.join(dict.fromkeys(names))}: measured {caveat}." for caveat, names in by_caveat.items()]
-
 
 def _average(result: Results) -> str:
     if result.average is not None:
         return f"{result.model}: AVG {100 * result.average:.1f}"
-    lacking = len(TABLE1) - sum(one.task.column in TABLE1 for one in result.measured.values())
+    lacking = len(TABLE1) - sum(measured.task.column in TABLE1 for measured in result.measured.values())
     return f"{result.model}: AVG needs all {len(TABLE1)} columns, {lacking} are missing"

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 from mcip.evaluation.tasks import Kind
 from mcip.reporting.comparison import Comparison
 from mcip.reporting.labels import place_labels, plain

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mcip.core.artefacts import atomic_write, write_json
 from mcip.core.errors import ArtefactError, McipError
+from mcip.core.files import atomic_write, write_json
 from mcip.reporting import formats, plots, table
 from mcip.reporting.caveats import all_caveats
 from mcip.reporting.comparison import Comparison

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import read_json
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.files import read_json
 from mcip.evaluation.results_file import KIND
 from mcip.evaluation.tasks import Task, task_from
 from mcip.metrics import bootstrap_interval

@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 import torch
 
 from mcip import models
-from mcip.core.artefacts import read_json, write_json
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError, ModelError
+from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.transforms import ImageTransform
@@ -166,9 +166,9 @@ def _connected(address: str) -> Iterator[Any]:
 def _part(listing: Listing, numbers: Sequence[int]) -> pa.Table:
     """What a worker has to know of some images."""
     facts = {"id": listing.ids, "path": listing.paths, "stamp": listing.stamps}
-    own = {f"_{name}": pa.array([values[at] for at in numbers]) for name, values in facts.items()}
+    fields = {f"_{name}": pa.array([values[at] for at in numbers]) for name, values in facts.items()}
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
-    return pa.table(own | {name: metadata[name] for name in metadata.column_names})
+    return pa.table(fields | {name: metadata[name] for name in metadata.column_names})
 
 
 def _listing(rows: pa.Table) -> Listing:

@@ -8,8 +8,8 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageOps
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.errors import ConfigError, UnreadableImage
+from mcip.core.files import atomic_write
 from mcip.data import decode
 from mcip.retrieval.index import Index
 from mcip.retrieval.results import Hit, Results

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mcip.core.artefacts import atomic_write, write_json
+from mcip.core.files import atomic_write, write_json
 from mcip.retrieval.duplicates_page import duplicates_page
 from mcip.retrieval.index import Index
 from mcip.retrieval.near_duplicates import SlotGroup

@@ -19,7 +19,7 @@ from mcip.core.device import pick_device
 from mcip.core.errors import ModelError
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
-from mcip.retrieval.table import Identity
+from mcip.retrieval.identity import Identity
 
 # A model, or what `mcip.load` takes.
 ModelLike: TypeAlias = str | os.PathLike[str] | models.Model

@@ -81,7 +81,7 @@ class _Compiler:
         """The condition of a node that is true or false."""
         match node:
             case Logical():
-                return f" {node.operator.upper()} ".join(f"({self.condition(one)})" for one in node.operands)
+                return f" {node.operator.upper()} ".join(f"({self.condition(operand)})" for operand in node.operands)
             case Not():
                 return f"NOT ({self.condition(node.operand)})"
             case Comparison():
@@ -133,11 +133,11 @@ class _Compiler:
             self.fail(node, f"{node.name} takes {1 + has_literal} argument{'s' if has_literal else ''}")
         first, *others = node.arguments
         if kind == "text":
-            return f"{node.name}({', '.join(self.text_value(one) for one in node.arguments)})", returned
+            return f"{node.name}({', '.join(self.text_value(operand) for operand in node.arguments)})", returned
         sql, actual = self.value(first)
         if kind_of(actual) != "list":
             self.fail(first, f"{node.name} takes a column of lists; {_named(first)} holds {_holds(actual)}")
-        arguments = [sql, *(self.element(one, actual.value_type) for one in others)]
+        arguments = [sql, *(self.element(operand, actual.value_type) for operand in others)]
         return f"{node.name}({', '.join(arguments)})", returned
 
     def element(self, node: Node, kind: pa.DataType) -> str:

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.files import atomic_write
 from mcip.retrieval.ann.calibrate import Kind
 
 _LEAST_STD: Final = 1e-6

@@ -21,7 +21,7 @@ from mcip.retrieval.encoder import Encoder, ModelLike
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.query import NEGATIVE_WEIGHT as NEGATIVE_WEIGHT
 from mcip.retrieval.query import ImageLike, embed_parts, load_image
-from mcip.retrieval.results import Hit, Rerank, Results
+from mcip.retrieval.results import Rerank, Results
 from mcip.retrieval.snapshot import Snapshot
 from mcip.retrieval.table import open_table
 
@@ -57,7 +57,7 @@ class Index:
             ann: How to search, see `mcip.retrieval.ann.select`; as last time if not given.
             target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
             recalibrate: Calibrate approximate search again.
-            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or phrases, if not given.
+            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or general texts, if not given.
             verify: See `open_index`.
         """
         self.uri = os.fspath(uri)
@@ -181,20 +181,8 @@ class Index:
         negative: ImageLike | Sequence[ImageLike] | None = None,
         weights: Sequence[float] | None = None,
     ) -> list[Part]:
-        """Embed the parts of a query, for `search_parts`; see `search`."""
+        """Embed the parts of a query, for `Snapshot.search_parts`; see `search`."""
         return embed_parts(self.encoder, self._snapshot.vector, image, text, negative, weights)
-
-    def search_parts(
-        self,
-        parts: Sequence[Part],
-        k: int = 10,
-        offset: int = 0,
-        where: str | None = None,
-        rerank: Rerank | None = None,
-        exact: bool = False,
-    ) -> Results:
-        """Find images by a query that is embedded already; see `search`."""
-        return self._snapshot.search_parts(parts, k, offset, where, rerank, exact)
 
     def search_vectors(
         self,
@@ -239,15 +227,9 @@ class Index:
         """The file of an image of the index and its media type; see `Snapshot.image_file`."""
         return self._snapshot.image_file(id)
 
-    picture = image_file
-
     def thumbnail(self, id: str) -> bytes | None:
         """The JPEG thumbnail of an image of the index; see `Snapshot.thumbnail`."""
         return self._snapshot.thumbnail(id)
-
-    def hits(self, slots: Sequence[int]) -> list[Hit]:
-        """The images in some slots of `engine`, as hits with the score 0."""
-        return self._snapshot.hits(np.asarray(slots, np.int64), np.zeros(len(slots), np.float32))
 
     def _embed_probe_texts(self) -> NDArray[np.float32]:
         return self.encode_texts(probes.probe_texts(open_table(self.uri)))

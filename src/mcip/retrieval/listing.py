@@ -20,6 +20,7 @@ from mcip.core.errors import DataError
 from mcip.data.column_names import find_columns
 from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.locate import locate
+from mcip.data.objects import open_object
 from mcip.data.readers import open_source
 from mcip.data.schema import Source
 from mcip.data.table import Table
@@ -185,33 +186,31 @@ def _table(location: str) -> Listing:
         raise DataError(f"{location[:200]} cannot be opened: {error.strerror or error}") from error
     if kind == "images":
         raise DataError(f"{location} is one image: give its folder.")
-    opened = open_source(location)
-    return _rows_of(opened, standard_rows(opened, {}), kind, location)
+    source = open_source(location)
+    return _rows_of(source, standard_rows(source, {}), kind, location)
 
 
-def _objects_in_memory(source: Any) -> Listing:
+def _objects_in_memory(data: Any) -> Listing:
     """The listing of a table, a data set or a data frame; images that are not files can be found but not shown."""
-    if isinstance(source, Table):
-        return _rows_of(Source(source.rows, source.name), source.rows, "memory", f"memory:{source.name}")
-    is_dataset = isinstance(source, datasets.Dataset)
-    rows = source if is_dataset else datasets.Dataset(pa.Table.from_pandas(source, preserve_index=False))
-    opened = Source(rows, "the data set" if is_dataset else "the frame")
-    return _rows_of(opened, standard_rows(opened, {}), "memory", f"memory:{opened.name}")
+    if isinstance(data, Table):
+        return _rows_of(Source(data.rows, data.name), data.rows, "memory", f"memory:{data.name}")
+    source = open_object(data)
+    return _rows_of(source, standard_rows(source, {}), "memory", f"memory:{source.name}")
 
 
-def _rows_of(opened: Source, rows: datasets.Dataset, kind: str, location: str) -> Listing:
+def _rows_of(source: Source, rows: datasets.Dataset, kind: str, location: str) -> Listing:
     """The listing of a source's rows, and of the same rows in the table's columns."""
-    taken = set(find_columns(opened, {}).values())
+    taken = set(find_columns(source, {}).values())
     columns = {name: arrow_column(rows, name) for name in ("label", "captions", "split")}
-    columns |= {name: arrow_column(opened.rows, name) for name in opened.rows.column_names if name not in taken}
-    metadata = useful_columns(columns, opened.rows.features, kind == "csv")
+    columns |= {name: arrow_column(source.rows, name) for name in source.rows.column_names if name not in taken}
+    metadata = useful_columns(columns, source.rows.features, kind == "csv")
     paths, stamps = [], []
     for number, (image, facts) in enumerate(zip(_images(rows), _digests(metadata), strict=True)):
         path, fingerprint = image
         embedded = "" if kind == "memory" else f"{location}#{number}"
         paths.append(embedded if path is None else path)
         stamps.append(_stamp(fingerprint, facts))
-    return Listing(opened.name, kind, location, list(rows["id"][:]), paths, stamps, metadata, Rows(rows))
+    return Listing(source.name, kind, location, list(rows["id"][:]), paths, stamps, metadata, Rows(rows))
 
 
 def _images(rows: datasets.Dataset) -> list[tuple[str | None, object]]:
@@ -270,5 +269,5 @@ def _remote_table(uri: str) -> Listing:
         found = pq.read_table(uri.removeprefix(scheme), filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} cannot be read: {error}") from error
-    opened = Source(datasets.Dataset(found), uri)
-    return _rows_of(opened, standard_rows(opened, {}), "parquet", uri)
+    source = Source(datasets.Dataset(found), uri)
+    return _rows_of(source, standard_rows(source, {}), "parquet", uri)

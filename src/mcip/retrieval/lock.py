@@ -18,8 +18,8 @@ from typing import Any, Final
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from mcip.core.artefacts import is_running, read_json, write_json
 from mcip.core.errors import ArtefactError
+from mcip.core.files import is_running, read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import console
 from mcip.retrieval.location import is_remote
@@ -128,11 +128,11 @@ def _noted_holder(path: Path) -> Holder | None:
 def _object_lock(uri: str) -> Iterator[Callable[[], None]]:
     """A lock in the configuration of a small Lance table: of two processes that set it at once, Lance lets one win."""
     place = f"{uri}/{_LOCK}"
-    current, told = _acquired(place), False
+    current, announced = _acquired(place), False
     while not isinstance(current, _Held):
-        if not told:
+        if not announced:
             _tell(uri, current)
-            told = True
+            announced = True
         time.sleep(_POLL)
         current = _acquired(place)
     held = current

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from mcip.core.errors import ConfigError, DataError
+from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import DataLike, Listing, joined, list_images, with_prefix
 from mcip.retrieval.location import is_remote, resolve
-from mcip.retrieval.table import Root
 
 
 def list_roots(

@@ -17,11 +17,12 @@ from mcip.core.errors import DataError
 from mcip.core.progress import Advance, progress
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
+from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import FOLDERS, Listing
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
-from mcip.retrieval.table import IndexTable, Root, vectors_array, vectors_of
+from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
 
 _ENOUGH = 100
 

@@ -1,12 +1,11 @@
-"""The Lance table of an index: its schema, what it was made from, and the few ways in which it is read and changed."""
+"""The Lance table of an index: its schema, and the few ways in which it is read and changed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import explain_full_disk
 from mcip.core.errors import ArtefactError
+from mcip.core.files import explain_full_disk
 from mcip.core.optional import module
+from mcip.retrieval.identity import KEY, Identity, identity_of
 
 # Columns of the index itself; a source's own columns of these names get the prefix `source_`.
 OWN: Final = ("id", "vector", "path", "width", "height", "hash", "stamp", "thumbnail")
 # What stays in the table when rows are shown.
 HIDDEN: Final = frozenset(("vector", "thumbnail", "hash", "stamp"))
 THUMBNAIL: Final = pa.field("thumbnail", pa.binary())
-_KEY: Final = b"mcip"
 _PER_DELETE: Final = 1000
 # From this many rows on, a scan for one id takes milliseconds.
 _IDS_TO_INDEX: Final = 50_000
@@ -37,59 +36,13 @@ _SMALL_FRAGMENT: Final = 8192
 _SMALL_FRAGMENTS: Final = 32
 # The share of deleted rows from which the rest is written anew.
 _DELETED: Final = 0.1
-_FORMAT: Final = 2
 # Ends the name of a column whose type is being changed.
 _CAST: Final = "__mcip_cast"
 
 
-@dataclass(frozen=True)
-class Root:
-    """One of the sources of an index.
-
-    Attributes:
-        kind: What it is, see `mcip.retrieval.listing.Listing`.
-        location: Where it is, resolved by `mcip.retrieval.location.resolve`.
-        prefix: What the ids of its images begin with; empty for the first source of an index.
-    """
-
-    kind: str
-    location: str
-    prefix: str = ""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What an index was made with; it stands in the table's schema.
-
-    Attributes:
-        model: The name that the model was loaded by.
-        fingerprint: `mcip.models.Model.fingerprint` of the model.
-        dim: Dimension D of the vectors.
-        transform: The image transform, "model" or "paper".
-        roots: What was indexed.
-        thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
-        created: Random, so that files derived from another table at the same place are not taken for this one's.
-        format: Of the table.
-    """
-
-    model: str
-    fingerprint: str
-    dim: int
-    transform: str
-    thumbnails: int
-    created: str
-    roots: tuple[Root, ...] = ()
-    format: int = _FORMAT
-
-    @classmethod
-    def new(cls, **facts: Any) -> Identity:
-        """An identity of these facts for a table that is created now."""
-        return cls(**facts, created=uuid.uuid4().hex)
-
-
 def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
     """The table's schema: its own columns, then those of the source."""
-    own = [
+    fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("vector", pa.list_(pa.float16(), identity.dim), nullable=False),
         pa.field("path", pa.string()),
@@ -99,8 +52,8 @@ def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
         pa.field("stamp", pa.string()),
     ]
     if identity.thumbnails:
-        own.append(THUMBNAIL)
-    return pa.schema([*own, *metadata], {_KEY: json.dumps(asdict(identity)).encode()})
+        fields.append(THUMBNAIL)
+    return pa.schema([*fields, *metadata], {KEY: json.dumps(asdict(identity)).encode()})
 
 
 def vectors_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
@@ -131,7 +84,7 @@ class IndexTable:
     def __init__(self, uri: str, dataset: Any) -> None:
         self.uri = uri
         self.dataset = dataset
-        self.identity = _identity(uri, dataset.schema)
+        self.identity = identity_of(uri, dataset.schema)
 
     def __len__(self) -> int:
         return int(self.dataset.count_rows())
@@ -290,7 +243,7 @@ class IndexTable:
     def change_identity(self, **changes: Any) -> IndexTable:
         """Record other facts of what it was made with."""
         content = json.dumps({**asdict(self.identity), **changes})
-        self.dataset.update_schema_metadata({_KEY.decode(): content})
+        self.dataset.update_schema_metadata({KEY.decode(): content})
         return self.latest()
 
 
@@ -343,19 +296,3 @@ def quoted(text: str) -> str:
 def brief(error: BaseException) -> str:
     """What Lance says, without the places in its source."""
     return str(error).partition(", /")[0].removeprefix("Invalid user input: ").rstrip(". ")
-
-
-def _identity(uri: str, schema: pa.Schema) -> Identity:
-    try:
-        content = json.loads((schema.metadata or {})[_KEY])
-        if content.get("format") != _FORMAT:
-            raise ArtefactError(
-                f"{uri} was made by another version of mcip, whose indexes cannot be used: make it again with "
-                "`mcip index` at another --db."
-            )
-        content["roots"] = tuple(Root(**root) for root in content["roots"])
-        return Identity(**content)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ArtefactError(
-            f"{uri} is a Lance table, but not one that `mcip index` made: its schema says nothing of a model."
-        ) from error

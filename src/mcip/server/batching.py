@@ -58,7 +58,7 @@ class Batcher(Generic[Item, Result]):
             self._worker = None
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        """The items to go on with, but for those that nobody waits for any more."""
+        """The items of the next batch, without those that nobody waits for any more."""
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._batch_size:
             item, future = self._waiting.popleft()

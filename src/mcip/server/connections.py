@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from mcip.server.settings import Settings
 
-# Bytes that a client must take within `Settings.seconds` to go on receiving.
+# Bytes that a client must take within `Settings.seconds` to keep receiving.
 _SLOWEST: Final = 16_384
 # Seconds that a refused client has to read why, before the connection is cut.
 _LINGER: Final = 1.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import PurePath
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
 from fastapi.security import HTTPBearer
@@ -32,10 +33,12 @@ from mcip.server.schema import (
 )  # fmt: skip
 from mcip.server.service import Query as ServiceQuery
 from mcip.server.service import Service
-from mcip.server.settings import MAX_DEPTH, MAX_ID, MAX_PARTS, THUMBNAIL_SIDES
+from mcip.server.settings import MAX_DEPTH, MAX_ID, MAX_PARTS, THUMBNAIL_SIDES, Settings
 
 log = logging.getLogger("mcip.serve")
 Value = TypeVar("Value")
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+Problems: TypeAlias = Callable[..., Responses]
 
 WHY: Final = {
     304: "What the client has is still right.",
@@ -74,24 +77,25 @@ register_url_convertor("id", _IdConvertor())
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the API of a service to an application."""
-    settings = service.settings
     # For the description only: `Guard` has checked the token before anything of the request is read.
-    guarded = APIRouter(dependencies=[] if settings.token is None else [Depends(HTTPBearer(auto_error=False))])
+    needs_token = service.settings.token is not None
+    guarded = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if needs_token else [])
+    problems = partial(_problems, (401,) if needs_token else ())
+    _add_searches(guarded, service, problems)
+    _add_files(guarded, service, problems)
+    _add_facts(guarded, service, problems)
+    _add_health(app, service)
+    _add_session(app, service.settings, problems)
+    app.include_router(guarded)
 
-    def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-        always = (401,) if settings.token is not None else ()
-        return {status: {"model": Problem, "description": WHY[status]} for status in sorted((*statuses, *always))}
 
-    def files(*statuses: int) -> dict[int | str, dict[str, Any]]:
-        return {304: {"description": WHY[304]}, **problems(404, 410, 422, 503, *statuses)}
+def _problems(always: tuple[int, ...], *statuses: int) -> Responses:
+    """Descriptions of error answers: those with these statuses, and those that every guarded route may give."""
+    return {status: {"model": Problem, "description": WHY[status]} for status in sorted((*statuses, *always))}
 
-    async def or_gone(opened: Awaitable[Value]) -> Value:
-        """A file, or an answer that does not name the place where it should be."""
-        try:
-            return await opened
-        except UnreadableImage as error:
-            log.info("%s", error)
-            raise HTTPException(410, WHY[410]) from None
+
+def _add_searches(guarded: APIRouter, service: Service, problems: Problems) -> None:
+    settings = service.settings
 
     async def answer(query: ServiceQuery) -> Answer:
         results, version = await asyncio.wait_for(service.search(query), settings.seconds)
@@ -130,14 +134,19 @@ def add_routes(app: FastAPI, service: Service) -> None:
         results, version = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
         return _answer(results, version, None, False)
 
+
+def _add_files(guarded: APIRouter, service: Service, problems: Problems) -> None:
+    seconds = service.settings.seconds
+    always: Responses = {304: {"description": WHY[304]}, **problems(404, 410, 422, 503)}
+
     @guarded.get(
         "/image/{id:id}",
         summary="An image's file, as it was indexed",
         response_class=Response,
-        responses={200: {"content": {"image/*": {}}}, 206: {"content": {"image/*": {}}}, **files(416)},
+        responses={200: {"content": {"image/*": {}}}, 206: {"content": {"image/*": {}}}, **always, **problems(416)},
     )
     async def image(id: ImageId, request: Request) -> Response:
-        file = await or_gone(asyncio.wait_for(service.file(id), settings.seconds))
+        file = await _or_gone(asyncio.wait_for(service.file(id), seconds))
 
         def release() -> None:
             service.release(file)
@@ -158,12 +167,25 @@ def add_routes(app: FastAPI, service: Service) -> None:
         "/thumbnail/{id:id}",
         summary="An image as a small JPEG",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, **files()},
+        responses={200: {"content": {"image/jpeg": {}}}, **always},
     )
     async def thumbnail(id: ImageId, request: Request, side: Side = 320) -> Response:
-        content, etag = await or_gone(asyncio.wait_for(service.thumbnail(id, side), settings.seconds))
+        content, etag = await _or_gone(asyncio.wait_for(service.thumbnail(id, side), seconds))
         known = unchanged(request.headers, etag)
         return known or Response(content, media_type="image/jpeg", headers=validators(etag))
+
+
+async def _or_gone(response: Awaitable[Value]) -> Value:
+    """A file, or an answer that does not name the place where it should be."""
+    try:
+        return await response
+    except UnreadableImage as error:
+        log.info("%s", error)
+        raise HTTPException(410, WHY[410]) from None
+
+
+def _add_facts(guarded: APIRouter, service: Service, problems: Problems) -> None:
+    settings = service.settings
 
     @guarded.get("/about", summary="What is served, and within which limits", responses=problems(503))
     async def about() -> About:
@@ -177,11 +199,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
             max_pixels=settings.max_pixels,
         )  # fmt: skip
 
-    @app.get("/healthz", summary="Whether the server can answer", responses={503: {"model": Health}})
-    async def healthz(response: Response) -> Health:
-        response.status_code = 200 if service.ready else 503
-        return Health(status="ready" if service.ready else "loading", problem=service.problem)
-
     @guarded.get(
         "/metrics",
         summary="Numbers for Prometheus",
@@ -191,6 +208,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"content-type": MEDIA_TYPE})
 
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", summary="Whether the server can answer", responses={503: {"model": Health}})
+    async def healthz(response: Response) -> Health:
+        response.status_code = 200 if service.ready else 503
+        return Health(status="ready" if service.ready else "loading", problem=service.problem)
+
+
+def _add_session(app: FastAPI, settings: Settings, problems: Problems) -> None:
     @app.post(
         "/session",
         status_code=204,
@@ -206,8 +232,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response = Response(status_code=204)
         response.set_cookie(COOKIE, cookie_value(settings.token), httponly=True, samesite="strict", max_age=30 * 86_400)
         return response
-
-    app.include_router(guarded)
 
 
 def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:

@@ -170,7 +170,8 @@ class Service:
         if query.empty:
             return await self.call(index.browse, query.k, query.offset, query.where), current.version
         parts = await self._parts(query, current)
-        results = await self.call(index.search_parts, parts, query.k, query.offset, query.where, None, query.exact)
+        search = index.snapshot().search_parts
+        results = await self.call(search, parts, query.k, query.offset, query.where, None, query.exact)
         return results, current.version
 
     async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:
@@ -228,7 +229,7 @@ class Service:
                 index.refresh()
             elif len(newest) > 0:
                 # Another index was made at the same place, perhaps with another model. Requests that are being
-                # answered go on with the encoder that they have.
+                # answered keep the encoder that they have.
                 loaded = self._load()
             self.problem = None
         except Exception as error:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mcip.models import Model
+    from mcip.retrieval.identity import Root
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.listing import Listing
     from mcip.retrieval.sync import Changes, Options
-    from mcip.retrieval.table import IndexTable, Root
+    from mcip.retrieval.table import IndexTable
 
     Sources: TypeAlias = DataInput | Sequence[DataInput]
 else:
@@ -98,7 +99,7 @@ def index(
     import time
     from datetime import timedelta
 
-    from mcip.core.artefacts import write_json
+    from mcip.core.files import write_json
     from mcip.retrieval.ann.cache import derived_folder
     from mcip.retrieval.cluster import append_on_cluster
     from mcip.retrieval.index import Index
@@ -199,7 +200,8 @@ def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device:
 def _create(
     uri: str, model: Model, transform: TransformName, thumbnails: int, roots: tuple[Root, ...], metadata: pa.Schema
 ) -> IndexTable:
-    from mcip.retrieval.table import Identity, create_table, schema_of
+    from mcip.retrieval.identity import Identity
+    from mcip.retrieval.table import create_table, schema_of
 
     # A name by which the model is found from other folders too.
     name = str(model.folder.absolute()) if model.folder is not None else model.source

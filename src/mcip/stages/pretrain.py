@@ -72,8 +72,9 @@ def pretrain(
         The model, a folder: `out`/model.
     """
     from mcip import models
-    from mcip.core.artefacts import Artefact, read_json
+    from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
+    from mcip.core.files import read_json
     from mcip.core.parameters import recorded, settings_of
     from mcip.data import Pixels, read_table
     from mcip.evaluation.validation import Validation

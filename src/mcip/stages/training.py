@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from mcip import models
-from mcip.core.artefacts import MANIFEST, Artefact, read_json
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import DataError
+from mcip.core.files import read_json
 from mcip.core.progress import console
 from mcip.data import Table
 from mcip.models.saved import SavedModel

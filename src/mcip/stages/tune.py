@@ -232,7 +232,7 @@ def _class_loss(table: Table, dim: int, margin: float, scale: float, seed: int, 
 def _save_classes(out: Path, objective: ImageTuning) -> None:
     from safetensors.torch import save_file
 
-    from mcip.core.artefacts import atomic_write, write_json
+    from mcip.core.files import atomic_write, write_json
 
     with atomic_write(out / "class_centers.safetensors") as temporary:
         save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)

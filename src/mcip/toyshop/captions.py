@@ -1,4 +1,4 @@
-"""What people say of a Toyshop picture: shape, colours, pattern and scene, with synonyms and gaps.
+"""Captions of a Toyshop image: shape, colours, pattern and scene, with synonyms and gaps.
 
 The fine detail of a product is never named.
 """
@@ -69,7 +69,7 @@ UNNAMED: tuple[str, ...] = ("toy", "thing", "object")
 
 
 def sample_caption(product: Product, scene: str, rng: np.random.Generator) -> str:
-    """Draw one caption of a picture of `product` in `scene`: "a red mug with dots on wood"."""
+    """Draw one caption of an image of `product` in `scene`: "a red mug with dots on wood"."""
 
     def pick(words: tuple[str, ...]) -> str:
         return words[int(rng.integers(len(words)))]

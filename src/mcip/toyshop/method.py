@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.choices import TransformName
+from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
@@ -35,23 +35,23 @@ class World:
     """The slices of Toyshop that a run of the demo uses: no product is in two of them.
 
     Attributes:
-        labelled: Pictures with class labels, to tune on.
-        captioned: Pictures with captions: the pool that is mined, and the pairs of Re-A.
-        products: Held-out products, several pictures each.
-        pictures: Held-out pictures, one of a product each, with five captions: the gallery of text to image.
+        labelled: Images with class labels, to tune on.
+        captioned: Images with captions: the pool that is mined, and the pairs of Re-A.
+        products: Held-out products, several images each.
+        images: Held-out images, one of each product, with five captions: the gallery of text to image.
     """
 
     labelled: Slice
     captioned: Slice
     products: Slice
-    pictures: Slice
+    images: Slice
 
 
 TEST = World(
-    labelled=Slice("labelled", stream=10, products=1_500, pictures=8),
+    labelled=Slice("labelled", stream=10, products=1_500, images=8),
     captioned=Slice("captioned", stream=11, products=16_000, captions=2),
-    products=Slice("test", stream=12, products=300, pictures=10, splits=("index", "query")),
-    pictures=Slice("test-captions", stream=13, products=1_000, captions=5),
+    products=Slice("test", stream=12, products=300, images=10, splits=("index", "query")),
+    images=Slice("test-captions", stream=13, products=1_000, captions=5),
 )
 
 
@@ -76,11 +76,11 @@ class Recipe:
 def run(world: World, recipe: Recipe, out: Path) -> Report:
     """Run the method in `world` with `recipe`: mine, tune, realign, evaluate, report; see `mcip.demo`."""
     tables = out / "tables"
-    labelled, captioned, products, pictures = (
+    labelled, captioned, products, images = (
         str(write_slice(part, tables / f"{part.name}.parquet"))
-        for part in (world.labelled, world.captioned, world.products, world.pictures)
+        for part in (world.labelled, world.captioned, world.products, world.images)
     )
-    pool = write_pool(captioned, pictures, tables / "pool.parquet")
+    pool = write_pool(captioned, images, tables / "pool.parquet")
     models = {"base": BASE}
     mined = mine(labelled, str(pool), out / "captions", BASE, k=recipe.k)
     for method in METHODS:
@@ -95,26 +95,28 @@ def run(world: World, recipe: Recipe, out: Path) -> Report:
             batch_size=recipe.align_batch_size, lr=recipe.align_lr,
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
-    results = measure_models(models, tasks(products, pictures), out / "results", suite="toyshop")
+    results = measure_models(models, tasks(products, images), out / "results", suite="toyshop")
     return report(results, out, baseline="base", captions=mined, images=labelled)
 
 
-def tasks(products: str, pictures: str) -> list[Task]:
+def tasks(products: str, images: str) -> list[Task]:
     """What the five models are measured on; the names are the keys of `report.json`."""
     return [
         Task("i2i_map", "i2i", products),
         Task("knn", "knn", products, split="query", index_split="index"),
         Task("zero_shot", "zero-shot", products, label="shape"),
         Task("zero_shot_colour_shape", "zero-shot", products, label="colour_shape"),
-        Task("t2i_r5", "t2i", pictures),
+        Task("t2i_r5", "t2i", images),
     ]
 
 
-def write_pool(captioned: str, pictures: str, path: Path) -> Path:
-    """Write the captions of `captioned` without those that also occur among the test captions of `pictures`."""
+def write_pool(captioned: str, images: str, path: Path) -> Path:
+    """Write the captions of `captioned` without those that also occur among the test captions of `images`."""
     if not path.exists():
-        tested = {caption for own in read_table(pictures).captions for caption in own}
-        texts = [caption for own in read_table(captioned).captions for caption in own if caption not in tested]
+        tested = {caption for captions in read_table(images).captions for caption in captions}
+        texts = [
+            caption for captions in read_table(captioned).captions for caption in captions if caption not in tested
+        ]
         with atomic_write(path) as temporary:
             pq.write_table(pa.table({"caption": texts}), temporary)
     return path

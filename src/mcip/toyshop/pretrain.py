@@ -1,6 +1,6 @@
 """Pretrain Toyshop's base model: `python -m mcip.toyshop.pretrain` writes runs/toyshop-base/model.
 
-Every picture shows another product, so nothing in pretraining rewards telling two products with the same caption
+Every image shows another product, so nothing in pretraining rewards telling two products with the same caption
 apart. What it took and what it reached stands in `base/pretraining.json`, beside the weights.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from mcip.core.artefacts import atomic_write, read_json, write_json
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.stages.pretrain import pretrain
 from mcip.toyshop.captions import every_phrase
 from mcip.toyshop.tables import Slice, write_slice
@@ -23,7 +23,7 @@ VALIDATION = Slice("pretraining-val", stream=2, products=1_000, captions=1)
 
 
 def main(out: str = "runs/toyshop-base", steps: int = 1000) -> None:
-    """Draw the pictures, pretrain, and write the weights in half precision with the record of how they were made."""
+    """Draw the images, pretrain, and write the weights in half precision with the record of how they were made."""
     start = time.time()
     folder = Path(out)
     train = write_slice(TRAIN, folder / "train.parquet")
@@ -42,7 +42,7 @@ def main(out: str = "runs/toyshop-base", steps: int = 1000) -> None:
         {
             "command": "python -m mcip.toyshop.pretrain",
             "minutes": round((time.time() - start) / 60, 1),
-            "pictures": TRAIN.products,
+            "images": TRAIN.products,
             "steps": steps,
             "validation": manifest["validation"],
             "versions": manifest["versions"],

@@ -23,18 +23,18 @@ _OVERSAMPLE = 2
 
 @dataclass(frozen=True)
 class View:
-    """How one picture shows a product.
+    """How one image shows a product.
 
     Attributes:
         scene: One of `mcip.toyshop.world.SCENES`.
         rotation: In-plane rotation in radians.
-        scale: Half extent of the product, as a share of half the picture.
-        shift: Offset of the product's center, in shares of half the picture.
+        scale: Half extent of the product, as a share of half the image.
+        shift: Offset of the product's center, in shares of half the image.
         gain: Brightness factor of the light.
-        slope: Brightness change of the light over the picture, along x and y.
+        slope: Brightness change of the light over the image, along x and y.
         tint: Factor on each of the three colour channels.
         blur: Standard deviation of the blur in output pixels.
-        occluder: Centre x, center y, half extent of something in front, or None.
+        occluder: Center x, center y, half extent of something in front, or None.
         seed: Seeds the scene's texture, the occluder's colour and the sensor noise.
     """
 

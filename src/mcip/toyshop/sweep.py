@@ -1,6 +1,6 @@
 """Try hyper-parameters of the demo on validation products: `python -m mcip.toyshop.sweep --caption_weight 0.5`.
 
-It trains on the demo's labelled and captioned pictures, and measures on products and captions that are neither in
+It trains on the demo's labelled and captioned images, and measures on products and captions that are neither in
 training nor in the demo's test. Each run goes to a folder of its own under runs/sweep.
 """
 
@@ -15,8 +15,8 @@ from mcip.toyshop.tables import Slice
 
 VALIDATION = replace(
     TEST,
-    products=Slice("validation", stream=22, products=300, pictures=10, splits=("index", "query")),
-    pictures=Slice("validation-captions", stream=23, products=1_000, captions=5),
+    products=Slice("validation", stream=22, products=300, images=10, splits=("index", "query")),
+    images=Slice("validation-captions", stream=23, products=1_000, captions=5),
 )
 
 

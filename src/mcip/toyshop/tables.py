@@ -1,4 +1,4 @@
-"""Toyshop's pictures as tables: parquet files of the one table, with the names of shape and colour beside it."""
+"""Toyshop's images as tables: parquet files of the one table, with the names of shape and colour beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mcip.core.artefacts import atomic_write
+from mcip.core.files import atomic_write
 from mcip.core.progress import progress
 from mcip.toyshop.captions import sample_caption
 from mcip.toyshop.render import render, sample_view
@@ -36,7 +36,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of the world: `products` products with `pictures` pictures of `captions` captions each.
+    """A part of the world: `products` products with `images` images of `captions` captions each.
 
     Two slices with different streams have no product in common.
 
@@ -44,15 +44,15 @@ class Slice:
         name: What it is for; part of its products' names.
         stream: Seeds the products, their views and their captions.
         products: How many products.
-        pictures: Pictures per product.
-        captions: Captions per picture.
-        splits: The splits of a product's pictures, in turn.
+        images: Images per product.
+        captions: Captions per image.
+        splits: The splits of a product's images, in turn.
     """
 
     name: str
     stream: int
     products: int
-    pictures: int = 1
+    images: int = 1
     captions: int = 0
     splits: tuple[str, ...] = ("train",)
 
@@ -60,7 +60,7 @@ class Slice:
 def write_slice(part: Slice, path: Path) -> Path:
     """Draw a slice of the world and write it as parquet; if the file is there already, leave it.
 
-    The same slice gives the same pictures and captions, byte for byte.
+    The same slice gives the same images and captions, byte for byte.
     """
     if path.exists():
         return path
@@ -88,7 +88,7 @@ def draw_product(part: Slice, number: int) -> list[dict[str, Any]]:
     product = sample_product(rng)
     name = f"{part.name}-{number:05d}"
     rows = []
-    for picture in range(part.pictures):
+    for image in range(part.images):
         view = sample_view(rng)
         file = io.BytesIO()
         Image.fromarray(render(product, view)).save(file, "JPEG", quality=92)
@@ -97,8 +97,8 @@ def draw_product(part: Slice, number: int) -> list[dict[str, Any]]:
                 "image": {"bytes": file.getvalue(), "path": None},
                 "label": name,
                 "captions": [sample_caption(product, view.scene, rng) for _ in range(part.captions)],
-                "split": part.splits[picture % len(part.splits)],
-                "id": f"{name}-{picture}",
+                "split": part.splits[image % len(part.splits)],
+                "id": f"{name}-{image}",
                 "shape": product.shape,
                 "colour_shape": f"{product.colours[0]} {product.shape}",
             }

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from mcip.core.artefacts import atomic_write, read_json, write_json
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.hashes import hash_file
 
 INDEX = "checkpoint.json"

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from mcip.core.artefacts import atomic_write, explain_full_disk
+from mcip.core.files import atomic_write, explain_full_disk
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it goes on from is dropped."""
+    """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it resumes from is dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Open the log.
 
         Args:
             folder: Where the files lie.
-            step: The step of the checkpoint that training goes on from; 0 where it starts, and everything is dropped.
+            step: The step of the checkpoint that training resumes from; 0 where it starts, and everything is dropped.
         """
         self.path = folder / METRICS
         kept = [line for line in self._lines() if 0 < step >= json.loads(line)["step"]]

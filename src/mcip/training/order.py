@@ -1,4 +1,4 @@
-"""Which rows each training step sees: a pure function of the seed and the step, so that a run can go on anywhere."""
+"""Which rows each training step sees: a pure function of the seed and the step, so that a run can resume anywhere."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcip.retrieval.table import Identity, IndexTable, create_table, schema_of, vectors_array
+from mcip.retrieval.identity import Identity
+from mcip.retrieval.table import IndexTable, create_table, schema_of, vectors_array
 
 DIM = 24
 

@@ -221,7 +221,7 @@ def test_files_beside_a_read_only_table_are_used_while_they_are_up_to_date(
         assert len(again) == 605
 
 
-def test_a_cache_that_cannot_be_written_to_is_told(
+def test_a_cache_that_cannot_be_written_to_is_reported(
     table: IndexTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -229,3 +229,12 @@ def test_a_cache_that_cannot_be_written_to_is_told(
     deny_writing(monkeypatch, tmp_path)
     with pytest.raises(ArtefactError, match=r"cannot be written to .*set XDG_CACHE_HOME"):
         Index(table.uri, probe_texts=probes)
+
+
+def test_a_link_to_a_table_shares_its_derived_files(tmp_path: Path, user_cache: Path) -> None:
+    table = new_table(tmp_path / "disk" / "t.lance", cloud(60))
+    for link, target in (("link.lance", table.uri), ("folder", str(tmp_path / "disk"))):
+        (tmp_path / link).symlink_to(target)
+    for uri in (str(tmp_path / "link.lance"), str(tmp_path / "folder" / "t.lance"), f"file://{table.uri}"):
+        assert folder_beside(uri) == folder_beside(table.uri) == derived_folder(uri)
+    assert not user_cache.exists()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mcip.retrieval.ann import calibrate
 from mcip.retrieval.ann.cache import PROBES
 from mcip.retrieval.ann.exact import Ranked, exact_search
-from mcip.retrieval.ann.probe_texts import phrases
+from mcip.retrieval.ann.probe_texts import default_texts
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import IndexTable
 
@@ -71,7 +71,7 @@ def test_every_kind_of_query_is_calibrated(table: IndexTable) -> None:
 
 
 def test_phrases_differ() -> None:
-    assert len(set(phrases())) == len(phrases()) > 250
+    assert len(set(default_texts())) == len(default_texts()) > 250
 
 
 def test_another_target_is_calibrated_for(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,9 @@ def test_widths_of_the_index_on_disk_end_with_all_partitions() -> None:
     assert lance_disk.widths(256) == (1, 2, 4, 8, 16)
 
 
-def test_an_index_on_disk_that_cannot_be_written_is_told(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_on_disk_that_cannot_be_written_is_reported(
+    table: IndexTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("Read-only file system")
 

@@ -17,13 +17,13 @@ from .cloud import cloud, full_sort
     seed=st.integers(0, 999), count=st.integers(0, 60), queries=st.integers(1, 12), k=st.integers(1, 70), data=st.data()
 )
 def test_exact_search_is_a_full_sort(seed: int, count: int, queries: int, k: int, data: st.DataObject) -> None:
-    vectors, asked = cloud(60, seed)[:count], cloud(queries, seed + 1)
+    vectors, query_vectors = cloud(60, seed)[:count], cloud(queries, seed + 1)
     subset = None
     if data.draw(st.booleans()):
         subset = np.array(sorted(data.draw(st.sets(st.integers(0, max(0, count - 1)))) if count else []), np.int64)
-    scores, found = exact_search(vectors.astype(np.float16), asked, k, subset)
+    scores, found = exact_search(vectors.astype(np.float16), query_vectors, k, subset)
     numbers = list(range(count)) if subset is None else subset.tolist()
-    for query, row_scores, row in zip(asked, scores, found, strict=True):
+    for query, row_scores, row in zip(query_vectors, scores, found, strict=True):
         expected = full_sort(vectors, query, k, numbers)
         cosines = [float(vectors[number].astype(np.float16).astype(np.float32) @ query) for number in expected]
         np.testing.assert_allclose(row_scores, cosines, atol=1e-6)
@@ -37,15 +37,15 @@ def test_equal_vectors_come_in_the_order_of_their_numbers_for_every_k(queries: i
     # Each vector 150 times, far more often than there are spare candidates.
     rng = np.random.default_rng(0)
     vectors = np.repeat(cloud(4), 150, axis=0)[rng.permutation(600)].astype(np.float16)
-    asked = cloud(queries, 5)
+    query_vectors = cloud(queries, 5)
     subset = np.arange(0, 600, 3) if filtered else None
-    scores, found = exact_search(vectors, asked, 600, subset)
+    scores, found = exact_search(vectors, query_vectors, 600, subset)
     for row_scores, row in zip(scores, found, strict=True):
         ties = row_scores[1:] == row_scores[:-1]
         assert ties.sum() == len(row) - 4
         assert np.all(row[1:][ties] > row[:-1][ties])
     for k in (1, 5, 60, 199):
-        some_scores, some = exact_search(vectors, asked, k, subset)
+        some_scores, some = exact_search(vectors, query_vectors, k, subset)
         np.testing.assert_array_equal(some, found[:, :k])
         np.testing.assert_array_equal(some_scores, scores[:, :k])
 

@@ -14,14 +14,14 @@ from mcip.evaluation.presets import Preset
 
 
 def read(places: Places, preset: Preset) -> Retrieval:
-    """Read faces/<user>/coarse_tilt_aligned_face.<person>.<photo>.jpg; the person is a number."""
+    """Read faces/<user>/coarse_tilt_aligned_face.<person>.<image>.jpg; the person is a number."""
     root = places.folder("adience")
     table = read_table(folder_with(root, "faces", "aligned"))
     labels = []
     for name in table.ids:
         parts = name.rpartition("/")[2].split(".")
         if len(parts) < 4 or not parts[-3].isdecimal():
-            raise DataError(f"{root}: the file name {name} is not <kind>.<person>.<photo>.jpg.")
+            raise DataError(f"{root}: the file name {name} is not <kind>.<person>.<image>.jpg.")
         labels.append(parts[-3])
     return Retrieval(relabelled(table, labels))
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write, explain_full_disk
+from mcip.core.files import atomic_write, explain_full_disk
 from mcip.core.progress import progress
 from mcip.retrieval.ann.cache import GRAPH, ROWS, State, graph_name, map_vectors, read_rows, write_state
 from mcip.retrieval.ann.checksums import Checksum

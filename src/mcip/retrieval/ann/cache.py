@@ -22,11 +22,12 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import read_json, write_json
 from mcip.core.errors import ArtefactError
+from mcip.core.files import read_json, write_json
 from mcip.retrieval.ann.calibrate import QueryKind, Setting
 from mcip.retrieval.ann.checksums import Checksum
 from mcip.retrieval.ann.select import Ann, Method
+from mcip.retrieval.location import is_remote, table_location
 from mcip.retrieval.table import IndexTable
 
 STATE: Final = "state.json"
@@ -105,16 +106,15 @@ def derived_folder(uri: str) -> Path:
     beside = folder_beside(uri)
     if beside is not None and _can_write(beside):
         return beside
-    place = uri if "://" in uri else str(Path(uri).absolute())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "mcip" / "search" / hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
+    return cache / "mcip" / "search" / hashlib.sha256(os.fsencode(table_location(uri))).hexdigest()[:24]
 
 
 def folder_beside(uri: str) -> Path | None:
     """The folder for derived files beside a table; None where the table is on object storage."""
-    if "://" in uri:
+    if is_remote(uri):
         return None
-    path = Path(uri).absolute()
+    path = Path(table_location(uri))
     return path.with_name(path.name + ".search")
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.errors import ArtefactError
+from mcip.core.files import atomic_write
 from mcip.core.optional import module
 
 CONNECTIVITY: Final = 16
@@ -37,7 +37,7 @@ def grow_graph(
     Args:
         vectors: Shape (N, D); the number of a vector is its key.
         path_of: Where a graph over this many vectors is written.
-        start: A graph over the first of these very vectors, which is gone on from. One that cannot be read is ignored.
+        start: A graph over the first of these very vectors, to extend. One that cannot be read is ignored.
         advance: Is called with the number of vectors that were added.
     """
     graph = _new(vectors.shape[1])

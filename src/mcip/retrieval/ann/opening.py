@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.artefacts import atomic_write
 from mcip.core.errors import ConfigError
+from mcip.core.files import atomic_write
 from mcip.retrieval.ann import hnsw, lance_disk
 from mcip.retrieval.ann.build import row_marks, update_files
 from mcip.retrieval.ann.cache import (

@@ -1,4 +1,4 @@
-"""Probe texts: the texts by which text queries are calibrated; captions of the table, or phrases where it has none."""
+"""Probe texts, by which text queries are calibrated: captions of the table, or general texts where it has none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLACES = (
     "an old church", "a library", "a train station", "a market with fruit", "a bridge over a river", "a cornfield",
     "a living room with a sofa", "a playground", "an empty parking lot",
 )  # fmt: skip
-_THINGS = (
+_SUBJECTS = (
     "a red mug", "a wooden chair", "a pair of running shoes", "a black handbag", "a wrist watch", "a bicycle",
     "a sports car", "an acoustic guitar", "a laptop", "a bowl of soup", "a chocolate cake", "a striped shirt",
     "a blue dress", "sunglasses", "a teddy bear", "a stack of books", "a bottle of wine", "a lamp", "an umbrella",
@@ -40,21 +40,21 @@ _STYLES = (
 )  # fmt: skip
 
 
-def phrases() -> list[str]:
-    """About 300 phrases that people search images by; always the same, any stretch of them a mixture of all kinds."""
-    texts = [*_PLACES, *_THINGS, *_BEINGS, *_STYLES]
+def default_texts() -> list[str]:
+    """About 300 texts that people search images by; always the same, any stretch of them a mixture of all kinds."""
+    texts = [*_PLACES, *_SUBJECTS, *_BEINGS, *_STYLES]
     texts += [f"{being} {action}" for number, being in enumerate(_BEINGS) for action in _ACTIONS[number % 2 :: 2]]
-    texts += [f"{thing} on a table" for thing in _THINGS[::2]]
-    texts += [f"{thing} in {place}" for thing, place in zip(_THINGS * 2, _PLACES * 3, strict=False)]
+    texts += [f"{subject} on a table" for subject in _SUBJECTS[::2]]
+    texts += [f"{subject} in {place}" for subject, place in zip(_SUBJECTS * 2, _PLACES * 3, strict=False)]
     texts += [f"{being} in {place}" for being, place in zip(_BEINGS * 3, _PLACES[3:] * 4, strict=False)]
-    # Steps of a number that is prime to the length visit every phrase once.
+    # Steps of a number that is prime to the length visit every text once.
     count = len(texts)
     return [texts[at * 101 % count] for at in range(count)]
 
 
 def probe_texts(table: IndexTable, count: int = QUERIES) -> list[str]:
-    """Captions spread over the rows of a table, at most `count`; phrases where it has none."""
-    return _captions(table, count) or phrases()
+    """Captions spread over the rows of a table, at most `count`; general texts where it has none."""
+    return _captions(table, count) or default_texts()
 
 
 def _captions(table: IndexTable, count: int) -> list[str]:

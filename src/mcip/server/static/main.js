@@ -93,7 +93,7 @@ function act(what, hit) {
   goOn(changes[what]);
 }
 
-// Go to another query from a button that it takes away: the keyboard goes on at the first result.
+// Go to another query from a button that it takes away: the keyboard continues at the first result.
 async function goOn(changes) {
   await go(changes);
   results.focus();
