@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mcip.models import create, load, save
     from mcip.retrieval.index import open_index
     from mcip.stages.align import align
+    from mcip.stages.doctor import doctor
     from mcip.stages.duplicates import duplicates
     from mcip.stages.embed import embed
     from mcip.stages.evaluate import evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "align",
     "create",
     "demo",
+    "doctor",
     "duplicates",
     "embed",
     "evaluate",

@@ -23,7 +23,7 @@ from mcip.core.parameters import COMPUTING
 
 COMMANDS = (
     "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
-    "serve", "models", "demo",
+    "serve", "models", "doctor", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {
