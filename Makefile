@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples .ci
 
 .PHONY: demo test fuzz check format dist test-wheel clean browser
 
@@ -40,7 +40,7 @@ dist: $(VENV)/installed
 
 # The wheel in an empty environment, which is removed afterwards.
 test-wheel: dist
-	PYTHON=$(PYTHON) .ci/test-wheel
+	$(PYTHON) .ci/wheel.py --constraint constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
