@@ -55,7 +55,7 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or ""]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORTING:
-            names = [value.value for value in node.args[:1] if isinstance(value, ast.Constant)]
+            names = [str(value.value) for value in node.args[:1] if isinstance(value, ast.Constant)]
         yield from (name.partition(".")[0] for name in names)
 
 

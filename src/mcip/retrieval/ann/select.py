@@ -46,7 +46,8 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
-    return min([psutil.virtual_memory().total, *_cgroup_limits(root)])
+    machine: int = psutil.virtual_memory().total
+    return min([machine, *_cgroup_limits(root)])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
