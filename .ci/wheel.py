@@ -17,7 +17,7 @@ from pathlib import Path
 import mcip
 from PIL import Image
 
-assert Path(mcip.__file__).is_relative_to(Path("venv").resolve()), mcip.__file__
+assert Path(mcip.__file__).resolve().is_relative_to(Path("venv").resolve()), mcip.__file__
 for name in dir(mcip):
     getattr(mcip, name)
 Path("images").mkdir()
