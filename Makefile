@@ -1,9 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples .ci
 
-.PHONY: demo test fuzz check format clean browser
+.PHONY: demo test fuzz check format dist test-wheel clean browser
 
 demo: $(VENV)/installed
 	$(BIN)/mcip demo
@@ -32,6 +32,15 @@ check: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# A source distribution, and the wheel that is built from it.
+dist: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m build
+
+# The wheel in an empty environment, which is removed afterwards.
+test-wheel: dist
+	$(PYTHON) .ci/wheel.py --constraint constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

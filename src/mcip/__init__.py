@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mcip.models import Model, create, load, save
     from mcip.retrieval.index import Index, open_index
     from mcip.stages.align import align
+    from mcip.stages.doctor import doctor
     from mcip.stages.duplicates import duplicates
     from mcip.stages.embed import embed
     from mcip.stages.evaluate import evaluate
@@ -49,6 +50,7 @@ __all__ = [
     "align",
     "create",
     "demo",
+    "doctor",
     "duplicates",
     "embed",
     "evaluate",

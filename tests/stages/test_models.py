@@ -46,7 +46,7 @@ def test_the_table_is_shown_and_is_a_frame() -> None:
     assert frame.set_index("name").loc["ViT-B-32/openai", "images_per_s"] == 18.4
 
 
-@pytest.mark.parametrize("stage", ["models", "export", "interpolate"])
+@pytest.mark.parametrize("stage", ["models", "export", "interpolate", "doctor"])
 def test_a_stage_imports_nothing_heavy(stage: str) -> None:
     code = f"import sys, mcip.stages.{stage}; print(sorted({{m.partition('.')[0] for m in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -24,7 +24,7 @@ from mcip.recipes import read_recipe
 
 COMMANDS = (
     "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
-    "serve", "models", "plan", "demo",
+    "serve", "models", "plan", "doctor", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {

@@ -59,7 +59,7 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
     if name not in RELEASED:
         raise ModelError(f"There is no released checkpoint {name!r}. There are: {', '.join(RELEASED)}.")
     file = RELEASED[name].file
-    url = f"{(base_url or os.environ.get(_URL_VARIABLE) or BASE_URL).rstrip('/')}/{file}"
+    url = released_url(file, base_url)
     path = (Path(cache_dir) if cache_dir else default_cache()) / file
     record = path.with_name(f"{file}.json")
     if path.exists() and _recorded(record) == sha256(path):  # without writing: a cache may be only readable
@@ -71,6 +71,11 @@ def fetch_released(name: str, cache_dir: str | Path | None = None, base_url: str
             _check_kind(path, url)
             write_json(record, {"url": url, "size": path.stat().st_size, "sha256": sha256(path)})
     return path
+
+
+def released_url(file: str, base_url: str | None = None) -> str:
+    """The address of a released file under `base_url`, else `$MCIP_RELEASES_URL`, else the authors' own."""
+    return f"{(base_url or os.environ.get(_URL_VARIABLE) or BASE_URL).rstrip('/')}/{file}"
 
 
 def default_cache() -> Path:

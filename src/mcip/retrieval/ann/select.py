@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, TypeAlias
+
+import psutil  # type: ignore[import-untyped]
 
 Method: TypeAlias = Literal["exact", "graph", "disk"]
 # What may be requested: a method, or "auto" for the one that fits.
@@ -45,7 +46,7 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine: int = psutil.virtual_memory().total
     return min([machine, *_cgroup_limits(root)])
 
 
