@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mcip.data import read_table
     from mcip.models import create, load, save
     from mcip.retrieval.index import open_index
+    from mcip.stages.adapt import adapt
     from mcip.stages.align import align
     from mcip.stages.duplicates import duplicates
     from mcip.stages.embed import embed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "adapt",
     "align",
     "create",
     "demo",

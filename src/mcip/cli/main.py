@@ -22,8 +22,8 @@ from mcip.core.errors import McipError
 from mcip.core.parameters import COMPUTING
 
 COMMANDS = (
-    "embed", "mine", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search", "duplicates",
-    "serve", "models", "demo",
+    "embed", "mine", "adapt", "tune", "align", "interpolate", "evaluate", "report", "export", "index", "search",
+    "duplicates", "serve", "models", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {

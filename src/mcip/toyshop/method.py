@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcip.core.artefacts import atomic_write
-from mcip.core.choices import TransformName
+from mcip.core.choices import CenterInit, TransformName
 from mcip.data import read_table
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
@@ -23,7 +23,7 @@ from mcip.stages.align import align
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.report import report
-from mcip.stages.tune import CenterInit, Method, tune
+from mcip.stages.tune import Method, tune
 from mcip.toyshop.tables import Slice, write_slice
 
 BASE = "toyshop"
