@@ -109,7 +109,7 @@ def test_an_index_of_another_model_is_refused(
     run_index: Callable[..., Index], adapter: Path, own_db: Path, tmp_path: Path
 ) -> None:
     db = run_index(model="toyshop").uri
-    with pytest.raises(ArtefactError, match="was made with the model toyshop, not with"):
+    with pytest.raises(ArtefactError, match=r"was made with the model .*, not with"):
         build_index(db=db, adapter=adapter, device="cpu")
     with pytest.raises(ArtefactError, match="is not an artefact"):
         build_index(db=str(own_db), adapter=tmp_path, device="cpu")
