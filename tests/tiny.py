@@ -59,6 +59,7 @@ _PRELOADED = (
     "mcip.stages.mine",
     "mcip.stages.tune",
     "mcip.stages.align",
+    "mcip.stages.adapt",
     "mcip.stages.pretrain",
     "timm",
     "open_clip",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mcip.data import Pixels, Table, read_table
     from mcip.models import Model, create, load, save
     from mcip.retrieval.index import Index, open_index
+    from mcip.stages.adapt import adapt
     from mcip.stages.align import align
     from mcip.stages.doctor import doctor
     from mcip.stages.duplicates import duplicates
@@ -47,6 +48,7 @@ __all__ = [
     "Pixels",
     "Table",
     "__version__",
+    "adapt",
     "align",
     "create",
     "demo",

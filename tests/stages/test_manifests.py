@@ -17,6 +17,7 @@ from mcip.stages.pretrain import pretrain
 ELSEWHERE: dict[str, set[str]] = {
     "embed": {"split", "batch_size"},
     "mine": {"batch_size", "embeddings", "trained_model"},
+    "adapt": set(),
     "tune": set(),
     "align": set(),
     "pretrain": set(),
@@ -32,6 +33,7 @@ def test_every_parameter_is_recorded(
     inputs: dict[str, dict[str, Any]] = {
         "embed": {"model": base},
         "mine": {"model": base, "pool": pool},
+        "adapt": {"model": base, "captions": mined, **TRAINING},
         "tune": {"model": base, "captions": mined, **TRAINING},
         "align": {"model": base, **TRAINING},
         "pretrain": {"config": base, **TRAINING},

@@ -21,7 +21,8 @@ from mcip.evaluation.validation import Validation
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
 from mcip.models.image_tower import drop_patches
 from mcip.models.saved import SavedModel
-from mcip.stages.tune import _class_loss, tune
+from mcip.stages.training import arc_margin
+from mcip.stages.tune import tune
 from mcip.training import EpochOrder
 from mcip.training.objectives import CaptionTerm, ImageTuning
 
@@ -111,9 +112,9 @@ def test_two_groups_with_their_own_learning_rates(base: Path, train: Path) -> No
     assert set(tuning.losses(next(tuning.batches(range(1))), torch.Generator())) == {"loss", "class_loss"}
 
 
-def test_the_centers_depend_on_the_seed_alone(train: Path) -> None:
+def test_the_centers_depend_on_the_seed_alone() -> None:
     def centers(seed: int) -> torch.Tensor:
-        return _class_loss(read_table(train), 16, 0.1, 30.0, seed, None).weight.detach()
+        return arc_margin(8, 16, 0.1, 30.0, seed, None).weight.detach()
 
     torch.manual_seed(1)
     first = centers(3)

@@ -35,12 +35,15 @@ def arguments(base: Path, train: Path, val: Path, pool: Path, mined: Path) -> Ca
         "gpr-ft": {**training, "method": "gpr-ft"},
         "mcip": {**training, "method": "mcip", "captions": mined, "patch_dropout": 0.25},
         "align": {**training, "unlocked_layers": 1},
+        "adapt": {**training, "captions": mined},
     }  # fmt: skip
     return by_name.__getitem__
 
 
 # The stride is prime to the three moments of a write, so that all three of them occur.
-@pytest.mark.parametrize(("name", "stride"), [("embed", 2), ("mine", 4), ("gpr-ft", 4), ("mcip", 2), ("align", 4)])
+@pytest.mark.parametrize(
+    ("name", "stride"), [("embed", 2), ("mine", 4), ("gpr-ft", 4), ("mcip", 2), ("align", 4), ("adapt", 4)]
+)
 def test_killed_at_every_kind_of_moment(
     name: str, stride: int, arguments: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -54,7 +57,9 @@ def test_killed_at_every_kind_of_moment(
     assert contents(tmp_path / "killed") == expected
 
 
-@pytest.mark.parametrize(("stage", "name"), [("tune", "gpr-ft"), ("tune", "mcip"), ("align", "align")])
+@pytest.mark.parametrize(
+    ("stage", "name"), [("tune", "gpr-ft"), ("tune", "mcip"), ("align", "align"), ("adapt", "adapt")]
+)
 def test_killed_while_it_trains(
     stage: str, name: str, arguments: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mcip.core.errors import DataError
@@ -19,6 +20,16 @@ def class_means(table: Table, embeddings: Embeddings) -> Tensor:
     missing = {label for label in table.labels if label} - set(names.tolist())
     if missing:
         raise DataError(f"No image of the class {min(missing)!r} can be read: leave the class out.")
-    sums = torch.zeros(len(names), embeddings.dim)
-    sums.index_add_(0, torch.from_numpy(codes), torch.from_numpy(embeddings.array()))
+    return means_of_codes(embeddings.array(), codes)
+
+
+def means_of_codes(vectors: NDArray[np.float32], codes: NDArray[np.int64]) -> Tensor:
+    """The normalised mean of the vectors of each class; float32 of shape (C, D).
+
+    Args:
+        vectors: float32 of shape (N, D).
+        codes: The number of the class of each, counted from 0.
+    """
+    sums = torch.zeros(int(codes.max()) + 1, vectors.shape[1])
+    sums.index_add_(0, torch.from_numpy(codes), torch.from_numpy(vectors))
     return F.normalize(sums, dim=-1)

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from mcip.core.choices import Precision, TransformName
@@ -17,7 +18,7 @@ from mcip.embeddings.encode import encode_pixels
 from mcip.evaluation.encoders import Encoded, class_embeddings
 from mcip.models import Model
 
-Trained: TypeAlias = Literal["image", "text", "both"]
+Trained: TypeAlias = Literal["image", "text", "both", "adapter"]
 
 
 class LiveEncoder:
@@ -106,3 +107,27 @@ class LiveEncoder:
     def _encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.device, self.precision):
             return self.model.encode(captions, kind="text", batch_size=256)
+
+
+class AdaptedEncoder(LiveEncoder):
+    """Of a model whose image embeddings are multiplied by a matrix that is being trained: each image is encoded once.
+
+    Attributes:
+        matrix: float32 of shape (D, D); None is the identity.
+    """
+
+    def __init__(self, model: Model, device: torch.device, workers: int, precision: Precision) -> None:
+        """Encode nothing yet; see `LiveEncoder`."""
+        super().__init__(model, "image", device, workers, precision, cache_gb=0.0)
+        self.matrix: torch.Tensor | None = None
+        self._base: dict[tuple[str, TransformName], Encoded] = {}
+
+    def _encode_images(self, table: Table, transform: TransformName, batch_size: int = 256) -> Encoded:
+        key = (table.images_fingerprint, transform)
+        if key not in self._base:
+            self._base[key] = super()._encode_images(table, transform, batch_size)
+        base, matrix = self._base[key], self.matrix
+        if matrix is None:
+            return base
+        shards = [F.normalize(torch.from_numpy(np.asarray(shard)).float() @ matrix, dim=-1) for shard in base.shards]
+        return Encoded([shard.numpy() for shard in shards], base.rows)

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError, DataError
 from mcip.data import Table, read_table
 from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, ZeroShot
-from mcip.evaluation.live import LiveEncoder, Trained
+from mcip.evaluation.live import AdaptedEncoder, LiveEncoder, Trained
 from mcip.evaluation.measure import measure_data
 from mcip.evaluation.suites import find_suite
 from mcip.evaluation.task_data import Sources
@@ -82,7 +83,7 @@ class Validation:
     """Measures a model that is being trained on held-out data, by the same code as `mcip.evaluate`.
 
     Called, it returns the scores. Only the trained towers run at each call; the vectors of a locked tower are computed
-    once, when it is made.
+    once, when it is made; so are those of all images where only a matrix behind the image tower is trained.
 
     Example:
         >>> validation = Validation(model, table, "image", torch.device("cpu"))  # doctest: +SKIP
@@ -111,19 +112,30 @@ class Validation:
             need = "captions" if trained == "text" else "captions, or classes with two images or more"
             raise DataError(f"{held_out.name} has nothing to validate on: it needs {need}.")
         self.model, self.active_tasks = model, active_tasks
-        self.encoder = LiveEncoder(model, trained, device, workers, precision)
+        self.encoder = (
+            AdaptedEncoder(model, device, workers, precision)
+            if trained == "adapter"
+            else LiveEncoder(model, trained, device, workers, precision)
+        )
         model.clip.to(device)
         for task, data in active_tasks:
             self._embed_locked(task, data)
+            if trained == "adapter":
+                measure_data(self.encoder, task, data)  # for what it encodes
         model.clip.to("cpu")
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, matrix: Tensor | None = None) -> dict[str, float]:
         """The scores of the model as it is now, in [0, 1].
+
+        Args:
+            matrix: What the image embeddings are multiplied by, where that is what is trained ("adapter").
 
         Returns:
             A name such as `i2i_map`, `knn_top1`, `zero-shot_top1` or `t2i_r5` for each kind of task, to the mean of the
             kind's headline metrics.
         """
+        if isinstance(self.encoder, AdaptedEncoder):
+            self.encoder.matrix = matrix
         self.encoder.renew()
         scores: dict[str, list[float]] = {}
         for task, data in self.active_tasks:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from mcip.models.carried import ADAPTER_FILE, carried
+
 
 class Fingerprint:
     """A hash of weights, and in which state of them it was taken.
@@ -21,11 +23,13 @@ class Fingerprint:
     """
 
     def __init__(self, clip: nn.Module, quick_gelu: bool) -> None:
-        """Hash the weights of open_clip's model."""
+        """Hash the weights of open_clip's model, and the matrix that it carries."""
         self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in _tensors(clip)]
         self._state = _state(clip)
         digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
-        for key, value in sorted(clip.state_dict().items()):
+        matrix = carried(clip)
+        weights = clip.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix})
+        for key, value in sorted(weights.items()):
             array = value.detach().to("cpu", torch.float32).contiguous().numpy()
             digest.update(f"{key}{array.shape}".encode())
             digest.update(array.data)

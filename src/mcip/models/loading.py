@@ -17,6 +17,7 @@ import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from mcip.core.errors import ModelError
+from mcip.models.carried import carry
 from mcip.models.config_check import check_config
 from mcip.models.model import Model
 from mcip.models.registry import CONFIG_FILE, LOCAL, Recipe, no_weights, resolve, split_config, warn_without_tag
@@ -59,6 +60,7 @@ def _on_top(model: Model, weights: str | os.PathLike[str] | None) -> Model:
         return model
     changed = model.copy()
     load_strict(changed.clip, read_state_dict(weights), os.fspath(weights), model.source)
+    carry(changed.clip, None)
     return changed
 
 

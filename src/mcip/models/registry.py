@@ -19,6 +19,7 @@ from torch import nn
 
 from mcip.core.errors import ArtefactError, ModelError
 from mcip.core.files import read_json
+from mcip.models.carried import ADAPTER_FILE, ADAPTER_KEY, carry, read_adapter
 from mcip.models.config_check import check_config
 from mcip.models.download import RELEASED, fetch_released
 from mcip.models.hub import fetch_file
@@ -120,25 +121,33 @@ def _from_folder(folder: Path) -> Recipe:
         raise ModelError(f"There is no model folder {folder}.")
     if not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"{folder} is not a model folder: it has no {CONFIG_FILE}.")
-    model_cfg, preprocess_cfg = _read_config(folder / CONFIG_FILE)
+    model_cfg, preprocess_cfg, adapted = _read_config(folder / CONFIG_FILE)
     found = [folder / file for file in _WEIGHTS_FILES if (folder / file).is_file()]
     file = found[0] if found else folder / WEIGHTS_FILE
-    return Recipe(model_cfg, preprocess_cfg, _file_filler(lambda: file, str(folder)), folder)
+    fill = _file_filler(lambda: file, str(folder))
+    if adapted:
+        fill = _with_adapter(fill, lambda: folder / ADAPTER_FILE)
+    return Recipe(model_cfg, preprocess_cfg, fill, folder)
 
 
 def _from_hub(repo: str) -> Recipe:
-    model_cfg, preprocess_cfg = _read_config(fetch_file(repo, CONFIG_FILE))
-    return Recipe(model_cfg, preprocess_cfg, _hub_filler(f"{_HUB}{repo}", repo, HF_WEIGHTS_NAME))
+    model_cfg, preprocess_cfg, adapted = _read_config(fetch_file(repo, CONFIG_FILE))
+    fill = _hub_filler(f"{_HUB}{repo}", repo, HF_WEIGHTS_NAME)
+    if adapted:
+        fill = _with_adapter(fill, lambda: fetch_file(repo, ADAPTER_FILE))
+    return Recipe(model_cfg, preprocess_cfg, fill)
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """The `model_cfg` and `preprocess_cfg` of a file, and whether the model carries an adapter."""
     try:
-        model_cfg, preprocess_cfg = split_config(read_json(path), str(path))
+        config = read_json(path)
+        model_cfg, preprocess_cfg = split_config(config, str(path))
     except ArtefactError as error:
         raise ModelError(str(error)) from error
     for part in (model_cfg, preprocess_cfg):
         check_config(part, str(path), path.parent)
-    return model_cfg, preprocess_cfg
+    return model_cfg, preprocess_cfg, ADAPTER_KEY in config
 
 
 def split_config(config: Any, origin: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -163,6 +172,16 @@ def _file_filler(find: Callable[[], Path], target: str) -> Callable[[nn.Module],
         load_strict(clip, read_state_dict(path), str(path), target)
 
     return fill
+
+
+def _with_adapter(fill: Callable[[nn.Module], None], find: Callable[[], Path]) -> Callable[[nn.Module], None]:
+    """Fill with weights, then with the matrix that the model carries."""
+
+    def filled(clip: nn.Module) -> None:
+        fill(clip)
+        carry(clip, read_adapter(find()))
+
+    return filled
 
 
 def _tag_filler(name: str, tag_cfg: dict[str, Any]) -> Callable[[nn.Module], None]:

@@ -19,6 +19,7 @@ from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ModelError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.locks import exclusive
+from mcip.models.carried import ADAPTER_FILE, ADAPTER_KEY, carried, write_adapter
 from mcip.models.loading import from_config, load
 from mcip.models.model import Model
 from mcip.models.registry import CONFIG_FILE, WEIGHTS_FILE
@@ -117,8 +118,9 @@ def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None
     """Write a folder that `open_clip.create_model_and_transforms("local-dir:<folder>")` loads, atomically.
 
     It holds `open_clip_config.json`, `open_clip_model.safetensors`, the tokenizer's files where the model uses one of
-    Hugging Face, and a manifest. A folder that `save` wrote before is replaced. Of two processes that save to the same
-    folder, the second waits for the first, and replaces what it wrote.
+    Hugging Face, and a manifest; and `adapter.safetensors` where the model carries a matrix that could not be folded
+    into its weights: `mcip.load` applies it, open_clip does not. A folder that `save` wrote before is replaced. Of two
+    processes that save to the same folder, the second waits for the first, and replaces what it wrote.
 
     Args:
         model: What to write.
@@ -167,7 +169,11 @@ def _write(model: Model, new: Path, folder: str | Path, made_by: dict[str, Any])
         warnings.warn(f"{folder} is saved without the files of its tokenizer: {missing}", stacklevel=3)
     with atomic_write(new / WEIGHTS_FILE) as path:
         save_file(plain_state_dict(model.clip), path, metadata={"format": "pt"})
-    write_json(new / CONFIG_FILE, {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg})
+    config = {"model_cfg": model.model_cfg, "preprocess_cfg": model.preprocess_cfg}
+    if (matrix := carried(model.clip)) is not None:
+        write_adapter(new / ADAPTER_FILE, matrix)
+        config[ADAPTER_KEY] = {"file": ADAPTER_FILE}
+    write_json(new / CONFIG_FILE, config)
     artefact.finish(source=model.source, fingerprint=model.fingerprint)
 
 

@@ -37,7 +37,8 @@ def export(
 
     Raises:
         ConfigError: `out` is named as another kind of file.
-        ModelError: The model cannot be loaded, or `out` is in the way.
+        ModelError: The model cannot be loaded, `out` is in the way, or the model carries a matrix of
+            `mcip adapt`, which no other code would apply.
         ArtefactError: The disk is full.
 
     Example:
@@ -50,9 +51,11 @@ def export(
     _check_name(out, format)
 
     from mcip.models import SavedModel, SavedWeights, load, save
+    from mcip.models.adapter import refuse_carried
     from mcip.models.saved import write_state_dict
 
     loaded = load(model, weights)
+    refuse_carried(loaded, "a folder of open_clip" if format == "open_clip" else "a plain state dict")
     if format == "open_clip":
         made_by = {"exported_from": loaded.source, "weights": None if weights is None else str(weights)}
         return SavedModel(save(loaded, out, made_by))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Precision, TransformName
@@ -12,7 +13,7 @@ from mcip.stages.inputs import DataInput, IndexInput, ModelInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+    from datetime import timedelta
 
     import pyarrow as pa
 
@@ -43,6 +44,8 @@ def index(
     ann: Ann = "auto",
     recall: float = 0.95,
     check: bool = False,
+    adapter: Path | None = None,
+    undo: bool = False,
     batch_size: int = 256,
     shard_rows: int = 16_384,
     workers: int = 0,
@@ -71,6 +74,9 @@ def index(
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
         recall: Recall@10 that approximate search must reach, for queries by image and by text.
         check: Measure recall again; nothing is embedded.
+        adapter: The folder of a run of `mcip adapt`: the vectors are multiplied by its matrix, in one commit and
+            without reading an image; the index is then one of the adapted model.
+        undo: With `adapter`: multiply by the inverse, back to the model that was adapted.
         batch_size: Images per forward pass.
         shard_rows: Images per commit.
         workers: Processes that read and decode images; 0 does so in this one.
@@ -110,6 +116,7 @@ def index(
     from mcip.retrieval.sync import Options, begin, update
     from mcip.retrieval.table import open_table, table_exists
 
+    _check_adapter(data, model, adapter, undo)
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
     _check(thumbnails, recall, options, keep_hours)
     uri = _uri(db)
@@ -117,6 +124,9 @@ def index(
         return Indexed(
             Index(uri, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True), None
         )
+    if adapter is not None:
+        _adapted(uri, adapter, undo, timedelta(hours=keep_hours))
+        return Indexed(Index(uri, None, device, ann, recall), None)
     folder, start = derived_folder(uri), time.perf_counter()
     with write_lock(uri) as check_lock:
         table = open_table(uri) if table_exists(uri) else None
@@ -156,6 +166,31 @@ def _check(thumbnails: int, recall: float, options: Options, keep_hours: float) 
     for name, share in shares.items():
         if not (0 <= share <= 1 and (share or name != "recall")):
             raise ConfigError(f"{name} is {share:g}: it must be from 0 to 1.")
+
+
+def _check_adapter(data: Sources | None, model: ModelInput | None, adapter: Path | None, undo: bool) -> None:
+    if undo and adapter is None:
+        raise ConfigError("undo takes back what an adapter did: name its folder with --adapter.")
+    if adapter is not None and (data or model is not None):
+        raise ConfigError(
+            "With an adapter only the vectors that are in the index are changed: leave the images and --model out, and "
+            "index new images by a command of their own."
+        )
+
+
+def _adapted(uri: str, adapter: Path, undo: bool, keep: timedelta) -> None:
+    """Bring the index to the adapted model, or back."""
+    from mcip.retrieval.adapted import Adapter
+    from mcip.retrieval.lock import write_lock
+    from mcip.retrieval.table import open_table
+
+    with write_lock(uri) as check_lock:
+        run, table = Adapter.open(adapter), open_table(uri)
+        changed = run.change(table, undo, check_lock)
+        table = table.latest()
+        table.tidy().forget_versions(keep)
+    done = "were multiplied by the matrix" if changed else "had been multiplied before by the matrix"
+    _note(f"{len(table):,} vectors {done}{' inverse to that' if undo else ''} of {adapter}; no image was read.")
 
 
 def _uri(db: IndexInput) -> str:

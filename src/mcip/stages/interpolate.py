@@ -48,6 +48,7 @@ def interpolate(model: ModelInput, base: ModelInput, out: Path, alpha: float = 0
         raise ConfigError(f"alpha is {alpha}: it is a share between 0 (the base) and 1 (the tuned model).")
 
     from mcip.models import SavedModel, load, save
+    from mcip.models.carried import between, carried, carry
     from mcip.models.state_dict import load_strict
 
     tuned, start = load(model), load(base)
@@ -60,6 +61,7 @@ def interpolate(model: ModelInput, base: ModelInput, out: Path, alpha: float = 0
     starts = start.clip.state_dict()
     weights = {**starts, **_between(starts, made.clip.state_dict(), alpha)}
     load_strict(made.clip, weights, start.source, tuned.source)
+    carry(made.clip, between(carried(start.clip), carried(tuned.clip), alpha))
     return SavedModel(save(made, out, {"interpolated": tuned.source, "base": start.source, "alpha": alpha}))
 
 

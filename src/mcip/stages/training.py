@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import DataError
-from mcip.core.files import read_json
+from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.progress import console
 from mcip.data import Table
+from mcip.losses import ArcMargin
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
+from mcip.training.objectives import ImageTuning, LinearAdapter
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
 _FEW_STEPS = 100
@@ -37,6 +40,42 @@ def captioned(table: Table, purpose: str) -> Table:
     if not rows:
         raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.")
     return table.subset(rows) if len(rows) < len(table) else table
+
+
+def labelled(table: Table) -> tuple[Table, list[str]]:
+    """The rows with a label, and the ids of those without.
+
+    Raises:
+        DataError: There are no labels, or only one class.
+    """
+    labels, ids = table.labels, table.ids
+    without = [ids[row] for row, label in enumerate(labels) if label is None]
+    if len(without) == len(labels):
+        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
+    if without:
+        table = table.subset([row for row, label in enumerate(labels) if label is not None])
+    if len(set(table.labels)) == 1:
+        raise DataError(
+            f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
+        )
+    return table, without
+
+
+def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:
+    """ArcMargin for a number of classes, its centers drawn from the seed where none are given."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        loss = ArcMargin(classes, dim, margin=margin, scale=scale)
+    if centers is not None:
+        loss.weight.data.copy_(centers)
+    return loss
+
+
+def save_classes(out: Path, objective: ImageTuning | LinearAdapter) -> None:
+    """Write the names of the classes, in sorted order, and their trained centers."""
+    with atomic_write(out / "class_centers.safetensors") as temporary:
+        save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)
+    write_json(out / "classes.json", objective.classes)
 
 
 def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:

@@ -10,20 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from mcip.core.choices import Precision, TransformName
-from mcip.core.errors import ConfigError, DataError
+from mcip.core.choices import CenterInit, Precision, TransformName
+from mcip.core.errors import ConfigError
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mcip.data import Table
-    from mcip.losses import ArcMargin
     from mcip.models.saved import SavedModel
-    from mcip.training.objectives import ImageTuning
 
 Method: TypeAlias = Literal["gpr-ft", "mcip"]
-CenterInit: TypeAlias = Literal["random", "class-means"]
 KIND = "tuned"
 
 
@@ -133,13 +127,21 @@ def tune(
     from mcip.evaluation.validation import Validation, validation_table
     from mcip.losses import MultiCaptionArcMargin
     from mcip.models.image_tower import drop_patches
-    from mcip.stages.training import count_steps, finish_training, note_small_changes, trained_model
+    from mcip.stages.training import (
+        arc_margin,
+        count_steps,
+        finish_training,
+        labelled,
+        note_small_changes,
+        save_classes,
+        trained_model,
+    )  # fmt: skip
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
     from mcip.training.objectives import CaptionTerm, ImageTuning
 
     out = Path(out)
     loaded = open_model(model)
-    table, without_label = _labelled(read_table(data, split=split))
+    table, without_label = labelled(read_table(data, split=split))
     order = EpochOrder(len(table), batch_size, seed)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
@@ -162,7 +164,7 @@ def tune(
                 )
                 means = class_means(table, embeddings)
                 loaded.clip.to("cpu")
-            class_loss = _class_loss(table, loaded.embed_dim, margin, scale, seed, means)
+            class_loss = arc_margin(len(set(table.labels)), loaded.embed_dim, margin, scale, seed, means)
             term = None
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
@@ -182,7 +184,7 @@ def tune(
                 loaded.clip.visual.set_grad_checkpointing(True)
             with note_small_changes(loaded.clip.visual, steps):
                 done = fit(objective, out / CHECKPOINTS, settings)
-            _save_classes(out, objective)
+            save_classes(out, objective)
             finish_training(
                 artefact, objective, loaded, done, method, classes=len(objective.classes), without_label=without_label
             )
@@ -198,42 +200,3 @@ def _check(method: Method, captions: CaptionsInput | None, caption_weight: float
         raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
     if not 0 < caption_weight < 1:
         raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
-
-
-def _labelled(table: Table) -> tuple[Table, list[str]]:
-    """The rows with a label, and the ids of those without."""
-    labels, ids = table.labels, table.ids
-    without = [ids[row] for row, label in enumerate(labels) if label is None]
-    if len(without) == len(labels):
-        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
-    if without:
-        table = table.subset([row for row, label in enumerate(labels) if label is not None])
-    if len(set(table.labels)) == 1:
-        raise DataError(
-            f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
-        )
-    return table, without
-
-
-def _class_loss(table: Table, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:
-    """ArcMargin for the classes of a table, its centers drawn from the seed where none are given."""
-    import torch
-
-    from mcip.losses import ArcMargin
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        loss = ArcMargin(len(set(table.labels)), dim, margin=margin, scale=scale)
-    if centers is not None:
-        loss.weight.data.copy_(centers)
-    return loss
-
-
-def _save_classes(out: Path, objective: ImageTuning) -> None:
-    from safetensors.torch import save_file
-
-    from mcip.core.files import atomic_write, write_json
-
-    with atomic_write(out / "class_centers.safetensors") as temporary:
-        save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)
-    write_json(out / "classes.json", objective.classes)

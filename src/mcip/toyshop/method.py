@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mcip.core.choices import TransformName
+from mcip.core.choices import CenterInit, TransformName
 from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.evaluation.several import measure_models
@@ -23,7 +23,7 @@ from mcip.stages.align import align
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.report import report
-from mcip.stages.tune import CenterInit, Method, tune
+from mcip.stages.tune import Method, tune
 from mcip.toyshop.tables import Slice, write_slice
 
 BASE = "toyshop"

@@ -2,6 +2,7 @@
 
 from mcip.training.objectives.contrastive import ContrastivePretraining
 from mcip.training.objectives.image_tuning import CaptionTerm, ImageTuning
+from mcip.training.objectives.linear_adapter import LinearAdapter
 from mcip.training.objectives.text_alignment import TextAlignment
 
-__all__ = ["CaptionTerm", "ContrastivePretraining", "ImageTuning", "TextAlignment"]
+__all__ = ["CaptionTerm", "ContrastivePretraining", "ImageTuning", "LinearAdapter", "TextAlignment"]

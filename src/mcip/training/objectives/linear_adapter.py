@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mcip.embeddings.store import Embeddings
 from mcip.training.loop import Group
 from mcip.training.objectives.image_tuning import CaptionTerm
 from mcip.training.order import EpochOrder
@@ -25,7 +25,7 @@ class LinearAdapter:
 
     def __init__(
         self,
-        images: Embeddings,
+        vectors: NDArray[np.float32],
         labels: Sequence[str],
         order: EpochOrder,
         class_loss: nn.Module,
@@ -41,7 +41,7 @@ class LinearAdapter:
         """Put what is trained on the device.
 
         Args:
-            images: The embeddings of labelled images by the base's image tower.
+            vectors: The embeddings of labelled images by the base's image tower, float32 of shape (N, D).
             labels: The label of each of them.
             order: Which of them each step sees.
             class_loss: Takes embeddings (B, D) of unit length and labels (B,), numbers of the sorted classes.
@@ -54,13 +54,13 @@ class LinearAdapter:
             device: Where to train.
             validation: Takes the matrix, and gives scores by name.
         """
-        self.vectors, self.order, self.captions, self.keep = images.array(), order, captions, keep
+        self.vectors, self.order, self.captions, self.keep = vectors, order, captions, keep
         self.device, self.validation = torch.device(device), validation
-        self.unreadable = dict(images.unreadable)
+        self.unreadable: dict[str, str] = {}
         self.classes = sorted(set(labels))
         number = {name: index for index, name in enumerate(self.classes)}
         self.labels = torch.tensor([number[label] for label in labels])
-        self.layer = nn.Linear(images.dim, images.dim, bias=False).to(self.device)
+        self.layer = nn.Linear(vectors.shape[1], vectors.shape[1], bias=False).to(self.device)
         nn.init.eye_(self.layer.weight)
         class_loss.to(self.device)
         self.modules: dict[str, nn.Module] = {"layer": self.layer, "class_loss": class_loss}
