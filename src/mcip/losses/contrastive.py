@@ -30,6 +30,11 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
     figure 3.
+
+    Example:
+        >>> pairs = torch.eye(4)
+        >>> info_nce(pairs, pairs, torch.tensor(100.0)).item() < info_nce(pairs, pairs.flip(0), torch.tensor(100.0)).item()
+        True
     """
     if images.shape != texts.shape:
         raise ModelError(
