@@ -1,11 +1,10 @@
-"""Examples in docstrings run, in a folder with the files that they name; what takes long or a network is marked +SKIP."""
+"""Examples in docstrings run, in a folder with the files that they name. What takes long or a network is marked."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ class Checker(doctest.OutputChecker):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which examples run: images, tables and an index, by the names that examples use."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder in which examples run, with images, tables and an index, and the names that examples do not make."""
     folder = tmp_path_factory.mktemp("docstrings")
     for number in range(3):
         for row in draw_product(Slice("docs", stream=90, products=3, pictures=2), number):
@@ -54,19 +53,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (96, 64), "crimson").save(folder / name)
     write_slice(Slice("test", stream=91, products=3, pictures=2, captions=1), folder / "test.parquet")
     (folder / "captions.txt").write_text("a red toy\na blue mug\na toy on grass\n", encoding="utf-8")
-    mcip.index(folder / "photos", folder / "photos.lance", model="toyshop")
-    return folder
-
-
-@pytest.fixture
-def names(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The names that examples use without making them."""
-    monkeypatch.chdir(files)
-    yield {"mcip": mcip, "Path": Path, "index": Index("photos.lance"), "table": mcip.read_table("photos")}
+    index = mcip.index(folder / "photos", folder / "photos.lance", model="toyshop").index
+    return folder, {"mcip": mcip, "Path": Path, "index": index, "table": mcip.read_table(folder / "photos")}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
-def test_the_example_runs(example: doctest.DocTest, names: dict[str, Any]) -> None:
+def test_the_example_runs(
+    example: doctest.DocTest, files: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, names = files
+    monkeypatch.chdir(folder)
     example.globs = {**example.globs, **names}
     messages: list[str] = []
     failed, _ = doctest.DocTestRunner(Checker(), optionflags=OPTIONS).run(example, out=messages.append)
