@@ -1,8 +1,9 @@
 """A benchmark of your own: a YAML list of tasks over your tables, measured, and a report.
 
-    python examples/own_benchmark.py   about half a minute on two cores
+    python examples/own_benchmark.py   10 seconds of CPU time
 
-Expected: four tasks for the toyshop model, image to image at about TODO percent mAP, and runs/own-benchmark/report.html.
+Expected: four tasks for the toyshop model - the same product 76.9 (mAP), neighbours 72.5 (top-1), the shape by its name
+23.8 (top-1), an image by its caption 97.5 percent (R@5) - and runs/own-benchmark/report.html.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ OUT = Path("runs/own-benchmark")
 # The tasks are of the table given as `data`; one of another table names it, as in {..., data: others.parquet}.
 TASKS = """
 - {name: same product, kind: i2i, split: query}
-- {name: product by 5 neighbours, kind: knn, split: query, index_split: index}
+- {name: product by its neighbours, kind: knn, split: query, index_split: index}
 - {name: shape by its name, kind: zero-shot, label: shape, templates: ["a {}."]}
 - {name: image by its caption, kind: t2i, split: query}
 """

@@ -32,8 +32,8 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
     figure 3.
 
     Example:
-        >>> pairs = torch.eye(4)
-        >>> info_nce(pairs, pairs, torch.tensor(100.0)).item() < info_nce(pairs, pairs.flip(0), torch.tensor(100.0)).item()
+        >>> pairs, scale = torch.eye(4), torch.tensor(100.0)
+        >>> info_nce(pairs, pairs, scale).item() < info_nce(pairs, pairs.flip(0), scale).item()
         True
     """
     if images.shape != texts.shape:
