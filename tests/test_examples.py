@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -72,7 +71,9 @@ def test_the_notebook_shows_images_and_tables(tmp_path: Path) -> None:
     cells = [cell.outputs[-1].data for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert cells[0]["text/plain"] == "100"
     assert [shown.get("text/html", "").count("data:image/jpeg;base64,") for shown in cells[1:4]] == [6, 6, 6]
-    assert [list(frame.columns)[:2] for frame in pd.read_html(cells[4]["text/html"], index_col=0)] == [["id", "score"]]
+    frame = cells[4]["text/html"]
+    assert "<th>score</th>" in frame
+    assert frame.count("<tr") == 1 + 3
 
 
 def test_the_example_on_real_images_explains_itself() -> None:
