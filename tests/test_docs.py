@@ -25,7 +25,7 @@ COMMANDS = sorted(
         match.strip()
         for page in PAGES
         for match in COMMAND.findall(page.read_text(encoding="utf-8"))
-        if "--config" not in match and "--print_config" not in match
+        if "--config" not in match and "--print-config" not in match
     }
 )
 

@@ -1,9 +1,9 @@
-"""The whole method on real pictures: bird species, fashion, groceries and everyday photographs.
+"""The whole method on real images: bird species, fashion, groceries and everyday photographs.
 
     python examples/real_pictures/run.py DATA
 
 DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
-Everything goes to runs/real; started again, it goes on where it was. `--sweep` trains without a fifth of the bird
+Everything goes to runs/real; started again, it resumes. `--sweep` trains without a fifth of the bird
 species and measures on validation splits only, to choose hyper-parameters.
 
 Its parts add up to about 70 minutes on one core, 24 of them for the base. With MCIP and Re-A image to image rises
@@ -79,7 +79,7 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
-    results = measure_models(models, tasks, ends / "results", suite="real pictures")
+    results = measure_models(models, tasks, ends / "results", suite="real images")
     return report(results, ends / "report", baseline="base", captions=mined, images=data).path
 
 
@@ -118,7 +118,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="where everything goes")
     parser.add_argument("--sweep", action="store_true", help="train without, and measure on, the validation splits")
     for field, default in vars(Recipe()).items():
-        parser.add_argument(f"--{field}", type=type(default), default=default, help=f"default: {default}")
+        parser.add_argument(
+            f"--{field.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}"
+        )
     arguments = vars(parser.parse_args())
     source, out, sweep = arguments.pop("data"), arguments.pop("out"), arguments.pop("sweep")
     print(run(source, out, replace(Recipe(), **arguments), sweep))

@@ -14,7 +14,7 @@ from mcip.core.files import atomic_write
 
 # Species of cub100's train split that validation holds out (every fifth), while hyper-parameters are chosen.
 HELD_OUT_EVERY = 5
-# How often a bird picture is seen for one fashion picture: there are ten times fewer of them.
+# How often a bird image is seen for one fashion image: there are ten times fewer of them.
 BIRD_REPEATS = 3
 _COLUMNS = ["image", "label", "captions", "split", "id"]
 
@@ -47,7 +47,7 @@ def recaption(table: pa.Table, captions: list[list[str]]) -> pa.Table:
 
 
 def repeated_titles(table: pa.Table) -> pa.Table:
-    """The pictures whose title another picture of the table has too: a title is a class."""
+    """The images whose title another image of the table has too: a title is a class."""
     labels = table["label"].to_pylist()
     count = Counter(labels)
     return table.filter(pa.array([count[label] > 1 for label in labels]))
@@ -80,7 +80,7 @@ def sample(table: pa.Table, count: int, seed: int) -> pa.Table:
 
 
 def title_only(table: pa.Table) -> pa.Table:
-    """The table with the title as its only caption: the other caption fits hundreds of pictures."""
+    """The table with the title as its only caption: the other caption fits hundreds of images."""
     return recaption(table, [own[:1] for own in table["captions"].to_pylist()])
 
 

@@ -84,7 +84,7 @@ def decode(image: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Ima
             installed; the message is the reason.
 
     Example:
-        >>> decode("cat.jpg").mode
+        >>> decode("mug.jpg").mode
         'RGB'
     """
     content = image if isinstance(image, bytes) else _read(image, max_pixels)

@@ -19,6 +19,7 @@ def thumbnail(image: Image.Image, side: int) -> bytes:
         UnreadableImage: It cannot be decoded.
 
     Example:
+        >>> from mcip.data.images import decode
         >>> Path("small.jpg").write_bytes(thumbnail(decode("large.png"), 160))
     """
     small = to_rgb(image)

@@ -31,6 +31,10 @@ def apply_margin(cosine: Tensor, margin: float) -> Tensor:
         Same shape and dtype.
 
     Source: Deng et al., "ArcFace", CVPR 2019, equation 3; constants as in the MCIP reference.
+
+    Example:
+        >>> apply_margin(torch.tensor([0.5]), margin=0.0).tolist()
+        [0.5]
     """
     sine = (1 - cosine.square()).clamp(_MIN_SQUARED_SINE, 1.0).sqrt()
     widened = cosine * math.cos(margin) - sine * math.sin(margin)
@@ -85,6 +89,12 @@ class ArcMargin(nn.Module):
         weight: The class centers, shape (num_classes, dim), Xavier-uniform at the start; they need not be normalised.
 
     Source: Deng et al., "ArcFace", CVPR 2019, equation 3; margin and scale of Schall et al., SISAP 2024.
+
+    Example:
+        >>> loss = ArcMargin(num_classes=3, dim=8)
+        >>> embeddings, labels = torch.randn(4, 8), torch.tensor([0, 2, 1, 0])
+        >>> loss(embeddings, labels).shape
+        torch.Size([])
     """
 
     def __init__(self, num_classes: int, dim: int, margin: float = 0.1, scale: float = 30.0) -> None:

@@ -30,6 +30,11 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
     figure 3.
+
+    Example:
+        >>> pairs, scale = torch.eye(4), torch.tensor(100.0)
+        >>> info_nce(pairs, pairs, scale).item() < info_nce(pairs, pairs.flip(0), scale).item()
+        True
     """
     if images.shape != texts.shape:
         raise ModelError(

@@ -19,6 +19,14 @@ class MultiCaptionArcMargin(nn.Module):
 
     Source: Schall et al., "Optimizing CLIP Models for Image Retrieval with Maintained Joint-Embedding Alignment",
     SISAP 2024.
+
+    Example:
+        >>> loss = MultiCaptionArcMargin(margin=0.1)
+        >>> captions = torch.eye(3)
+        >>> images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+        >>> mined = torch.tensor([[True, False, False], [False, True, True]])
+        >>> loss(images, captions, mined).item() < loss(images, captions, ~mined).item()
+        True
     """
 
     def __init__(self, margin: float = 0.1, scale: float = 30.0, smoothing: float = 0.0) -> None:

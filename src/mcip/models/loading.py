@@ -81,7 +81,13 @@ def _load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None) 
 
 
 def create(name: str, seed: int = 0, device: str = "cpu") -> Model:
-    """Make a model with random weights, the same for the same seed. Nothing is fetched, even for a name with a tag."""
+    """Make a model with random weights, the same for the same seed. Nothing is fetched, even for a name with a tag.
+
+    Example:
+        >>> import mcip
+        >>> mcip.create("toyshop", seed=1).embed_dim
+        256
+    """
     return _random(resolve(name), name, seed, device)
 
 

@@ -130,6 +130,12 @@ def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None
     Raises:
         ModelError: `folder` is there and holds something that `save` did not write.
         ArtefactError: The disk is full.
+
+    Example:
+        >>> import mcip, tempfile
+        >>> folder = mcip.save(mcip.load("toyshop"), tempfile.mkdtemp())
+        >>> mcip.load(folder).embed_dim
+        256
     """
     target = Path(folder).resolve()
     with exclusive(target, "is saving"):

@@ -168,7 +168,7 @@ class Index:
 
         Example:
             >>> index = mcip.open_index("photos.lance")
-            >>> index.search(image="mug.jpg", text="in red", where="year > 2015", k=5)
+            >>> index.search(image="mug.jpg", text="in red", where="width > 50", k=5)
         """
         snapshot = self._snapshot
         parts = embed_parts(self.encoder, snapshot.vector, image, text, negative, weights)

@@ -68,7 +68,7 @@ def serve(
         ModelError: The model cannot be loaded, or is not the index's.
 
     Example:
-        >>> mcip.serve("photos.lance", port=8001)
+        >>> mcip.serve("photos.lance", port=8001)  # doctest: +SKIP
     """
     _check(
         max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_file_mb=max_file_mb, max_k=max_k,

@@ -23,6 +23,9 @@ def demo(out: Path = Path("runs/demo")) -> Report:
 
     Returns:
         The page with the results, `out`/report.html.
+
+    Example:
+        >>> page = mcip.demo("runs/demo")  # doctest: +SKIP
     """
     from mcip.core import optional
     from mcip.core.progress import console

@@ -138,6 +138,11 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
     Raises:
         ConfigError: The loss is not finite, or the settings do not fit the objective or the machine.
         ArtefactError: A checkpoint is damaged or does not fit.
+
+    Example:
+        >>> objective = ImageTuning(model, images, order, class_loss, lr=1e-6, class_lr=1e-4)  # doctest: +SKIP
+        >>> fit(objective, Path("runs/mine/checkpoints"), FitSettings(steps=1000)).steps  # doctest: +SKIP
+        1000
     """
     with torch.random.fork_rng():
         return _Loop(objective, folder, settings).run()

@@ -18,7 +18,14 @@ from mcip.training.order import EpochOrder
 
 
 class ContrastivePretraining:
-    """InfoNCE between both towers, one caption drawn per image and step."""
+    """InfoNCE between both towers, one caption drawn per image and step.
+
+    Example:
+        >>> images = Pixels(table, model.transform("model", train=True))  # doctest: +SKIP
+        >>> order = EpochOrder(len(table), batch_size=256, seed=0)  # doctest: +SKIP
+        >>> objective = ContrastivePretraining(model, images, order, lr=5e-4)  # doctest: +SKIP
+        >>> fit(objective, Path("runs/pretrain/checkpoints"), FitSettings(steps=1000))  # doctest: +SKIP
+    """
 
     def __init__(
         self,

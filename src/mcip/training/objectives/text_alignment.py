@@ -20,6 +20,13 @@ class TextAlignment:
     """InfoNCE between stored image embeddings and captions; all of the text tower that is not locked is trained.
 
     The image tower is taken out of the model while it trains; `give_back` puts it in again.
+
+    Example:
+        >>> images = embed_images(table, model, Path("runs/re-a/images"))  # doctest: +SKIP
+        >>> order = EpochOrder(len(table), batch_size=1024, seed=0)  # doctest: +SKIP
+        >>> objective = TextAlignment(model, images, table.captions, order, lr=1e-5)  # doctest: +SKIP
+        >>> fit(objective, Path("runs/re-a/checkpoints"), FitSettings(steps=1000))  # doctest: +SKIP
+        >>> objective.give_back()  # doctest: +SKIP
     """
 
     def __init__(
