@@ -10,3 +10,7 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 TransformName: TypeAlias = Literal["model", "paper"]
 # How vectors are stored.
 Dtype: TypeAlias = Literal["float32", "float16"]
+# What embeds queries: ONNX Runtime, PyTorch, or the first where there is an ONNX model.
+Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+# How the weights of an ONNX model are stored.
+Quantize: TypeAlias = Literal["none", "int8"]
