@@ -103,7 +103,7 @@ class ModelResize:
         """The center of an image, with the configuration's color around it where it is smaller than the square."""
         fill = self.preprocess.fill_color if self._mode == "longest" else 0
         square = Image.new("RGB", (self.side, self.side), (fill, fill, fill))
-        square.paste(image, tuple(_offset(length, self.side) for length in image.size))
+        square.paste(image, (_offset(image.width, self.side), _offset(image.height, self.side)))
         return square
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class BytePairTokenizer:
         Raises:
             ModelError: The file is missing or damaged.
         """
-        import regex
+        import regex  # type: ignore[import-untyped]
 
         try:
             lines = gzip.decompress(merges.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
