@@ -37,7 +37,9 @@ def search(*arguments: object, check: str = "") -> list[dict[str, object]]:
     return hits
 
 
-NOT_IMPORTED = "assert not {'torch', 'open_clip', 'torchvision', 'datasets'} & set(sys.modules)"
+NOT_IMPORTED = (
+    "imported = {'torch', 'open_clip', 'torchvision', 'datasets'} & set(sys.modules)\\nassert not imported, imported"
+)
 
 
 @pytest.mark.parametrize("kind", ["text", "both"])

@@ -93,7 +93,8 @@ class Encoder:
         places = self._onnx_places()
         found = next((OnnxModel(place) for place in places if is_onnx(place)), None)
         required = self._backend == "onnx" or (found is not None and found.folder == self._given_path)
-        if not required and (isinstance(self._given, models.Model) or self._device not in ("auto", "cpu")):
+        loaded = self._given is not None and self._given_path is None
+        if not required and (loaded or self._device not in ("auto", "cpu")):
             return None
         if found is None:
             if required:

@@ -74,7 +74,6 @@ def search(
         >>> results.to_pandas()
     """
     from mcip.core.errors import ConfigError
-    from mcip.retrieval.contact_sheet import contact_sheet
     from mcip.retrieval.index import as_index
     from mcip.retrieval.query import as_list, is_image
 
@@ -86,6 +85,8 @@ def search(
     texts = [*(part for part in parts if not is_image(part)), *as_list(text)]
     results = index.search(images, texts, as_list(negative), weights, where, k, offset, exact=exact)
     if sheet is not None:
+        from mcip.retrieval.contact_sheet import contact_sheet
+
         contact_sheet(index, results, Path(sheet))
     if output == "json":
         return results.to_json()
