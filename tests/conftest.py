@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from mcip import models
 from mcip.models import Model
+from mcip.stages.export import export
 from mcip.stages.mine import mine
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import CONFIG, TINY_SIGLIP
@@ -85,6 +86,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(shared: Path) -> Path:
     """A model folder: a vision transformer of 32 pixels with random weights, 16 dimensions."""
     return models.save(models.from_config(CONFIG, seed=1), shared / "base")
+
+
+@pytest.fixture(scope="session")
+def onnx(shared: Path, base: Path) -> Path:
+    """`base` as an ONNX model."""
+    return Path(export(base, shared / "onnx", format="onnx"))
 
 
 @pytest.fixture(scope="session")

@@ -12,3 +12,7 @@ TransformName: TypeAlias = Literal["model", "paper"]
 CenterInit: TypeAlias = Literal["random", "class-means"]
 # How vectors are stored.
 Dtype: TypeAlias = Literal["float32", "float16"]
+# What embeds queries: ONNX Runtime, PyTorch, or the first where there is an ONNX model.
+Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+# How the weights of an ONNX model are stored.
+Quantize: TypeAlias = Literal["none", "int8"]

@@ -1,4 +1,4 @@
-"""Modules that come with the extras `mcip[search]` and `mcip[ray]`, imported when they are needed."""
+"""Modules that come with the extras `mcip[search]`, `mcip[onnx]` and `mcip[ray]`, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from mcip.core.errors import ConfigError
 _PACKAGES = {
     "lance": ("pylance", "search"),
     "usearch.index": ("usearch", "search"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "onnxruntime.quantization": ("onnx", "onnx"),
+    "onnxscript": ("onnxscript", "onnx"),
     "ray": ("ray", "ray"),
     "ray.data": ("ray[data]", "ray"),
 }
+_PURPOSES = {"onnx": "ONNX", "ray": "A cluster", "search": "Searching"}
 
 
 def module(name: str) -> Any:
-    """Import one of them: "lance", "usearch.index", "ray" or "ray.data".
+    """Import one of them: "lance", "usearch.index", "onnxruntime", "ray" and others.
 
     Raises:
         ConfigError: The extra is not installed.
@@ -26,7 +30,7 @@ def module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package, extra = _PACKAGES[name]
-        purpose = "A cluster" if extra == "ray" else "Searching"
+        purpose = _PURPOSES[extra]
         raise ConfigError(
             f"{purpose} needs the package {package}, which is not installed ({error}): pip install 'mcip[{extra}]'."
         ) from error

@@ -1,9 +1,19 @@
-"""The one table, its readers, and what turns its images into a model's input."""
+"""The one table, its readers, and what turns its images into a model's input.
 
-from mcip.data.images import decode, to_rgb
-from mcip.data.loader import Pixels
-from mcip.data.table import Table, read_captions, read_table
-from mcip.data.transforms import ImageTransform, image_transform
+Everything is imported at first use: decoding an image needs neither PyTorch nor `datasets`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcip.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mcip.data.images import decode, to_rgb
+    from mcip.data.loader import Pixels
+    from mcip.data.table import Table, read_captions, read_table
+    from mcip.data.transforms import ImageTransform, image_transform
 
 __all__ = [
     "ImageTransform",
@@ -15,3 +25,17 @@ __all__ = [
     "read_table",
     "to_rgb",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ImageTransform": "transforms",
+        "Pixels": "loader",
+        "Table": "table",
+        "decode": "images",
+        "image_transform": "transforms",
+        "read_captions": "table",
+        "read_table": "table",
+        "to_rgb": "images",
+    },
+)

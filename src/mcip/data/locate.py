@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 
 from mcip.core.errors import DataError
 from mcip.data.images import IMAGE_SUFFIXES
-from mcip.data.remote import RemoteFile, remote_files
 from mcip.data.walk import by_suffix, counted, is_hidden, is_utf8, walk
+
+if TYPE_CHECKING:
+    from mcip.data.remote import RemoteFile
 
 SPLITS: Final = {
     "train": "train",
@@ -187,6 +189,8 @@ def _locate_glob(pattern: Path) -> Located:
 
 
 def _locate_remote(uri: str) -> Located:
+    from mcip.data.remote import remote_files
+
     files = remote_files(uri)
     shards = [file for file in files if kind_of(Path(file.name)) == "parquet" and not is_hidden(file.name)]
     skipped = by_suffix(Path(file.name) for file in files if file not in shards and not is_hidden(file.name))

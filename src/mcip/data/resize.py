@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol, get_args
 
-from open_clip.transform import MaybeToTensor, PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import Compose, InterpolationMode
-from torchvision.transforms import functional as tvf
 
 from mcip.core.errors import ConfigError, UnreadableImage
 
@@ -18,6 +15,20 @@ _WHOLE_PIXELS: Final = 2**22
 _MOST_PIXELS: Final = 2**25
 # Sides of a resized image before it is cropped: Pillow takes about 50 bytes for each of their pixels.
 _MOST_SIDE: Final = 2**22
+# open_clip takes "random" for bicubic outside of training.
+_INTERPOLATIONS: Final = ("bicubic", "bilinear", "random")
+
+
+ResizeMode = Literal["shortest", "longest", "squash"]
+
+
+class ResizeConfig(Protocol):
+    """What open_clip's `PreprocessCfg` says of resizing."""
+
+    size: Any
+    interpolation: str
+    resize_mode: str
+    fill_color: int
 
 
 @dataclass(frozen=True)
@@ -33,34 +44,41 @@ class Squash:
             UnreadableImage: It is too thin.
         """
         _check_resizing(image.size, (self.side, self.side), self.side)
-        resized: Image.Image = tvf.resize(image, [self.side, self.side], InterpolationMode.BICUBIC)
-        return resized
+        return image.resize((self.side, self.side), Image.Resampling.BICUBIC)
 
 
 @dataclass
 class ModelResize:
     """Resizes, and crops or pads, an image to a square as open_clip's evaluation transform does, to the last bit.
 
+    Only Pillow is needed: this is how images are prepared where PyTorch is not imported, too.
+
     Attributes:
         preprocess: The model's configuration.
         side: Of the square, in pixels.
     """
 
-    preprocess: PreprocessCfg
+    preprocess: ResizeConfig
     side: int = field(init=False)
-    _steps: Compose = field(init=False)
-    _mode: Literal["shortest", "longest", "squash"] = field(init=False)
+    _mode: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Check the configuration.
 
         Raises:
-            ConfigError: Its images are not square.
+            ConfigError: Its images are not square, or its mode or interpolation is unknown.
         """
         self.side = _square(self.preprocess.size)
-        steps = image_transform_v2(self.preprocess, is_train=False).transforms
-        self._steps = Compose(steps[: next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))])
         self._mode = self.preprocess.resize_mode or "shortest"
+        if self._mode not in get_args(ResizeMode):
+            raise ConfigError(
+                f"cannot use preprocess_cfg: resize_mode is {self._mode!r}, not {_either(get_args(ResizeMode))}."
+            )
+        if (self.preprocess.interpolation or "bicubic") not in _INTERPOLATIONS:
+            raise ConfigError(
+                f"cannot use preprocess_cfg: interpolation is {self.preprocess.interpolation!r}, "
+                f"not {_either(_INTERPOLATIONS)}."
+            )
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Resize and crop an RGB image.
@@ -73,7 +91,19 @@ class ModelResize:
         enlarged = min(image.size) < self.side
         if self._mode == "shortest" and enlarged and max(resized) * self.side > _WHOLE_PIXELS:
             return self._center_in_stripes(image, resized)
-        square: Image.Image = self._steps(image)
+        square = image.resize(resized, self._resample)
+        return square if square.size == (self.side, self.side) else self._cropped_or_padded(square)
+
+    @property
+    def _resample(self) -> Image.Resampling:
+        bilinear = self.preprocess.interpolation == "bilinear"
+        return Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+
+    def _cropped_or_padded(self, image: Image.Image) -> Image.Image:
+        """The center of an image, with the configuration's color around it where it is smaller than the square."""
+        fill = self.preprocess.fill_color if self._mode == "longest" else 0
+        square = Image.new("RGB", (self.side, self.side), (fill, fill, fill))
+        square.paste(image, (_offset(image.width, self.side), _offset(image.height, self.side)))
         return square
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
@@ -93,11 +123,9 @@ class ModelResize:
         Pillow enlarges along rows first, then along columns, and rounds to 8 bits in between. No row depends on another
         one in the first pass, nor a column in the second: so both can be done in parts, and cropped at once.
         """
-        bilinear = self.preprocess.interpolation == "bilinear"
-        resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+        resample = self._resample
         (wide, high), side, height = resized, self.side, image.height
-        # torchvision's center_crop rounds like this.
-        left, top = round((wide - side) / 2), round((high - side) / 2)
+        left, top = -_offset(wide, side), -_offset(high, side)
         rows = Image.new("RGB", (side, height))
         step = max(1, _WHOLE_PIXELS // wide)
         for y in range(0, height, step):
@@ -109,6 +137,15 @@ class ModelResize:
             part = rows.crop((x, 0, min(x + step, side), height))
             square.paste(part.resize((part.width, high), resample).crop((0, top, part.width, top + side)), (x, 0))
         return square
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _offset(length: int, side: int) -> int:
+    """Where an image of `length` pixels begins in a square of `side`: as torchvision's center_crop rounds it."""
+    return -round((length - side) / 2) if length > side else (side - length) // 2
 
 
 def _check_resizing(size: tuple[int, int], resized: tuple[int, int], side: int) -> None:

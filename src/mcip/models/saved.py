@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -137,19 +138,35 @@ def save(model: Model, folder: str | Path, made_by: dict[str, Any] | None = None
         >>> mcip.load(folder).embed_dim
         256
     """
+    with replaced_folder(folder, KIND, "a model that mcip saved") as new:
+        _write(model, new, folder, made_by or {})
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def replaced_folder(folder: str | Path, kind: str, what: str) -> Iterator[Path]:
+    """A new folder to write an artefact to, which takes the place of `folder` where nothing is raised.
+
+    Args:
+        folder: May be missing, empty, or an artefact of this kind.
+        kind: Of the artefact.
+        what: What messages call it.
+
+    Raises:
+        ModelError: `folder` holds something else.
+    """
     target = Path(folder).resolve()
     with exclusive(target, "is saving"):
         _restore(target)
-        if target.exists() and not _may_be_replaced(target):
-            raise ModelError(f"{folder} is there and does not hold a model that mcip saved. Choose another folder.")
+        if target.exists() and not _may_be_replaced(target, kind):
+            raise ModelError(f"{folder} is there and does not hold {what}. Choose another folder.")
         # The name is unique and the lock is held: no other process writes here or removes it.
         new = target.with_name(f".{target.name}.new.{uuid.uuid4().hex}{_PART}")
         try:
-            _write(model, new, folder, made_by or {})
+            yield new
             _replace(target, new)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-    return Path(folder)
 
 
 def write_state_dict(model: Model, file: str | Path) -> Path:
@@ -204,7 +221,7 @@ def _restore(target: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _may_be_replaced(folder: Path) -> bool:
+def _may_be_replaced(folder: Path, kind: str) -> bool:
     if not folder.is_dir():
         return False
-    return Artefact.is_one(folder, KIND) if (folder / MANIFEST).exists() else not any(folder.iterdir())
+    return Artefact.is_one(folder, kind) if (folder / MANIFEST).exists() else not any(folder.iterdir())

@@ -36,17 +36,17 @@ class TextTower(nn.Module):
             Features (T, D), not normalised.
         """
         tower = getattr(self.clip, "text", self.clip)
-        if shorten and len(tokens) and _looks_back_only(tower):
+        if shorten and len(tokens) and looks_back_only(tower):
             # The end of the text has the highest number of all tokens.
             longest = int(tokens.argmax(dim=1).max()) + 1
             length = -(-longest // _STEP) * _STEP
             if length < tokens.shape[1]:
-                return _encode(tower, tokens[:, :length])
+                return encode_shortened(tower, tokens[:, :length])
         features: Tensor = self.clip.encode_text(tokens)
         return features
 
 
-def _looks_back_only(tower: Any) -> bool:
+def looks_back_only(tower: Any) -> bool:
     """Whether a token's feature depends on the tokens before it alone, and a text's feature is that of its end."""
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     other = ("use_pad_mask", "output_tokens")
@@ -55,7 +55,7 @@ def _looks_back_only(tower: Any) -> bool:
     return pool == "argmax" and getattr(tower, "attn_mask", None) is not None
 
 
-def _encode(tower: Any, tokens: Tensor) -> Tensor:
+def encode_shortened(tower: Any, tokens: Tensor) -> Tensor:
     """The steps of open_clip's `CLIP.encode_text` and `TextTransformer.forward`, for fewer positions."""
     length, dtype = tokens.shape[1], tower.transformer.get_cast_dtype()
     embedded = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip import models
+from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError, ModelError
 from mcip.retrieval.ann import probe_texts as probes
 from mcip.retrieval.ann.calibrate import Kind
@@ -47,6 +48,7 @@ class Index:
         recalibrate: bool = False,
         probe_texts: ProbeTexts | None = None,
         verify: bool = False,
+        backend: Backend = "auto",
     ) -> None:
         """Open the newest version of an index; see `open_index`.
 
@@ -59,11 +61,12 @@ class Index:
             recalibrate: Calibrate approximate search again.
             probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or general texts, if not given.
             verify: See `open_index`.
+            backend: See `open_index`.
         """
         self.uri = os.fspath(uri)
         table = open_table(self.uri)
         self._identity = table.identity
-        self.encoder = Encoder(self.uri, table.identity, model, device)
+        self.encoder = Encoder(self.uri, table.identity, model, device, backend)
         self._probe_texts = probe_texts or self._embed_probe_texts
         engine = open_engine(
             table, self._probe_texts, requested=ann, target=target, recalibrate=recalibrate, every_byte=verify
@@ -241,6 +244,7 @@ def open_index(
     device: str = "auto",
     *,
     verify: bool = False,
+    backend: Backend = "auto",
 ) -> Index:
     """Open an index for searching.
 
@@ -254,6 +258,8 @@ def open_index(
             first use, and refused if its weights are not those that the index was made with.
         device: Of the model: "auto", "cpu", "cuda", "cuda:1", ...
         verify: Check large files byte by byte too: about 0.3 s per GB, and the time to read them from the disk.
+        backend: What embeds queries: "onnx", which does not import PyTorch, "torch", or "auto": the first where there
+            is an ONNX model of the same weights, see `mcip.retrieval.encoder`.
 
     Raises:
         ArtefactError: There is no index.
@@ -264,17 +270,19 @@ def open_index(
         >>> len(index)
         >>> index.search(text="a red mug", k=3).to_pandas()
     """
-    return Index(db, model, device, verify=verify)
+    return Index(db, model, device, verify=verify, backend=backend)
 
 
-def as_index(db: str | os.PathLike[str] | Index, model: ModelLike | None = None, device: str = "auto") -> Index:
+def as_index(
+    db: str | os.PathLike[str] | Index, model: ModelLike | None = None, device: str = "auto", backend: Backend = "auto"
+) -> Index:
     """An index that is open already, or one that is opened; see `open_index`.
 
     Raises:
         ConfigError: A model is given for an index that is open already.
     """
     if not isinstance(db, Index):
-        return open_index(db, model, device)
+        return open_index(db, model, device, backend=backend)
     if model is not None:
         raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
     return db

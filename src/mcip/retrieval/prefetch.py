@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -16,12 +15,7 @@ from mcip.data import decode
 from mcip.data.loader import prefetch
 from mcip.data.thumbnails import thumbnail
 from mcip.data.transforms import ImageTransform
-from mcip.retrieval.reading import Content
-
-
-def content_hash(content: bytes) -> str:
-    """SHA-256 of an image's file, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+from mcip.retrieval.reading import Content, content_hash
 
 
 @dataclass

@@ -16,7 +16,7 @@ from mcip.data.images import IMAGE_SUFFIXES
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.encoder import Encoder
 from mcip.retrieval.fusion import Part, weighted
-from mcip.retrieval.listing import read_image
+from mcip.retrieval.reading import read_image
 
 # An image: a file or URI, "id:" and an id of the index, or a PIL image.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -9,20 +10,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from mcip.core.errors import DataError, UnreadableImage
-from mcip.data.column_names import find_columns
-from mcip.data.columns import standard_rows
 from mcip.data.locate import locate
-from mcip.data.readers import open_source
-from mcip.data.schema import Source
 from mcip.retrieval.location import is_remote, local_path
+
+if TYPE_CHECKING:
+    import datasets
 
 # Reads the file of an image by its number; raises UnreadableImage.
 Content: TypeAlias = Callable[[int], bytes]
@@ -50,6 +49,11 @@ def read_image(path: str) -> bytes:
         return _TABLES.of(uri)(row)
     except (DataError, IndexError) as error:
         raise UnreadableImage(f"row {row} of {uri} is gone: {error}") from error
+
+
+def content_hash(content: bytes) -> str:
+    """SHA-256 of an image's file, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_file(file: Path) -> bytes:
@@ -130,6 +134,9 @@ class _LocalTable:
     """Images embedded in a table on this machine."""
 
     def __init__(self, source: str) -> None:
+        from mcip.data.columns import standard_rows
+        from mcip.data.readers import open_source
+
         located = locate(source)
         files, root = located.files, located.root
         # The files, and the folders in which another one of them could appear.
@@ -151,6 +158,11 @@ class _RemoteTable:
     """Images embedded in a parquet file on object storage, read one row group at a time."""
 
     def __init__(self, uri: str) -> None:
+        import datasets
+
+        from mcip.data.column_names import find_columns
+        from mcip.data.schema import Source
+
         self.uri = uri
         self.filesystem, scheme = filesystem_of(uri)
         self.path = uri.removeprefix(scheme)

@@ -19,8 +19,7 @@ from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part
-from mcip.retrieval.listing import read_image
-from mcip.retrieval.prefetch import content_hash
+from mcip.retrieval.reading import content_hash, read_image
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
 from mcip.retrieval.table import HIDDEN, quoted
 

@@ -9,11 +9,10 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mcip.core.errors import UnreadableImage
 from mcip.data import decode
-from mcip.retrieval.encoder import Encoder
+from mcip.retrieval.encoder import Encoder, Prepared
 from mcip.server.batching import Batcher
 from mcip.server.metrics import Metrics
 from mcip.server.settings import Settings
@@ -42,7 +41,7 @@ class QueryEncoder:
         self._texts: Batcher[str, Vector] = Batcher(
             self._encode_texts, self._model_thread, settings.batch_size, settings.window
         )
-        self._images: Batcher[Tensor, Vector] = Batcher(
+        self._images: Batcher[Prepared, Vector] = Batcher(
             self._encode_images, self._model_thread, settings.batch_size, settings.window
         )
         # By text, the one used last at the end; a text that is being embedded is there already.
@@ -79,7 +78,7 @@ class QueryEncoder:
         """Let the model's thread end."""
         self._model_thread.shutdown(wait=False, cancel_futures=True)
 
-    def _prepare(self, content: bytes) -> Tensor:
+    def _prepare(self, content: bytes) -> Prepared:
         try:
             return self._encoder.prepare(decode(content, self._settings.max_pixels))
         except MemoryError:
@@ -89,6 +88,6 @@ class QueryEncoder:
         self._metrics.batches.labels("text").observe(len(texts))
         return list(self._encoder.texts(texts))
 
-    def _encode_images(self, pixels: list[Tensor]) -> list[Vector]:
+    def _encode_images(self, pixels: list[Prepared]) -> list[Vector]:
         self._metrics.batches.labels("image").observe(len(pixels))
         return list(self._encoder.prepared(pixels))

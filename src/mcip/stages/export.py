@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mcip.core.choices import Quantize
 from mcip.core.errors import ConfigError
 from mcip.stages.inputs import ModelInput
 
 if TYPE_CHECKING:
-    from mcip.models import SavedModel, SavedWeights
+    from mcip.models import SavedModel, SavedOnnx, SavedWeights
 
 # What files of torch.save are called.
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
@@ -18,27 +19,35 @@ _FILE_SUFFIXES = (*_SUFFIXES, ".safetensors", ".onnx", ".json", ".npz", ".pkl")
 
 
 def export(
-    model: ModelInput, out: Path, format: Literal["pth", "open_clip"] = "pth", weights: Path | None = None
-) -> SavedModel | SavedWeights:
+    model: ModelInput,
+    out: Path,
+    format: Literal["pth", "open_clip", "onnx"] = "pth",
+    weights: Path | None = None,
+    quantize: Quantize = "none",
+) -> SavedModel | SavedOnnx | SavedWeights:
     """Write a model in the form that other code loads.
 
     Args:
         model: What `mcip.load` takes.
-        out: The file to write for "pth", named *.pth, *.pt, *.bin or *.ckpt; the folder for "open_clip".
+        out: The file to write for "pth", named *.pth, *.pt, *.bin or *.ckpt; the folder for the others.
         format: "pth": a plain state dict, which the model of the same open_clip name takes by
             `load_state_dict(torch.load(out, weights_only=True), strict=True)`; its configuration (activation and
             preprocessing) is written beside it as `<out>.json`. "open_clip": a folder that
-            `open_clip.create_model_and_transforms("local-dir:<out>")` loads.
+            `open_clip.create_model_and_transforms("local-dir:<out>")` loads. "onnx": a folder with `image.onnx` and
+            `text.onnx`, by which an index is searched without PyTorch. They are written only if their embeddings of 64
+            images and 64 texts have a cosine of at least 0.9999 (0.99 for int8) to those of the model.
         weights: A `.pth` or `.safetensors` state dict to put on top first, every key and shape checked. With
             "open_clip" it becomes a folder that every command takes as its model.
+        quantize: "int8": store the weights of the matrix products of an ONNX model in 8 bits.
 
     Returns:
         What was written; it stands for its path.
 
     Raises:
-        ConfigError: `out` is named as another kind of file.
-        ModelError: The model cannot be loaded, `out` is in the way, or the model carries a matrix of
-            `mcip adapt`, which no other code would apply.
+        ConfigError: `out` is named as another kind of file, `quantize` is given for another format, or the extra
+            `mcip[onnx]` is not installed.
+        ModelError: The model cannot be loaded, `out` is in the way, the embeddings of the ONNX model differ, or the
+            model carries a matrix of `mcip adapt`, which no other code would apply.
         ArtefactError: The disk is full.
 
     Example:
@@ -49,8 +58,12 @@ def export(
     """
     out = Path(out)
     _check_name(out, format)
+    if quantize not in ("none", "int8"):
+        raise ConfigError(f"quantize is {quantize!r}: it is none or int8.")
+    if quantize != "none" and format != "onnx":
+        raise ConfigError(f"quantize {quantize} is for format onnx only, not for {format}.")
 
-    from mcip.models import SavedModel, SavedWeights, load, save
+    from mcip.models import SavedModel, SavedOnnx, SavedWeights, load, save
     from mcip.models.adapter import refuse_carried
     from mcip.models.saved import write_state_dict
 
@@ -59,6 +72,10 @@ def export(
     if format == "open_clip":
         made_by = {"exported_from": loaded.source, "weights": None if weights is None else str(weights)}
         return SavedModel(save(loaded, out, made_by))
+    if format == "onnx":
+        from mcip.models.onnx_export import write_onnx
+
+        return SavedOnnx(write_onnx(loaded, out, quantize))
     return SavedWeights(write_state_dict(loaded, out))
 
 
@@ -71,11 +88,12 @@ def _check_name(out: Path, format: str) -> None:
                 f"{out} is named as a {suffix} file, but format pth writes a state dict of torch.save: name it "
                 f"{out.with_suffix('.pth').name}.{other}"
             )
-    elif format == "open_clip":
-        if suffix in _FILE_SUFFIXES:
+    elif format in ("open_clip", "onnx"):
+        # A folder beside an index is called INDEX.onnx.
+        if suffix in _FILE_SUFFIXES and (format, suffix) != ("onnx", ".onnx"):
             raise ConfigError(
-                f"{out} is named as a {suffix} file, but format open_clip writes a folder: name it {out.stem}, "
+                f"{out} is named as a {suffix} file, but format {format} writes a folder: name it {out.stem}, "
                 "or use format pth for a file."
             )
     else:
-        raise ConfigError(f"format is {format!r}: it is pth or open_clip.")
+        raise ConfigError(f"format is {format!r}: it is pth, open_clip or onnx.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from mcip.core.choices import Backend
 from mcip.stages.inputs import IndexInput, ModelInput
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def search(
     exact: bool = False,
     model: ModelInput | None = None,
     device: str = "auto",
+    backend: Backend = "auto",
 ) -> Results | str:
     """Find images of an index by images, by texts, or by both.
 
@@ -54,6 +56,9 @@ def search(
         exact: Compare with every image, whatever the index's size.
         model: The index's model, if it is not where the index says.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        backend: What embeds the query: "onnx", which starts without PyTorch, "torch", or "auto": the first where there
+            is an ONNX model of the index's model, in the folder `onnx` of its folder or beside the index as
+            `INDEX.onnx`. `mcip export MODEL INDEX.onnx --format onnx` makes it.
 
     Returns:
         The hits, shown as a table, and with their images in a notebook. JSON or paths as a text where `output` says so.
@@ -69,18 +74,19 @@ def search(
         >>> results.to_pandas()
     """
     from mcip.core.errors import ConfigError
-    from mcip.retrieval.contact_sheet import contact_sheet
     from mcip.retrieval.index import as_index
     from mcip.retrieval.query import as_list, is_image
 
     if output not in ("table", "json", "paths"):
         raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
-    index = as_index(db, model, device)
+    index = as_index(db, model, device, backend)
     parts = as_list(query)
     images = [*(part for part in parts if is_image(part)), *as_list(image)]
     texts = [*(part for part in parts if not is_image(part)), *as_list(text)]
     results = index.search(images, texts, as_list(negative), weights, where, k, offset, exact=exact)
     if sheet is not None:
+        from mcip.retrieval.contact_sheet import contact_sheet
+
         contact_sheet(index, results, Path(sheet))
     if output == "json":
         return results.to_json()

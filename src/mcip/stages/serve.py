@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError
 from mcip.stages.inputs import IndexInput
 
@@ -27,6 +28,7 @@ def serve(
     token: str | None = None,
     model: str | None = None,
     device: str = "auto",
+    backend: Backend = "auto",
     max_upload_mb: float = 20,
     max_megapixels: float = 50,
     max_file_mb: float = 256,
@@ -49,6 +51,8 @@ def serve(
             MCIP_TOKEN if not given, where other users of the machine cannot see it.
         model: The index's model, if it is not where the index says.
         device: Of the model: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1", ...
+        backend: What embeds queries: "onnx" (on the CPU), "torch", or "auto": the first where there is an ONNX model of
+            the index's model; see `mcip search`.
         max_upload_mb: Megabytes of an upload.
         max_megapixels: Millions of pixels of an uploaded image.
         max_file_mb: Megabytes of an indexed image's file that is sent.
@@ -79,7 +83,7 @@ def serve(
     secret = _checked_token(token or os.environ.get(TOKEN) or None, local, host)
     from mcip.core.progress import console
 
-    open_ = _opener(db, model, device)
+    open_ = _opener(db, model, device, backend)
     try:
         from mcip.server.app import create_app
         from mcip.server.connections import http_server
@@ -120,7 +124,7 @@ def serve(
     return address
 
 
-def _opener(db: IndexInput, model: str | None, device: str) -> Callable[[], Index]:
+def _opener(db: IndexInput, model: str | None, device: str, backend: Backend) -> Callable[[], Index]:
     """Opens the index, and opens it anew when it is called again.
 
     Raises:
@@ -133,11 +137,11 @@ def _opener(db: IndexInput, model: str | None, device: str) -> Callable[[], Inde
     if not isinstance(db, Index):
         uri = os.fspath(db)
         _ = open_table(uri)
-        return lambda: open_index(uri, model, device)
+        return lambda: open_index(uri, model, device, backend=backend)
     if model is not None:
         raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
     given = [db]
-    return lambda: given.pop() if given else open_index(db.uri, None, device)
+    return lambda: given.pop() if given else open_index(db.uri, None, device, backend=backend)
 
 
 def _name(db: IndexInput) -> str:
