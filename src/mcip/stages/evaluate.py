@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.evaluation.presets import PresetName
 from mcip.stages.inputs import DataInput, ModelInput
 
@@ -78,6 +79,7 @@ def evaluate(
         >>> evaluation[0].measured["i2i"].percent  # doctest: +SKIP
         17.31
     """
+    check_one_process()
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models
     from mcip.evaluation.suites import find_suite

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ModelInput
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def export(
         >>> saved.load().embed_dim
         256
     """
+    check_one_process()
     out = Path(out)
     _check_name(out, format)
 
