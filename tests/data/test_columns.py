@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -138,6 +139,8 @@ def test_whole_numbers_of_pandas_are_labels(tmp_path: Path) -> None:
     """A column with gaps is of floats there."""
     rows = {"image": embedded(3), "label": [1.0, None, 20.0]}
     assert read_table(write_parquet(tmp_path / "t.parquet", rows)).labels == ["1", None, "20"]
+    rows["label"] = pa.array(np.array([1, 2, 20], np.float16))
+    assert read_table(write_parquet(tmp_path / "t.parquet", rows)).labels == ["1", "2", "20"]
     rows["label"] = [1.0, None, 2.0**53]
     with pytest.raises(DataError, match="'label' holds double"):
         read_table(write_parquet(tmp_path / "t.parquet", rows))

@@ -89,6 +89,15 @@ def test_frame_of_paths(make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) 
         read_table(pd.DataFrame({"image": ["gone.png"]}))
 
 
+def test_whole_numbers_of_any_size_in_a_frame(make_image: MakeImage) -> None:
+    paths = [str(make_image("a.png")), str(make_image("b.png", 1))]
+    large = [109876543210987654321, -(10**40)]
+    frame = pd.DataFrame({"image": paths, "id": large, "label": [1, 10**20], "other": large})
+    table = read_table(frame)
+    assert table.ids == [str(number) for number in large]
+    assert table.labels == ["1", str(10**20)]
+
+
 def test_frame_of_bytes_images_and_paths(make_image: MakeImage) -> None:
     path = make_image("a.png", 2)
     frame = pd.DataFrame(

@@ -61,6 +61,9 @@ def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resolve("owner/name") == "owner/name"
     (tmp_path / "a" / "owner").mkdir()
     assert resolve("owner/name") == os.path.realpath("owner/name")
+    # A folder that is called ~, and the home of a user who is not there, are folders like others.
+    assert resolve("./~/photos") == os.path.realpath("./~/photos")
+    assert resolve("~nobody-here/photos") == os.path.realpath("./~nobody-here/photos")
     with pytest.raises(DataError, match="names the machine 'elsewhere'"):
         resolve("file://elsewhere/photos")
     expected = os.path.realpath("new/t.lance")

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 
 from mcip import models
-from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.metrics import alignment, cross_modal_recall, modality_gap, retrieval_map
@@ -172,7 +172,7 @@ def test_the_same_data_elsewhere_are_the_same(
     assert results.measured["i2i"].task.data == moved
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "a\\b", "a\nb", "x" * 101, ".."])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "a\\b", "a\nb", "x" * 101, "..", "con", "NUL.a"])
 def test_names_that_are_no_file_names(name: str, val: Path, base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="A model cannot be named"):
         evaluate([f"{name}={base}"], tmp_path / "out", data=str(val))
@@ -198,6 +198,24 @@ def test_objects_in_objects_out(val: Path, base: Path, tmp_path: Path) -> None:
     assert f"{100 * row['value']:.1f}" in shown
     assert "modality gap" in shown
     assert f"{100 * row['value']:.1f}" in from_objects._repr_html_()
+
+
+def test_names_that_differ_in_case_only_are_one_file_elsewhere(base: Path) -> None:
+    with pytest.raises(ConfigError, match="Two models have the same name"):
+        _by_name([f"a={base}", f"A={base}"])
+
+
+def test_a_folder_with_an_equals_sign_is_a_model(base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base, tmp_path / "lr=1e-6")
+    assert _by_name([str(folder)]) == {"lr=1e-6": str(folder)}
+    assert _by_name([f"a={folder}"]) == {"a": str(folder)}
+
+
+def test_labels_that_all_differ_are_named(val: Path, base: Path, tmp_path: Path) -> None:
+    frame = read_table(val).to_pandas().drop(columns="captions")
+    frame["label"] = frame["id"]
+    with pytest.raises(DataError, match="no two images of the same label and no captions"):
+        evaluate([f"a={base}"], tmp_path, data=frame)
 
 
 def test_models_are_named_by_their_folders(base: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import torch
@@ -15,14 +14,8 @@ def pick_device(device: str) -> torch.device:
     """The device that `device` names; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: The device is not there, or this is one of several processes of one run.
+        ConfigError: The device is not there.
     """
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world.isdecimal() and int(world) > 1:
-        raise ConfigError(
-            f"This is one of {world} processes that were started together (WORLD_SIZE), and each would do the whole "
-            "work: start the command once, without torchrun or accelerate launch."
-        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -32,6 +32,8 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def whole_texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """A column of floats as texts of whole numbers, as pandas keeps those with gaps; None where one is not whole."""
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())  # Arrow does not compute with half floats
     values = column.drop_null() if column.null_count else column
     finite = pc.all(pc.is_finite(values), min_count=0).as_py()
     if not finite or not pc.all(pc.equal(pc.round(values), values), min_count=0).as_py():

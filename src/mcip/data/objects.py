@@ -17,6 +17,8 @@ from mcip.data.schema import NAMES, Source, folded
 
 # The modes that PNG keeps; images of other modes are kept as TIFF.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# From here on whole numbers do not fit into 64 bits.
+_LARGE = 2**63
 
 
 def open_object(data: object) -> Source:
@@ -49,7 +51,7 @@ def _frame_rows(frame: pd.DataFrame) -> datasets.Dataset:
     for name, series in zip(names, (frame.iloc[:, number] for number in range(len(names))), strict=True):
         cells = [_cell(value) for value in series] if series.dtype == object else series
         try:
-            column = pa.array(_images(cells) if _holds_images(cells) else cells, from_pandas=True)
+            column = pa.array(_images(cells) if _holds_images(cells) else _whole_numbers(cells), from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             if folded(name) in NAMES:
                 raise DataError(
@@ -77,6 +79,13 @@ def _holds_images(cells: Any) -> bool:
 def _images(cells: list[Any]) -> list[Any]:
     """Images of which some are bytes: paths beside them as {"bytes", "path"} too."""
     return [{"bytes": None, "path": cell} if isinstance(cell, str) else cell for cell in cells]
+
+
+def _whole_numbers(cells: Any) -> Any:
+    """Whole numbers of which one has more than 64 bits: all of them as texts, digit by digit."""
+    if not isinstance(cells, list) or not any(type(cell) is int and abs(cell) >= _LARGE for cell in cells):
+        return cells
+    return [str(cell) if type(cell) is int else cell for cell in cells]
 
 
 def _file_of(image: Image.Image) -> bytes:

@@ -34,7 +34,7 @@ def own_tasks(
         The tasks, and those that were left out for their labels, as `Suite.missing` has them.
 
     Raises:
-        DataError: The table has neither labels nor captions.
+        DataError: The table has no captions, and no two images of the same label.
     """
     labels = [label for label in table.labels if label is not None]
     tasks, missing = [], []
@@ -51,7 +51,8 @@ def own_tasks(
     if any(table.captions):
         tasks += [Task("t2i", "t2i", data, split), Task("i2t", "i2t", data, split)]
     if not tasks:
-        raise DataError(f"{table.name} has neither labels nor captions: there is nothing to evaluate.")
+        lack = "no two images of the same label and no captions" if labels else "neither labels nor captions"
+        raise DataError(f"{table.name} has {lack}: there is nothing to evaluate.{table.columns_hint}")
     return tasks, tuple(missing)
 
 

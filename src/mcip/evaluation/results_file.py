@@ -22,18 +22,24 @@ KIND: Final = "results"
 _MEASURED: Final = ("headline", "metrics", "interval", "per_query", "space")
 _NOT_IN_FILE_NAMES: Final = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _LONGEST_NAME: Final = 100
+# On Windows these are devices, whatever their suffix.
+_DEVICES: Final = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{kind}{number}" for kind in ("COM", "LPT") for number in range(10))}
+)
 
 
 def check_model_name(name: str) -> str:
     """The name, if it can be that of a file.
 
     Raises:
-        ConfigError: It is empty, long, begins with a dot, or has a character that file names do not have everywhere.
+        ConfigError: It is empty, long, begins with a dot, is reserved, or has a character that file names do not have
+            everywhere.
     """
-    if not name or len(name) > _LONGEST_NAME or name.startswith(".") or _NOT_IN_FILE_NAMES.search(name):
+    reserved = name.partition(".")[0].strip().upper() in _DEVICES
+    if not name or len(name) > _LONGEST_NAME or name.startswith(".") or reserved or _NOT_IN_FILE_NAMES.search(name):
         raise ConfigError(
             f"A model cannot be named {name!r}: results files are named by it. Use 1 to {_LONGEST_NAME} characters, "
-            'none of / \\ : * ? " < > |, the first not a dot: --model NAME=MODEL.'
+            'none of / \\ : * ? " < > |, the first not a dot, and no device of Windows such as CON: --model NAME=MODEL.'
         )
     return name
 

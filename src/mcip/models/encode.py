@@ -99,7 +99,7 @@ def load_image(item: EncodeInput) -> Image.Image:
         return decode(raw if raw.exists() else Path(unquote(str(raw))))
     if isinstance(item, str) and _is_uri(item):
         return decode(_fetch(item))
-    return decode(item if isinstance(item, bytes) else Path(item).expanduser())
+    return decode(item if isinstance(item, bytes) else _expanded(item))
 
 
 class _Images(Dataset[Tensor | str]):
@@ -154,9 +154,13 @@ def _is_uri(text: str) -> bool:
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL character, an unknown user
+        return _expanded(text).is_file()
+    except (OSError, ValueError):  # too long for a path, a NUL character
         return False
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - leaves an unknown `~name` as it is
 
 
 def _fetch(uri: str) -> bytes:

@@ -26,7 +26,7 @@ def local_path(location: str) -> Path:
     if "\0" in location:
         raise DataError(f"{location!r} is no path: it holds a NUL character")
     if not location.lower().startswith("file://"):
-        return Path(location).expanduser()
+        return Path(os.path.expanduser(location))  # noqa: PTH111 - leaves `./~` and an unknown `~name` as they are
     parts = urlsplit(location)
     if parts.netloc not in ("", "localhost"):
         raise DataError(f"{location} names the machine {parts.netloc!r}: write file:/// and a path of this machine")

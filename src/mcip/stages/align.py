@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import Precision, TransformName
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def align(
     Example:
         >>> realigned = mcip.align("captioned.parquet", "runs/2sft", "runs/gpr-ft/model")  # doctest: +SKIP
     """
+    check_one_process()
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Dtype, Precision, TransformName
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def embed(
         >>> embeddings.array().shape  # doctest: +SKIP
         (12000, 512)
     """
+    check_one_process()
     from mcip.core.device import pick_device
     from mcip.data import read_captions, read_table
     from mcip.embeddings.encode import embed_captions, embed_images

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.evaluation.presets import PresetName
 from mcip.stages.inputs import DataInput, ModelInput
 
@@ -78,6 +79,7 @@ def evaluate(
         >>> evaluation[0].measured["i2i"].percent  # doctest: +SKIP
         17.31
     """
+    check_one_process()
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models
     from mcip.evaluation.suites import find_suite
@@ -109,7 +111,8 @@ def _by_name(models: ModelsInput) -> dict[str, ModelInput]:
     if not pairs:
         raise ConfigError("There is no model to evaluate: pass --model NAME=MODEL, once for each.")
     names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
+    # Some file systems take "a.json" and "A.json" for one file.
+    if len({name.casefold() for name in names}) < len(names):
         raise ConfigError(f"Two models have the same name: {', '.join(names)}. Name them: --model NAME=MODEL.")
     return dict(pairs)
 
@@ -117,7 +120,7 @@ def _by_name(models: ModelsInput) -> dict[str, ModelInput]:
 def _named(entry: ModelInput) -> tuple[str, ModelInput]:
     """A model and its name: as given, else that of its folder, or of what it was loaded from."""
     name, separator, source = entry.partition("=") if isinstance(entry, str) else ("", "", "")
-    if separator:
+    if separator and not (isinstance(entry, str) and Path(entry).exists()):
         return name, source
     place = str(getattr(entry, "source", entry))
     folder = Path(place)

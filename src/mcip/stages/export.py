@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mcip.core.choices import Quantize
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ModelInput
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def export(
         >>> saved.load().embed_dim
         256
     """
+    check_one_process()
     out = Path(out)
     _check_name(out, format)
     if quantize not in ("none", "int8"):
@@ -68,7 +70,8 @@ def export(
     from mcip.models.saved import write_state_dict
 
     loaded = load(model, weights)
-    refuse_carried(loaded, "a folder of open_clip" if format == "open_clip" else "a plain state dict")
+    forms = {"open_clip": "a folder of open_clip", "pth": "a plain state dict", "onnx": "an ONNX model"}
+    refuse_carried(loaded, forms[format])
     if format == "open_clip":
         made_by = {"exported_from": loaded.source, "weights": None if weights is None else str(weights)}
         return SavedModel(save(loaded, out, made_by))

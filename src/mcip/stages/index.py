@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
 from mcip.stages.inputs import DataInput, IndexInput, ModelInput
 
@@ -102,6 +103,7 @@ def index(
     Example:
         >>> mcip.index("photos", "photos.lance", model="ViT-B-32/openai")  # doctest: +SKIP
     """
+    check_one_process()
     import time
     from datetime import timedelta
 

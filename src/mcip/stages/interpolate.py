@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ModelInput
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def interpolate(model: ModelInput, base: ModelInput, out: Path, alpha: float = 0
         >>> mcip.interpolate("toyshop", "toyshop", tempfile.mkdtemp(), alpha=0.5).load().embed_dim
         256
     """
+    check_one_process()
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha}: it is a share between 0 (the base) and 1 (the tuned model).")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def mine(
         >>> mined = mcip.mine("products.csv", "captions.txt", "runs/captions", "ViT-B-16/openai")  # doctest: +SKIP
         >>> mined.captions[:3]  # doctest: +SKIP
     """
+    check_one_process()
     _check(k, image_block, threshold, quantile)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device

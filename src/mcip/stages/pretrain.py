@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import Precision, TransformName
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import DataInput
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def pretrain(
     Returns:
         The model, a folder: `out`/model.
     """
+    check_one_process()
     from mcip import models
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device

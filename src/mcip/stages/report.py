@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import CaptionsInput, DataInput
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def report(
         >>> page.comparison.headline_model  # doctest: +SKIP
         'mcip'
     """
+    check_one_process()
     from mcip.reporting.comparison import Comparison
     from mcip.reporting.mined import read_mined
     from mcip.reporting.paper import paper_rows

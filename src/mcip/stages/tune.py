@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from mcip.core.choices import CenterInit, Precision, TransformName
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def tune(
         >>> tuned = mcip.tune("products.csv", "runs/gpr-ft", "ViT-B-16/openai", method="gpr-ft")  # doctest: +SKIP
         >>> model = tuned.load()  # doctest: +SKIP
     """
+    check_one_process()
     _check(method, captions, caption_weight)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device

@@ -20,6 +20,7 @@ from torch import nn
 from mcip.core.choices import Precision
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.processes import check_one_process
 from mcip.core.progress import Advance, console, progress
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
@@ -136,7 +137,8 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         settings: How to train.
 
     Raises:
-        ConfigError: The loss is not finite, or the settings do not fit the objective or the machine.
+        ConfigError: The loss is not finite, the settings do not fit the objective or the machine, or this is
+            one of several processes of one run.
         ArtefactError: A checkpoint is damaged or does not fit.
 
     Example:
@@ -144,6 +146,7 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         >>> fit(objective, Path("runs/mine/checkpoints"), FitSettings(steps=1000)).steps  # doctest: +SKIP
         1000
     """
+    check_one_process()
     with torch.random.fork_rng():
         return _Loop(objective, folder, settings).run()
 

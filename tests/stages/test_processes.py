@@ -1,0 +1,51 @@
+"""No stage writes anything where several processes were started as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mcip
+from mcip import models
+from mcip.core.errors import ConfigError
+from mcip.stages.pretrain import pretrain
+from tests.tiny import CONFIG
+
+Stage = Callable[[Path, Path, Path, models.Model], object]
+
+STAGES: dict[str, Stage] = {
+    "embed": lambda data, pool, out, model: mcip.embed(data, out, model),
+    "mine": lambda data, pool, out, model: mcip.mine(data, pool, out, model),
+    "tune": lambda data, pool, out, model: mcip.tune(data, out, model, method="gpr-ft", steps=1),
+    "align": lambda data, pool, out, model: mcip.align(data, out, model, steps=1),
+    "pretrain": lambda data, pool, out, model: pretrain(data, out, pool),
+    "evaluate": lambda data, pool, out, model: mcip.evaluate({"base": model}, out, data=data),
+    "index": lambda data, pool, out, model: mcip.index(data, out, model=model),
+    "interpolate": lambda data, pool, out, model: mcip.interpolate(model, model, 0.5, out),
+    "export": lambda data, pool, out, model: mcip.export(model, out, format="open_clip"),
+    "report": lambda data, pool, out, model: mcip.report([data], out),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_one_of_several_processes_is_refused_before_it_writes(
+    name: str, train: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.from_config(CONFIG, seed=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one of 2 processes"):
+        STAGES[name](train, pool, tmp_path / "out", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_may_search(indexed_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len(mcip.search(indexed_once, text="a mug", k=2)) == 2
+
+
+@pytest.fixture
+def indexed_once(train: Path, base: Path, tmp_path: Path) -> Path:
+    mcip.index(train, tmp_path / "photos.lance", model=base, device="cpu")
+    return tmp_path / "photos.lance"
