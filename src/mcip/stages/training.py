@@ -34,7 +34,7 @@ def captioned(table: Table, purpose: str) -> Table:
     """
     rows = [row for row, captions in enumerate(table.captions) if captions]
     if not rows:
-        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.")
+        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.{table.columns_hint}")
     return table.subset(rows) if len(rows) < len(table) else table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
-from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
+from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,7 @@ def tune(
     method: Method = "mcip",
     captions: CaptionsInput | None = None,
     split: str | None = None,
+    columns: ColumnsInput | None = None,
     validation: str | None = None,
     validation_split: str | None = None,
     caption_weight: float = 0.25,
@@ -78,6 +79,7 @@ def tune(
         method: "gpr-ft" or "mcip".
         captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
         split: Only the rows of this split.
+        columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate on: image to image by its labels, text to image by its captions; or
             quick:FOLDER, a seeded subsample of the benchmarks in a folder.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
@@ -139,14 +141,14 @@ def tune(
 
     out = Path(out)
     loaded = open_model(model)
-    table, without_label = _labelled(read_table(data, split=split))
+    table, without_label = _labelled(read_table(data, split=split, columns=columns))
     order = EpochOrder(len(table), batch_size, seed)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
-    held_out = validation_table(data, split, validation, validation_split) if validate_every else None
+    held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
     settings: FitSettings = settings_of(FitSettings, locals(), per_step=order.batch_size, title=method)
     made_from = recorded(
-        tune, locals(), data=table.fingerprint, model=loaded.fingerprint,
+        tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
@@ -205,7 +207,9 @@ def _labelled(table: Table) -> tuple[Table, list[str]]:
     labels, ids = table.labels, table.ids
     without = [ids[row] for row, label in enumerate(labels) if label is None]
     if len(without) == len(labels):
-        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
+        raise DataError(
+            f"No row of {table.name} has a label: tuning needs the class of each image.{table.columns_hint}"
+        )
     if without:
         table = table.subset([row for row, label in enumerate(labels) if label is not None])
     if len(set(table.labels)) == 1:
