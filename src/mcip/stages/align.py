@@ -135,7 +135,7 @@ def align(
                 seed=seed, device=target, validation=check,
             )  # fmt: skip
             objective.unreadable |= images.unreadable
-            with note_small_changes(objective.modules["text_tower"], steps):
+            with note_small_changes(objective.modules["text_tower"], steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             objective.give_back()
             finish_training(artefact, objective, loaded, done, "re-a", pairs=len(images))

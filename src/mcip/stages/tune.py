@@ -158,17 +158,18 @@ def tune(
             target = pick_device(device)
             means = None
             if center_init == "class-means":
-                loaded.clip.to(target)
-                embeddings = embed_images(
-                    table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
-                )
+                with loaded.on(target):
+                    embeddings = embed_images(
+                        table, loaded, out / "images", workers=workers, precision=precision,
+                        max_unreadable=max_unreadable,
+                    )  # fmt: skip
                 means = class_means(table, embeddings)
-                loaded.clip.to("cpu")
             class_loss = _class_loss(table, loaded.embed_dim, margin, scale, seed, means)
             term = None
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-                term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
+                with loaded.on(target):
+                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
             images = Pixels(
                 table, loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
                 max_unreadable=max_unreadable,
@@ -182,7 +183,7 @@ def tune(
                 drop_patches(loaded.clip.visual, patch_dropout)
             if grad_checkpointing:
                 loaded.clip.visual.set_grad_checkpointing(True)
-            with note_small_changes(loaded.clip.visual, steps):
+            with note_small_changes(loaded.clip.visual, steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             _save_classes(out, objective)
             finish_training(
