@@ -45,8 +45,18 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *_cgroup_limits(root)])
+    return min([_machine_memory(), *_cgroup_limits(root)])
+
+
+def _machine_memory() -> int:
+    """Bytes of the machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        import ctypes
+
+        kibibytes = ctypes.c_ulonglong()
+        ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kibibytes))  # type: ignore[attr-defined]
+        return kibibytes.value * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
