@@ -5,8 +5,8 @@ python benchmarks/adapt.py --validation    measures on validation slices instead
 
 The images are embedded first, once for all runs in the folder --out; only the training is timed. The last line is
 JSON: image-to-image mAP and text-to-image R@5 in per cent, and the seconds. Every parameter of `mcip.adapt` is a flag,
-as in --keep 3; its defaults were chosen on the validation slices. Expected on two idle cores: under 60 seconds, and at or beyond the line through (53.0, 53.8) and
-(55.6, 50.5) of image to image and text to image.
+as in --keep 3; its defaults were chosen on the validation slices. Expected on two idle cores: under 60 seconds, and at
+or beyond the line through (53.0, 53.8) and (55.6, 50.5) of image to image and text to image.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def value_of(text: str) -> Any:
 
 def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict[str, Any]:
     """Adapt the base model by a recipe and measure it in a world."""
-    labelled, products, pictures = (
+    labelled, products, images = (
         str(write_slice(part, out / "tables" / f"{part.name}.parquet"))
-        for part in (world.labelled, world.products, world.pictures)
+        for part in (world.labelled, world.products, world.images)
     )
     images = embed(labelled, out / "images", BASE, device="cpu")
     mined = None
     if captions:
         captioned = str(write_slice(world.captioned, out / "tables" / f"{world.captioned.name}.parquet"))
-        name = world.pictures.name
-        pool = write_pool(captioned, pictures, out / "tables" / f"pool-{name}.parquet")
+        name = world.images.name
+        pool = write_pool(captioned, images, out / "tables" / f"pool-{name}.parquet")
         mined = mine(labelled, str(pool), out / f"captions-{name}", BASE, k=Recipe.k, device="cpu")
     folder = out / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +77,7 @@ def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict
     seconds = time.perf_counter() - began
     results = out / "results"
     shutil.rmtree(results, ignore_errors=True)
-    measured = [task for task in tasks(products, pictures) if task.name in SCORES]
+    measured = [task for task in tasks(products, images) if task.name in SCORES]
     (file,) = measure_models({"adapted": str(adapted)}, measured, results, suite="toyshop")
     found = {task["name"]: round(100 * task["metrics"][task["headline"]], 1) for task in read_json(file)["tasks"]}
     facts = {"captions": captions, "threads": torch.get_num_threads(), "recipe": recipe}

@@ -29,8 +29,9 @@ from rich.table import Table
 import mcip
 from mcip.models import Model
 from mcip.retrieval.encoder import beside_index
+from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import Identity, create_table, schema_of, vectors_array
+from mcip.retrieval.table import create_table, schema_of, vectors_array
 
 SIDES = ("onnx", "torch")
 COMMAND = [sys.executable, "-m", "mcip", "search"]

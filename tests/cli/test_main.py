@@ -286,3 +286,17 @@ def test_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mcip", "tuen"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert 'Did you mean "tune"?' in done.stderr
+
+
+def test_it_says_what_to_run_next(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    calls_of(monkeypatch, "tune")
+    assert main(["tune", "--data", "d.csv", "--out", "runs/a b", "--model", "toyshop"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "made\n"
+    assert "mcip evaluate --data TEST_TABLE --model before=toyshop --model after='runs/a b'/model" in err
+    calls_of(monkeypatch, "mine")
+    assert main(["mine", *NEEDED, "--pool", "p.txt"]) == 0
+    assert "mcip tune --data d.csv --captions runs/x --model toyshop" in capsys.readouterr().err
+    calls_of(monkeypatch, "embed")
+    assert main(["embed", *NEEDED]) == 0
+    assert "Next" not in capsys.readouterr().err

@@ -135,13 +135,13 @@ def test_another_model(served: Path, tmp_path: Path) -> None:
 
 def test_an_index_that_is_open_is_served_and_opened_again_when_it_is_made_anew(served: Path) -> None:
     index = Index(served, device="cpu")
-    opener = _opener(index, None, "cpu")
+    opener = _opener(index, None, "cpu", "torch")
     assert opener() is index
     again = opener()
     assert again is not index
     assert again.uri == index.uri
     with pytest.raises(ConfigError, match="give its model to open_index"):
-        _opener(index, "toyshop", "cpu")
+        _opener(index, "toyshop", "cpu", "torch")
 
 
 def test_a_missing_package_is_named(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 import torch
 
 from mcip import models
+from mcip.core.artefacts import MANIFEST
 from mcip.core.errors import ArtefactError, DataError
-from mcip.core.files import read_json
+from mcip.core.files import read_json, write_json
 from mcip.data import read_table
 from mcip.embeddings.store import Embeddings
 from mcip.stages.embed import embed
@@ -49,7 +51,7 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(found.array(), axis=1), 1, atol=1e-5)
     manifest = read_json(tmp_path / "a" / "manifest.json")
     assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
-    assert len(manifest["files"]) == 8
+    assert len(manifest["files"]) == 12, "vectors, rows and a mark for each shard"
 
 
 def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> None:
@@ -140,3 +142,35 @@ def test_images_go_to_where_the_image_tower_is(base: Path) -> None:
     model.clip.visual.to("meta")
     assert model.embed_pixels(torch.zeros(2, 3, 32, 32)).device.type == "meta"
     assert model.encode(["a mug"], convert_to_tensor=True).device.type == "cpu"
+
+
+def flipped(path: Path, place: int) -> None:
+    """Change one bit, as a failing disk does."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["vectors-00001.npy", "rows-00001.parquet", "shard-00001.json", "cut off", "gone"])
+def test_a_resumed_run_embeds_damaged_shards_again(damage: str, train: Path, base: Path, tmp_path: Path) -> None:
+    whole = embed(train, tmp_path / "whole", base, shard_rows=8, device="cpu")
+    expected = {path.name: path.read_bytes() for path in Path(whole).iterdir() if path.name != MANIFEST}
+    begun = tmp_path / "begun"
+    size = len(expected.get(damage, b"")) or 1
+    for place in range(3, size, max(1, size // 12)):
+        shutil.rmtree(begun, ignore_errors=True)
+        shutil.copytree(whole, begun)
+        manifest = {**read_json(begun / MANIFEST), "complete": False}
+        write_json(begun / MANIFEST, manifest)
+        (begun / "shard-00003.json").unlink()
+        if damage in expected:
+            flipped(begun / damage, place)
+        elif damage == "cut off":
+            (begun / "vectors-00001.npy").write_bytes(expected["vectors-00001.npy"][:200])
+        else:
+            (begun / "vectors-00001.npy").unlink()
+        embed(train, begun, base, shard_rows=8, device="cpu")
+        found = {path.name: path.read_bytes() for path in begun.iterdir() if path.name != MANIFEST}
+        assert {name: found[name] == content for name, content in expected.items()} == dict.fromkeys(expected, True)
+        if damage not in expected:
+            break

@@ -15,12 +15,12 @@ from mcip.stages.pretrain import pretrain
 
 # What stands in a manifest under another name, or in the fingerprint of the data; and what changes no result.
 ELSEWHERE: dict[str, set[str]] = {
-    "embed": {"split", "batch_size"},
-    "mine": {"batch_size", "embeddings", "trained_model"},
-    "adapt": set(),
-    "tune": set(),
-    "align": set(),
-    "pretrain": set(),
+    "embed": {"split", "columns", "batch_size"},
+    "mine": {"columns", "pool_columns", "batch_size", "embeddings", "trained_model"},
+    "adapt": {"columns"},
+    "tune": {"columns"},
+    "align": {"columns"},
+    "pretrain": {"columns"},
 }
 TRAINING: dict[str, Any] = {"steps": 1, "batch_size": 4, "device": "cpu"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcip import models
-from mcip.core.artefacts import Artefact
+from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.errors import ArtefactError, ConfigError, DataError
-from mcip.core.files import read_json
+from mcip.core.files import read_json, write_json
 from mcip.data import read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.embeddings.mining import first_occurrences, search_captions
@@ -204,3 +205,21 @@ def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
 def test_the_pool_is_identified_by_its_different_captions() -> None:
     assert first_occurrences(["a", "b", "a"])[1] == first_occurrences(["a", "b"])[1]
     assert first_occurrences(["b", "a"])[1] != first_occurrences(["a", "b"])[1]
+
+
+def test_a_resumed_run_searches_damaged_blocks_again(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
+    run: dict[str, Any] = {"k": 3, "image_block": 8, "device": "cpu"}
+    whole = Path(mine(train, pool, tmp_path / "whole", base, **run))
+    expected = (whole / "images.parquet").read_bytes()
+    begun = tmp_path / "begun"
+    block = next((whole / "search").glob("top-000000008-*.parquet"))
+    size = block.stat().st_size
+    for place in range(5, size, size // 8):
+        shutil.rmtree(begun, ignore_errors=True)
+        shutil.copytree(whole, begun)
+        write_json(begun / MANIFEST, {**read_json(begun / MANIFEST), "complete": False})
+        content = bytearray(block.read_bytes())
+        content[place] ^= 4
+        (begun / "search" / block.name).write_bytes(content)
+        mine(train, pool, begun, base, **run)
+        assert (begun / "images.parquet").read_bytes() == expected

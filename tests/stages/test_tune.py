@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mcip.data import Pixels, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.evaluation.validation import Validation
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.models import Model
 from mcip.models.image_tower import drop_patches
 from mcip.models.saved import SavedModel
 from mcip.stages.training import arc_margin
@@ -272,3 +275,42 @@ def test_validation_needs_captions_or_repeated_labels(changed: Change, base: Pat
         Validation(models.load(base), table, "image", torch.device("cpu"))
     with pytest.raises(DataError, match="nothing to validate on: it needs captions"):
         Validation(models.load(base), table, "text", torch.device("cpu"))
+
+
+def test_it_says_what_is_few_and_how_long_it_takes(
+    train: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune(train, tmp_path / "a", base, method="gpr-ft", steps=9, batch_size=4, device="cpu")
+    said = capsys.readouterr().err
+    assert "Note: 9 steps are few" in said
+    assert re.search(r"gpr-ft: about \d+ s for the 3 steps left", said)
+    assert "moved the weights by" in said
+    assert said.index("are few") < said.index("steps left") < said.index("moved the weights")
+    tune(train, tmp_path / "b", base, method="gpr-ft", steps=100, batch_size=4, lr=1e-3, device="cpu")
+    said = capsys.readouterr().err
+    assert "Note:" not in said
+    assert re.search(r"about \d+ s for the 94 steps left", said)
+
+
+def test_captions_are_embedded_on_the_device_of_the_training(
+    train: Path, base: Path, mined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[str] = []
+    devices: list[str] = ["cpu"]
+    moved, embed = Model.on, MinedCaptions.text_embeddings
+
+    @contextlib.contextmanager
+    def on(self: Model, device: Any) -> Iterator[None]:
+        devices.append(f"the one of the training: {device}")
+        with moved(self, device):
+            yield
+        devices.pop()
+
+    def text_embeddings(self: MinedCaptions, model: Model) -> Any:
+        where.append(devices[-1])
+        return embed(self, model)
+
+    monkeypatch.setattr(Model, "on", on)
+    monkeypatch.setattr(MinedCaptions, "text_embeddings", text_embeddings)
+    tune(train, tmp_path / "a", base, captions=mined, steps=1, batch_size=4, device="cpu")
+    assert where == ["the one of the training: cpu"]

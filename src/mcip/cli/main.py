@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +48,16 @@ image is required.
 NAME gives those of a recipe in the package (see `mcip plan`).
 """
 _INTERRUPTED = 130
+_MEASURE = (
+    "measure it on images that it was not trained on:\n  mcip evaluate --data TEST_TABLE --model before={model} "
+    "--model after={out}/model --out {out}-results"
+)
+# What to run after a command, with its parameters.
+_NEXT = {
+    "mine": "tune with these captions:\n  mcip tune --data {data} --captions {out} --model {model} --out {out}-tuned",
+    "tune": _MEASURE,
+    "align": _MEASURE,
+}
 
 
 class UsageError(McipError):
@@ -78,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nInterrupted. The same command resumes from here.", file=sys.stderr)
         return _INTERRUPTED
     show(result)
+    if called is not None:
+        show_next(*called)
     return 0
 
 
@@ -129,6 +142,13 @@ def show(result: Any) -> None:
     else:
         for item in result if isinstance(result, list) else [result]:
             print(item)
+
+
+def show_next(command: str, parameters: Mapping[str, Any]) -> None:
+    """Say on stderr what to run after a command, where something follows."""
+    if command in _NEXT:
+        quoted = {name: shlex.quote(str(value)) for name, value in parameters.items()}
+        print(f"Next, {_NEXT[command].format(**quoted)}", file=sys.stderr)
 
 
 def _public(command: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Modules that come with the extras `mcip[search]`, `mcip[onnx]` and `mcip[ray]`, imported when they are needed."""
+"""What the extras of the package are for, and modules that come with them, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Any
 
 from mcip.core.errors import ConfigError
 
+# What each extra is for.
+EXTRAS = {
+    "search": "Indexing and searching images",
+    "serve": "Serving an index over HTTP and as a page",
+    "onnx": "Search without PyTorch, by ONNX Runtime",
+    "photos": "Images as HEIC, HEIF and JPEG XL",
+    "ray": "Indexing on a cluster",
+    "siglip": "Texts of SigLIP models",
+    "benchmarks": "Benchmarks whose labels are MATLAB files",
+}
 _PACKAGES = {
     "lance": ("pylance", "search"),
     "usearch.index": ("usearch", "search"),
@@ -17,7 +27,6 @@ _PACKAGES = {
     "ray": ("ray", "ray"),
     "ray.data": ("ray[data]", "ray"),
 }
-_PURPOSES = {"onnx": "ONNX", "ray": "A cluster", "search": "Searching"}
 
 
 def module(name: str) -> Any:
@@ -30,12 +39,13 @@ def module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package, extra = _PACKAGES[name]
-        purpose = _PURPOSES[extra]
         raise ConfigError(
-            f"{purpose} needs the package {package}, which is not installed ({error}): pip install 'mcip[{extra}]'."
+            f"{EXTRAS[extra]} needs the package {package}, which is not installed ({error}): "
+            f"pip install 'mcip[{extra}]'."
         ) from error
 
 
-def installed() -> bool:
-    """Whether the extra is there."""
-    return all(importlib.util.find_spec(name.partition(".")[0]) for name in _PACKAGES)
+def installed(extra: str) -> bool:
+    """Whether the packages of an extra, "search" or "ray", are there."""
+    modules = [name for name, (_, other) in _PACKAGES.items() if other == extra]
+    return all(importlib.util.find_spec(name.partition(".")[0]) is not None for name in modules)

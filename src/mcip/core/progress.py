@@ -25,6 +25,18 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self.unit}/s" if speed else f"- {self.unit}/s")
 
 
+def duration(seconds: float) -> str:
+    """A length of time in words, rounded as an estimate is.
+
+    Example:
+        >>> duration(41), duration(700), duration(9000)
+        ('41 s', '12 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Advance(Protocol):
     """Moves a bar on by `amount`; the note stands at its end."""
 

@@ -91,8 +91,8 @@ def _column(present: Iterable[str], source: str, column: str | None) -> str:
     )
     if found is None:
         raise DataError(
-            f"{source} has no column 'caption' or 'captions'; name the one that holds them; "
-            f"its columns are {quoted(known)}"
+            f"{source} has no column 'caption' or 'captions'; name the one that holds them, as "
+            f"in --columns caption=title (mcip mine: --pool-columns); its columns are {quoted(known)}"
         )
     return found
 

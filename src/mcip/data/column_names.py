@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -43,6 +44,35 @@ def parse_columns(text: str) -> dict[str, str]:
     if not columns:
         raise ConfigError("columns is empty: give pairs such as image=path,label=category, or leave it out")
     return columns
+
+
+def columns_of(columns: Mapping[str, str] | str | None) -> dict[str, str]:
+    """The columns that are named, however they were given: as a mapping, as a text for `parse_columns`, or not."""
+    return parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
+
+
+def caption_column(columns: Mapping[str, str] | str | None) -> str | None:
+    """The column that holds the captions of a pool, where `columns` names it.
+
+    Raises:
+        ConfigError: `columns` names others only.
+    """
+    named = columns_of(columns)
+    if named and not named.keys() & {"caption", "captions"}:
+        raise ConfigError(f"columns names {quoted(named)}; of a pool of captions it names caption, as in caption=title")
+    return named.get("caption", named.get("captions"))
+
+
+def write_columns(columns: Mapping[str, str]) -> str:
+    """The text from which `parse_columns` reads these columns; empty where there are none.
+
+    Example:
+        >>> write_columns({"image": "path", "label": "size, cm"})
+        'image=path,"label=size, cm"'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([f"{ours}={theirs}" for ours, theirs in columns.items()])
+    return text.getvalue()
 
 
 def find_columns(source: Source, columns: Mapping[str, str]) -> dict[str, str]:

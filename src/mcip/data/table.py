@@ -18,7 +18,7 @@ from PIL import Image
 from mcip.core.errors import DataError, UnreadableImage
 from mcip.core.progress import console
 from mcip.data.caption_pool import collect_captions
-from mcip.data.column_names import NAME_THEM, find_columns, nearest, parse_columns, quoted
+from mcip.data.column_names import NAME_THEM, columns_of, find_columns, nearest, quoted
 from mcip.data.columns import standard_rows
 from mcip.data.image_hashes import ImageHashes, hash_images
 from mcip.data.images import decode
@@ -196,7 +196,7 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
         >>> len(table), sorted(set(table.labels))[0]
         (6, 'toy-0')
     """
-    named = parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
+    named = columns_of(columns)
     if isinstance(data, Table):
         if named:
             raise DataError(f"{data.name} is a table already: columns are named where a source is read")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mcip.core.files import atomic_write, read_parquet
+from mcip.core.parts import is_whole, mark_part
 from mcip.core.progress import progress
 from mcip.core.topk import topk
 from mcip.embeddings.mined_captions import CAPTIONS, IMAGES
@@ -49,15 +50,17 @@ def search_captions(
     paths = [folder / f"top-{rows.start:09d}-{rows.stop:09d}.parquet" for rows in blocks]
     with progress(f"mine among {len(captions):,} captions", len(images), "images") as advance:
         for rows, path in zip(blocks, paths, strict=True):
-            if not path.exists():
+            if not is_whole(path.with_suffix(".json"), [path]):
                 queries = torch.from_numpy(images.take(range(rows.start, rows.stop))).to(device)
                 similarities, ids = (found.cpu().numpy() for found in topk(queries, captions.blocks(), k))
                 found = pa.table({"captions": _lists(ids), "similarities": _lists(similarities)})
                 with atomic_write(path) as temporary:
                     pq.write_table(found, temporary)
+                mark_part(path.with_suffix(".json"), [path])
             advance(len(rows))
     for path in set(folder.glob("top-*.parquet")) - set(paths):  # of an earlier run with blocks of another size
         path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
     return paths
 
 

@@ -1,7 +1,7 @@
 """The embeddings artefact: L2-normalised vectors in shards, with the id of each row.
 
 A shard is `vectors-00000.npy` and `rows-00000.parquet` (columns `id` and `unreadable`, the reason why a row has no
-vector, or null). The second is written last: a shard whose rows are there is whole.
+vector, or null), and last `shard-00000.json`, the mark with the hashes of both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write, read_parquet
+from mcip.core.parts import is_whole, mark_part
 
 KIND = "embeddings"
 
@@ -37,7 +38,8 @@ def write_shard(
         unreadable: Ids without a vector, each with the reason.
     """
     vectors = np.ascontiguousarray(vectors)
-    with atomic_write(folder / f"vectors-{shard:05d}.npy") as temporary, temporary.open("wb") as file:
+    mark, files = _files(folder, shard)
+    with atomic_write(files[0]) as temporary, temporary.open("wb") as file:
         # Through the Python file: `numpy.save` ignores a full disk while its last few kilobytes are written.
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
         file.write(vectors.data)
@@ -47,13 +49,20 @@ def write_shard(
             "unreadable": pa.array([*([None] * len(ids)), *(reason for _, reason in unreadable)], pa.string()),
         }
     )
-    with atomic_write(folder / f"rows-{shard:05d}.parquet") as temporary:
+    with atomic_write(files[1]) as temporary:
         pq.write_table(rows, temporary)
+    mark_part(mark, files)
 
 
 def shard_is_whole(folder: Path, shard: int) -> bool:
-    """Whether the shard with this number has been written."""
-    return (folder / f"rows-{shard:05d}.parquet").is_file()
+    """Whether the shard with this number has been written, and is as it was written."""
+    return is_whole(*_files(folder, shard))
+
+
+def _files(folder: Path, shard: int) -> tuple[Path, list[Path]]:
+    """The mark of a shard, and its files."""
+    names = (f"vectors-{shard:05d}.npy", f"rows-{shard:05d}.parquet")
+    return folder / f"shard-{shard:05d}.json", [folder / name for name in names]
 
 
 def read_rows(folder: Path) -> pa.Table:

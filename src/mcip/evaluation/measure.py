@@ -111,7 +111,7 @@ def _with_label(task: Task, table: Table, labels: Sequence[str | None]) -> tuple
     """The places of the labels that are not None, and these."""
     places = np.array([place for place, label in enumerate(labels) if label is not None], np.int64)
     if not len(places):
-        raise DataError(f"Task {task.name!r}: no row of {table.name} has a {task.label}.")
+        raise DataError(f"Task {task.name!r}: no row of {table.name} has a {task.label}.{table.columns_hint}")
     return places, np.array([label for label in labels if label is not None])
 
 
@@ -234,7 +234,7 @@ def _pairs(
         (caption, place[row]) for row, captions in enumerate(table.captions) if row in place for caption in captions
     ]
     if not captions:
-        raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.")
+        raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.{table.columns_hint}")
     texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
     return encoded.array(), texts, np.array([image for _, image in captions], np.int64)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from mcip.core.errors import DataError
@@ -15,7 +16,12 @@ _MAX_WORDS: Final = 6
 
 
 def own_tasks(
-    table: Table, data: str, split: str | None = None, index_split: str | None = None, index_data: str | None = None
+    table: Table,
+    data: str,
+    split: str | None = None,
+    index_split: str | None = None,
+    index_data: str | None = None,
+    columns: str | None = None,
 ) -> tuple[list[Task], tuple[dict[str, Any], ...]]:
     """The tasks of the suite "own".
 
@@ -29,6 +35,7 @@ def own_tasks(
         split: The rows that are queries and gallery.
         index_split: The rows that vote in k-NN.
         index_data: The table of these rows; `data` if not given.
+        columns: Which of their columns are the table's.
 
     Returns:
         The tasks, and those that were left out for their labels, as `Suite.missing` has them.
@@ -53,7 +60,7 @@ def own_tasks(
     if not tasks:
         lack = "no two images of the same label and no captions" if labels else "neither labels nor captions"
         raise DataError(f"{table.name} has {lack}: there is nothing to evaluate.{table.columns_hint}")
-    return tasks, tuple(missing)
+    return [replace(task, columns=columns) for task in tasks], tuple(missing)
 
 
 def why_not_class_names(labels: Sequence[str]) -> str | None:

@@ -154,4 +154,6 @@ class ResultsFile:
 
 
 def _key(entry: Mapping[str, Any]) -> str:
-    return repr(sorted((key, value) for key, value in entry.items() if key not in (*_MEASURED, "data", "index_data")))
+    return repr(
+        sorted((key, value) for key, value in entry.items() if key not in (*_MEASURED, "data", "index_data", "columns"))
+    )

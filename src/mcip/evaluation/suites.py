@@ -97,6 +97,7 @@ def find_suite(
     index_split: str | None = None,
     index_data: str | None = None,
     sources: Sources | None = None,
+    columns: str | None = None,
 ) -> Suite:
     """The tasks of a suite, as far as their data are there; see `mcip.evaluate`.
 
@@ -104,14 +105,19 @@ def find_suite(
         ConfigError: There is no such suite, it cannot be read, or none of its benchmarks is there.
     """
     names = SUITES.get(suite, (suite,) if suite in BENCHMARKS else ())
+    if columns is not None and suite != "own":
+        raise ConfigError(
+            f"columns are those of a table, which the suite 'own' measures; the suite is {suite!r}. In a YAML suite "
+            "each task has its own key `columns`."
+        )
     if names:
         return _benchmark_suite(suite, names, data, preset)
     if suite != "own":
         return _yaml_suite(suite, data, preset)
     if data is None:
         raise ConfigError("The suite 'own' needs a table: pass --data.")
-    table = (sources or Sources()).table(data, split)
-    return Suite("own", *own_tasks(table, data, split, index_split, index_data))
+    table = (sources or Sources()).table(data, split, columns=columns)
+    return Suite("own", *own_tasks(table, data, split, index_split, index_data, columns))
 
 
 def _benchmark_suite(suite: str, names: Sequence[str], data: str | None, preset: PresetName) -> Suite:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mcip.core.errors import ConfigError
 from mcip.data import Table, read_table
+from mcip.data.column_names import columns_of
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, ZeroShot
 from mcip.evaluation.dataset_roots import Places
@@ -62,25 +63,27 @@ class Sources:
         places, preset = self._places[task.data], PRESETS[task.preset or "standard"]
         return places.once(f"data of {benchmark.name} {preset.name}", partial(benchmark.read, places, preset))
 
-    def table(self, data: str, split: str | None = None, label: str = "label") -> Table:
-        """The rows of a table, its label column as a task names it.
+    def table(self, data: str, split: str | None = None, label: str = "label", columns: str | None = None) -> Table:
+        """The rows of a table, its columns as a task names them.
 
         Raises:
             ConfigError: A table that was read before has another label column.
             DataError: It is missing, or not as it must be.
         """
         if data not in self.tables:
-            return read_table(data, split=split, columns=None if label == "label" else {"label": label})
+            named = columns_of(columns) | ({} if label == "label" else {"label": label})
+            return read_table(data, split=split, columns=named)
         if label != "label":
             raise ConfigError(f"{data} was given as a table, whose labels are in the column 'label', not {label!r}.")
         return self.tables[data].select(split)
 
     def _of_table(self, task: Task) -> Data:
-        table = self.table(task.data, task.split, task.label)
+        table = self.table(task.data, task.split, task.label, task.columns)
         if task.kind == "i2i":
             return Retrieval(table)
         if task.kind == "knn":
-            return Classification(self.table(task.index_data or task.data, task.index_split, task.label), table)
+            votes = self.table(task.index_data or task.data, task.index_split, task.label, task.columns)
+            return Classification(votes, table)
         if task.kind == "zero-shot":
             labels = np.unique([label for label in table.labels if label is not None]).tolist()
             return ZeroShot(table, {label: label for label in labels})

@@ -32,6 +32,7 @@ class Task:
         data: Where the table is: what `mcip.read_table` takes; for a benchmark, the folder with the benchmarks.
         split: The rows that are queries; of all kinds but "knn" the gallery, too.
         index_data: For "knn": the table of the labelled rows that vote; `data` if not given.
+        columns: Which of their columns are the table's, as in image=path,label=category.
         index_split: For "knn": the rows that vote.
         label: The column of `data` that holds the class.
         transform: How images are prepared: "model" (the model's own way) or "paper".
@@ -61,6 +62,7 @@ class Task:
     column: str | None = None
     limit: int | None = None
     index_data: str | None = None
+    columns: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):

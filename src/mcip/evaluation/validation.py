@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,6 +37,8 @@ class Subsample:
     name: str
     tasks: Sequence[tuple[Task, Data]]
 
+    columns_hint = ""
+
     @property
     def fingerprint(self) -> str:
         """Identifies the protocols and all images, labels and captions."""
@@ -44,7 +46,13 @@ class Subsample:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def validation_table(data: Any, split: str | None, validation: Any, validation_split: str | None) -> Table | Subsample:
+def validation_table(
+    data: Any,
+    split: str | None,
+    validation: Any,
+    validation_split: str | None,
+    columns: Mapping[str, str] | str | None = None,
+) -> Table | Subsample:
     """What to validate on while the rows `split` of `data` are trained on; see `mcip.tune`.
 
     Args:
@@ -53,6 +61,7 @@ def validation_table(data: Any, split: str | None, validation: Any, validation_s
         validation: A table likewise, or "quick:" and the benchmarks' folder for the suite "quick" by the paper's
             protocol.
         validation_split: Of `validation`, or else of `data`.
+        columns: Which of its columns are the table's, see `mcip.read_table`.
 
     Raises:
         ConfigError: There is nothing, or it would be trained on as well.
@@ -62,7 +71,7 @@ def validation_table(data: Any, split: str | None, validation: Any, validation_s
         suite = find_suite("quick", validation.removeprefix(QUICK)).present(sources)
         return Subsample(validation, [(task, sources.data(task)) for task in suite.tasks])
     if validation is not None:
-        return _read(validation, validation_split)
+        return _read(validation, validation_split, columns)
     if validation_split is None:
         raise ConfigError(
             "validate_every is set, but there is nothing to validate on: pass --validation or --validation_split."
@@ -72,11 +81,11 @@ def validation_table(data: Any, split: str | None, validation: Any, validation_s
             f"The rows to validate on, those of the split {validation_split!r}, would be trained on as well: "
             "pass --split with the one to train on."
         )
-    return _read(data, validation_split)
+    return _read(data, validation_split, columns)
 
 
-def _read(data: Any, split: str | None) -> Table:
-    return data.select(split) if isinstance(data, Table) else read_table(data, split=split)
+def _read(data: Any, split: str | None, columns: Mapping[str, str] | str | None) -> Table:
+    return data.select(split) if isinstance(data, Table) else read_table(data, split, columns)
 
 
 class Validation:
@@ -110,7 +119,7 @@ class Validation:
         active_tasks = [(task, data) for task, data in tasks if trained != "text" or not _images_only(data)]
         if not active_tasks:
             need = "captions" if trained == "text" else "captions, or classes with two images or more"
-            raise DataError(f"{held_out.name} has nothing to validate on: it needs {need}.")
+            raise DataError(f"{held_out.name} has nothing to validate on: it needs {need}.{held_out.columns_hint}")
         self.model, self.active_tasks = model, active_tasks
         self.encoder = (
             AdaptedEncoder(model, device, workers, precision)

@@ -94,18 +94,18 @@ def _storage(tensor: Tensor) -> int:
 @contextmanager
 def _fake_parameters(module: nn.Module, fake: FakeTensorMode) -> Iterator[None]:
     """Let a module have parameters and buffers without content while the block runs."""
-    places = [
-        (owner, table, name, tensor)
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
+        (table, name, tensor)
         for owner in module.modules()
         for table in (owner._parameters, owner._buffers)
         for name, tensor in table.items()
         if tensor is not None
     ]
     try:
-        for _, table, name, tensor in places:
+        for table, name, tensor in places:
             empty = fake.from_tensor(tensor.detach())
             table[name] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
         yield
     finally:
-        for _, table, name, tensor in places:
+        for table, name, tensor in places:
             table[name] = tensor

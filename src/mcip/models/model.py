@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,16 @@ class Model:
         if len(sides) != 1:
             raise ModelError(f"{self.source} takes images of {size} pixels; only square ones are supported.")
         return int(sides.pop())
+
+    @contextlib.contextmanager
+    def on(self, device: str | torch.device) -> Iterator[None]:
+        """Keep the whole model on a device for the length of a block; then it returns to where it was."""
+        before = self.device
+        self.clip.to(device)
+        try:
+            yield
+        finally:
+            self.clip.to(before)
 
     @property
     def device(self) -> torch.device:

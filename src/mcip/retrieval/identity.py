@@ -24,11 +24,13 @@ class Root:
         kind: What it is, see `mcip.retrieval.listing.Listing`.
         location: Where it is, resolved by `mcip.retrieval.location.resolve`.
         prefix: What the ids of its images begin with; empty for the first source of an index.
+        columns: Which of its columns are the table's, as `mcip.data.column_names.write_columns` writes them.
     """
 
     kind: str
     location: str
     prefix: str = ""
+    columns: str = ""
 
 
 @dataclass(frozen=True)

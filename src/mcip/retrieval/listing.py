@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from mcip.core.errors import DataError
-from mcip.data.column_names import find_columns
+from mcip.core.errors import ConfigError, DataError
+from mcip.data.column_names import columns_of, find_columns
 from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.locate import locate
 from mcip.data.objects import open_object
 from mcip.data.readers import open_source
 from mcip.data.schema import Source
-from mcip.data.table import Table
+from mcip.data.table import Table, read_table
 from mcip.data.walk import is_hidden
 from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_skipped
 from mcip.retrieval.location import check_utf8, is_remote, resolve
@@ -74,29 +74,33 @@ class Listing:
         return len(self.ids)
 
 
-def list_images(source: DataLike) -> Listing:
+def list_images(source: DataLike, columns: str = "") -> Listing:
     """List the images of a source, without decoding them.
 
     Args:
         source: A folder, searched to its depths; what `mcip.read_table` takes; or a URI such as "s3://bucket/photos" or
             "s3://bucket/table.parquet".
+        columns: Which columns of a table are image, id, label, ..., see `mcip.read_table`; empty where it says itself.
 
     Raises:
         DataError: There is no such source, or no image in it.
+        ConfigError: `columns` is given for files, which have none.
     """
+    named = columns_of(columns or None)
     if not isinstance(source, str | os.PathLike):
-        return _objects_in_memory(source)
+        return _objects_in_memory(source, named)
     location = resolve(source)
     check_utf8(location)
     if is_remote(location):
-        return _remote(location)
+        return _remote(location, named)
     if not os.path.isdir(location):  # noqa: PTH112 - False for a path that no file can have
-        return _table(location)
+        return _table(location, named)
     files = list_folder(Path(location))
     if not files.images and not files.tables:
         raise DataError(_no_images(location, files))
     if not files.images or (files.tables and locate(location).kind != "images"):
-        return _table(location)
+        return _table(location, named)
+    _check_no_columns(location, named)
     skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped
     return _folder(location, replace(files, skipped=skipped))
 
@@ -179,38 +183,40 @@ def _no_images(location: str, files: Files) -> str:
     return f"{location}: no images: it is empty. If a disk or a bucket should be mounted there, mount it."
 
 
-def _table(location: str) -> Listing:
+def _table(location: str, columns: Mapping[str, str]) -> Listing:
     try:
         kind = locate(location).kind
     except OSError as error:
         raise DataError(f"{location[:200]} cannot be opened: {error.strerror or error}") from error
     if kind == "images":
         raise DataError(f"{location} is one image: give its folder.")
-    source = open_source(location)
-    return _rows_of(source, standard_rows(source, {}), kind, location)
+    opened = open_source(location)
+    return _rows_of(opened, columns, kind, location)
 
 
-def _objects_in_memory(data: Any) -> Listing:
+def _objects_in_memory(source: Any, columns: Mapping[str, str]) -> Listing:
     """The listing of a table, a data set or a data frame; images that are not files can be found but not shown."""
-    if isinstance(data, Table):
-        return _rows_of(Source(data.rows, data.name), data.rows, "memory", f"memory:{data.name}")
-    source = open_object(data)
-    return _rows_of(source, standard_rows(source, {}), "memory", f"memory:{source.name}")
+    if isinstance(source, Table):
+        table = read_table(source, columns=columns)
+        return _rows_of(Source(table.rows, table.name), {}, "memory", f"memory:{source.name}")
+    opened = open_object(source)
+    return _rows_of(opened, columns, "memory", f"memory:{opened.name}")
 
 
-def _rows_of(source: Source, rows: datasets.Dataset, kind: str, location: str) -> Listing:
-    """The listing of a source's rows, and of the same rows in the table's columns."""
-    taken = set(find_columns(source, {}).values())
+def _rows_of(opened: Source, named: Mapping[str, str], kind: str, location: str) -> Listing:
+    """The listing of a source's rows."""
+    rows = standard_rows(opened, named)
+    taken = set(find_columns(opened, named).values())
     columns = {name: arrow_column(rows, name) for name in ("label", "captions", "split")}
-    columns |= {name: arrow_column(source.rows, name) for name in source.rows.column_names if name not in taken}
-    metadata = useful_columns(columns, source.rows.features, kind == "csv")
+    columns |= {name: arrow_column(opened.rows, name) for name in opened.rows.column_names if name not in taken}
+    metadata = useful_columns(columns, opened.rows.features, kind == "csv")
     paths, stamps = [], []
     for number, (image, facts) in enumerate(zip(_images(rows), _digests(metadata), strict=True)):
         path, fingerprint = image
         embedded = "" if kind == "memory" else f"{location}#{number}"
         paths.append(embedded if path is None else path)
         stamps.append(_stamp(fingerprint, facts))
-    return Listing(source.name, kind, location, list(rows["id"][:]), paths, stamps, metadata, Rows(rows))
+    return Listing(opened.name, kind, location, list(rows["id"][:]), paths, stamps, metadata, Rows(rows))
 
 
 def _images(rows: datasets.Dataset) -> list[tuple[str | None, object]]:
@@ -238,9 +244,10 @@ def _stamp(*facts: object) -> str:
     return hashlib.blake2b(repr([str(fact) for fact in facts]).encode(), digest_size=12).hexdigest()
 
 
-def _remote(uri: str) -> Listing:
+def _remote(uri: str, columns: Mapping[str, str]) -> Listing:
     if PurePosixPath(uri).suffix.lower() in _TABLES:
-        return _remote_table(uri)
+        return _remote_table(uri, columns)
+    _check_no_columns(uri, columns)
     filesystem, scheme = filesystem_of(uri)
     prefix = uri.removeprefix(scheme).rstrip("/")
     try:
@@ -263,11 +270,16 @@ def _remote(uri: str) -> Listing:
     return Listing(uri, "objects", uri, ids, uris, stamps, _folders(ids), Objects(filesystem, scheme, uris), skipped)
 
 
-def _remote_table(uri: str) -> Listing:
+def _remote_table(uri: str, columns: Mapping[str, str]) -> Listing:
     filesystem, scheme = filesystem_of(uri)
     try:
         found = pq.read_table(uri.removeprefix(scheme), filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} cannot be read: {error}") from error
-    source = Source(datasets.Dataset(found), uri)
-    return _rows_of(source, standard_rows(source, {}), "parquet", uri)
+    opened = Source(datasets.Dataset(found), uri)
+    return _rows_of(opened, columns, "parquet", uri)
+
+
+def _check_no_columns(location: str, columns: Mapping[str, str]) -> None:
+    if columns:
+        raise ConfigError(f"{location} holds files, which have no columns: leave --columns out, or index a table.")

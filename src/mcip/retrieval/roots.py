@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,12 @@ from mcip.retrieval.location import is_remote, resolve
 
 
 def list_roots(
-    known: Sequence[Root], data: Sequence[DataLike], moved_to: Sequence[str], replace: bool, uri: str
+    known: Sequence[Root],
+    data: Sequence[DataLike],
+    moved_to: Sequence[str],
+    replace: bool,
+    uri: str,
+    columns: str = "",
 ) -> tuple[tuple[Root, ...], Listing]:
     """List what an index shall hold.
 
@@ -24,6 +30,7 @@ def list_roots(
         moved_to: Where sources have moved, see `moved_roots`.
         replace: Whether sources that are not in `data` may be removed.
         uri: Of the index, for messages.
+        columns: Which columns of the tables in `data` are image, label, ...; those named before if empty.
 
     Returns:
         The sources that it holds then, and their images.
@@ -35,14 +42,18 @@ def list_roots(
     known = moved_roots(known, moved_to)
     if not data and any(root.kind == "memory" for root in known):
         raise ConfigError(f"{uri} was made from an object in memory: give that object again to update it.")
+    before = {root.location: root for root in known}
+    named = {root.location: root.columns for root in known}
     listings: dict[str, Listing] = {}
     for source in data:
-        listing = list_images(source)
+        listing = list_images(source, columns or named.get(_location(source) or "", ""))
+        if columns:
+            named[listing.location] = columns
         listings.setdefault(listing.location, listing)
     for root in [] if data else known:
-        listings[root.location] = _listed_again(root.location, uri)
+        named[root.location] = columns or root.columns
+        listings[root.location] = _listed_again(root.location, named[root.location], uri)
     _check_apart(listings)
-    before = {root.location: root for root in known}
     missing = [root for root in known if root.location not in listings]
     changed = [root for root in known if root.location in listings and listings[root.location].kind != root.kind]
     if missing and not replace:
@@ -60,7 +71,7 @@ def list_roots(
     for location, listing in listings.items():
         old = before.get(location)
         prefix = old.prefix if old else _new_prefix(location, [*known, *roots], listings)
-        roots.append(Root(listing.kind, location, prefix))
+        roots.append(Root(listing.kind, location, prefix, named.get(location, "")))
     every = joined([with_prefix(listings[root.location], root.prefix) for root in roots])
     if len(set(every.ids)) < len(every):
         twice = Counter(every.ids).most_common(1)[0][0]
@@ -91,21 +102,29 @@ def moved_roots(known: Sequence[Root], moved_to: Sequence[str]) -> tuple[Root, .
             raise ConfigError(
                 f"--moved-to {text}: say which source has moved, as OLD=NEW. The index is of {_names(roots)}."
             )
-        roots = tuple(
-            Root(root.kind, new + root.location[len(old) :], root.prefix) if _is_below(root.location, old) else root
-            for root in roots
-        )
+        roots = tuple(_moved(root, old, new) for root in roots)
     return roots
 
 
-def _listed_again(location: str, uri: str) -> Listing:
+def _listed_again(location: str, columns: str, uri: str) -> Listing:
     """The images of a source that an index holds already."""
     try:
-        return list_images(location)
+        return list_images(location, columns)
     except DataError as error:
         if is_remote(location) or os.path.lexists(location):
             raise
         raise DataError(f"{error} ({uri} is the index of it: if it has moved, say --moved-to NEW.)") from error
+
+
+def _moved(root: Root, old: str, new: str) -> Root:
+    if not _is_below(root.location, old):
+        return root
+    return dataclasses.replace(root, location=new + root.location[len(old) :])
+
+
+def _location(source: DataLike) -> str | None:
+    """Where a source that is a place is."""
+    return resolve(source) if isinstance(source, str | os.PathLike) else None
 
 
 def _is_below(location: str, folder: str) -> bool:

@@ -177,7 +177,7 @@ def adapt(
                 validation=Validation(loaded, held_out, "adapter", target, workers, precision) if held_out else None,
             )  # fmt: skip
             objective.unreadable |= {name: why for name, why in images.unreadable.items() if name in label_of}
-            with note_small_changes(objective.layer, steps):
+            with note_small_changes(objective.layer, steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             save_classes(out, objective)
             write_adapter(out / ADAPTER_FILE, objective.matrix)

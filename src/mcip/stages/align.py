@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.processes import check_one_process
-from mcip.stages.inputs import DataInput, ModelInput, open_model
+from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
     from mcip.models.saved import SavedModel
@@ -26,6 +26,7 @@ def align(
     model: ModelInput,
     *,
     split: str | None = None,
+    columns: ColumnsInput | None = None,
     validation: str | None = None,
     validation_split: str | None = None,
     unlocked_layers: int | None = None,
@@ -60,6 +61,7 @@ def align(
         out: The folder of the run: `model` in it is what open_clip loads.
         model: The model to realign: what `mcip.load` takes.
         split: Only the rows of this split.
+        columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate text to image on, or quick:FOLDER, a seeded subsample of benchmarks.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
         unlocked_layers: Train only this many of the last layer groups of the text tower; all of it if not given.
@@ -109,10 +111,10 @@ def align(
     out = Path(out)
     target = pick_device(device)
     loaded = open_model(model, device=str(target))
-    table = captioned(read_table(data, split=split), "Re-A")
-    held_out = validation_table(data, split, validation, validation_split) if validate_every else None
+    table = captioned(read_table(data, split=split, columns=columns), "Re-A")
+    held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
     made_from = recorded(
-        align, locals(), data=table.fingerprint, model=loaded.fingerprint,
+        align, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
@@ -135,7 +137,7 @@ def align(
                 seed=seed, device=target, validation=check,
             )  # fmt: skip
             objective.unreadable |= images.unreadable
-            with note_small_changes(objective.modules["text_tower"], steps):
+            with note_small_changes(objective.modules["text_tower"], steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             objective.give_back()
             finish_training(artefact, objective, loaded, done, "re-a", pairs=len(images))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Dtype, Precision, TransformName
 from mcip.core.processes import check_one_process
-from mcip.stages.inputs import DataInput, ModelInput, open_model
+from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
     from mcip.embeddings import Embeddings
@@ -22,6 +22,7 @@ def embed(
     *,
     what: What = "images",
     split: str | None = None,
+    columns: ColumnsInput | None = None,
     transform: TransformName = "model",
     batch_size: int = 256,
     shard_rows: int = 16_384,
@@ -41,6 +42,7 @@ def embed(
         model: What `mcip.load` takes.
         what: "images" or "captions".
         split: Only the rows of this split.
+        columns: Which of the source's columns are the table's, for example image=path,label=category.
         transform: The model's own image transform, or "paper".
         batch_size: Images or captions per forward pass.
         shard_rows: Rows per shard.
@@ -61,15 +63,17 @@ def embed(
     check_one_process()
     from mcip.core.device import pick_device
     from mcip.data import read_captions, read_table
+    from mcip.data.column_names import caption_column
     from mcip.embeddings.encode import embed_captions, embed_images
 
     loaded = open_model(model, device=str(pick_device(device)))
     if what == "captions":
         return embed_captions(
-            read_captions(data)["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
-            precision=precision, source=str(data), announce=True,
+            read_captions(data, caption_column(columns))["caption"], loaded, out, batch_size=batch_size,
+            shard_rows=shard_rows, dtype=dtype, precision=precision, source=str(data), announce=True,
         )  # fmt: skip
     return embed_images(
-        read_table(data, split=split), loaded, out, transform=transform, batch_size=batch_size, shard_rows=shard_rows,
-        dtype=dtype, workers=workers, precision=precision, max_unreadable=max_unreadable, announce=True,
+        read_table(data, split=split, columns=columns), loaded, out, transform=transform, batch_size=batch_size,
+        shard_rows=shard_rows, dtype=dtype, workers=workers, precision=precision, max_unreadable=max_unreadable,
+        announce=True,
     )  # fmt: skip

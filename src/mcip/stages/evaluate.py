@@ -12,7 +12,7 @@ from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
 from mcip.core.processes import check_one_process
 from mcip.evaluation.presets import PresetName
-from mcip.stages.inputs import DataInput, ModelInput
+from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput
 
 if TYPE_CHECKING:
     from mcip.evaluation.task_data import Sources
@@ -34,6 +34,7 @@ def evaluate(
     split: str | None = None,
     index_split: str | None = None,
     index_data: DataInput | None = None,
+    columns: ColumnsInput | None = None,
     allow_counts: bool = False,
     batch_size: int = 256,
     workers: int = 0,
@@ -58,6 +59,8 @@ def evaluate(
         split: For "own": the rows that are queries and gallery.
         index_split: For "own": the rows that vote in k-NN.
         index_data: For "own": the table of the rows that vote in k-NN; that of `data` if not given.
+        columns: For "own": which of the tables' columns are image, label, ..., for example
+            image=path,label=category.
         allow_counts: Measure benchmarks that have not as many images as the official release too; the results say so.
         batch_size: Images or captions per forward pass.
         workers: Processes that decode images; 0 decodes in this one.
@@ -80,6 +83,7 @@ def evaluate(
         17.31
     """
     check_one_process()
+    from mcip.data.column_names import columns_of, write_columns
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models
     from mcip.evaluation.suites import find_suite
@@ -90,8 +94,9 @@ def evaluate(
     for name in named:
         check_model_name(name)
     sources = Sources()
-    place, index_place = (_place(table, sources) for table in (data, index_data))
-    found = find_suite(suite, place, preset, split, index_split, index_place, sources)
+    named_columns = write_columns(columns_of(columns)) or None
+    place, index_place = (_place(table, sources, named_columns) for table in (data, index_data))
+    found = find_suite(suite, place, preset, split, index_split, index_place, sources, named_columns)
     paths = measure_models(
         named, found, Path(out), sources=sources, allow_counts=allow_counts, batch_size=batch_size, workers=workers,
         device=device, precision=precision, max_unreadable=max_unreadable,
@@ -129,13 +134,13 @@ def _named(entry: ModelInput) -> tuple[str, ModelInput]:
     return place.replace("/", "-").replace(":", "-"), entry
 
 
-def _place(data: DataInput | None, sources: Sources) -> str | None:
+def _place(data: DataInput | None, sources: Sources, columns: str | None) -> str | None:
     """Where data are; tables that are no place are put into the sources under their name."""
     from mcip.data import Table, read_table
 
     if data is None or isinstance(data, str | os.PathLike):
         return None if data is None else os.fspath(data)
-    table = data if isinstance(data, Table) else read_table(data)
+    table = data if isinstance(data, Table) and columns is None else read_table(data, columns=columns)
     if sources.tables.get(table.name, table) is not table:
         table = replace(table, name=f"{table.name} (index)")
     sources.tables[table.name] = table

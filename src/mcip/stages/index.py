@@ -10,7 +10,7 @@ from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
-from mcip.stages.inputs import DataInput, IndexInput, ModelInput
+from mcip.stages.inputs import ColumnsInput, DataInput, IndexInput, ModelInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ def index(
     db: IndexInput = "photos.lance",
     *,
     model: ModelInput | None = None,
+    columns: ColumnsInput | None = None,
     transform: TransformName = "model",
     thumbnails: int = 0,
     moved_to: list[str] | None = None,
@@ -67,6 +68,8 @@ def index(
             indexed last time if not given. Ids of several begin with the names of their folders.
         db: The Lance table: a folder, or a URI of object storage.
         model: What `mcip.load` takes; the one that the index names if not given.
+        columns: Which of a table's columns are image, id, label, ..., for example image=path,label=category; the index
+            remembers them.
         transform: The model's own image transform, or "paper".
         thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
             added to an index without.
@@ -108,6 +111,7 @@ def index(
     from datetime import timedelta
 
     from mcip.core.files import write_json
+    from mcip.data.column_names import columns_of, write_columns
     from mcip.retrieval.ann.cache import derived_folder
     from mcip.retrieval.cluster import append_on_cluster
     from mcip.retrieval.index import Index
@@ -137,7 +141,7 @@ def index(
             raise ConfigError(f"There is no index at {uri} yet: say which images to index.")
         known = table.identity.roots if table else ()
         loaded = _model(table, model, uri, device)
-        roots, listing = list_roots(known, sources, moved_to or [], replace, uri)
+        roots, listing = list_roots(known, sources, moved_to or [], replace, uri, write_columns(columns_of(columns)))
         table = _create(uri, loaded, transform, thumbnails, roots, listing.metadata.schema) if table is None else table
         table = _fit(table, loaded, transform, thumbnails)
         table, todo = begin(table, listing, roots, options, check_lock)

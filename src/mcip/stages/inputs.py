@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     ModelInput: TypeAlias = str | os.PathLike[str] | Model
     CaptionsInput: TypeAlias = str | os.PathLike[str] | MinedCaptions
     IndexInput: TypeAlias = str | os.PathLike[str] | Index
+    ColumnsInput: TypeAlias = str | Mapping[str, str]
 else:
-    DataInput = ModelInput = CaptionsInput = IndexInput = str
+    DataInput = ModelInput = CaptionsInput = IndexInput = ColumnsInput = str
 
 
 def open_model(model: ModelInput, device: str = "cpu") -> Model:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.processes import check_one_process
-from mcip.stages.inputs import DataInput, ModelInput, open_model
+from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
     from mcip.embeddings.mined_captions import MinedCaptions
@@ -25,6 +25,8 @@ def mine(
     threshold: float | None = None,
     quantile: float | None = None,
     split: str | None = None,
+    columns: ColumnsInput | None = None,
+    pool_columns: ColumnsInput | None = None,
     transform: TransformName = "model",
     embeddings: Path | None = None,
     batch_size: int = 256,
@@ -50,6 +52,8 @@ def mine(
         threshold: Keep pairs with a cosine of at least this.
         quantile: Instead of a cosine: drop this share of all mined pairs, the least similar ones.
         split: Only the images of this split.
+        columns: Which of the images' columns are the table's, for example image=path,label=category.
+        pool_columns: Which of the pool's columns holds the captions, for example caption=title.
         transform: The model's own image transform, or "paper".
         embeddings: Where the embeddings of images and pool are kept for other runs; in `out` if not given.
         batch_size: Images or captions per forward pass.
@@ -76,6 +80,7 @@ def mine(
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded
     from mcip.data import read_captions, read_table
+    from mcip.data.column_names import caption_column
     from mcip.embeddings.encode import embed_captions, embed_images
     from mcip.embeddings.mined_captions import KIND, MinedCaptions
     from mcip.embeddings.mining import first_occurrences, search_captions, write_mined
@@ -84,12 +89,13 @@ def mine(
     target = pick_device(device)
     miner = open_model(model, device=str(target))
     trained = miner if trained_model is None else open_model(trained_model, device=str(target))
-    table = read_table(data, split=split)
-    texts = read_captions(pool)
+    table = read_table(data, split=split, columns=columns)
+    texts = read_captions(pool, caption_column(pool_columns))
     keep, pool_hash = first_occurrences(texts["caption"])
     unique = texts.select(keep) if len(keep) < len(texts) else texts
     made_from = recorded(
-        mine, locals(), leave_out=("embeddings", "batch_size", "trained_model"), data=table.images_fingerprint,
+        mine, locals(), leave_out=("embeddings", "batch_size", "trained_model", "columns", "pool_columns"),
+        data=table.images_fingerprint,
         pool=pool_hash, model=miner.fingerprint,
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.processes import check_one_process
-from mcip.stages.inputs import DataInput
+from mcip.stages.inputs import ColumnsInput, DataInput
 
 if TYPE_CHECKING:
     from mcip.models.saved import SavedModel
@@ -25,6 +25,7 @@ def pretrain(
     config: Path,
     *,
     split: str | None = None,
+    columns: ColumnsInput | None = None,
     validation: str | None = None,
     validation_split: str | None = None,
     vocabulary: list[str] | None = None,
@@ -50,6 +51,7 @@ def pretrain(
         out: The folder of the run: `model` in it is what open_clip loads.
         config: A folder with an `open_clip_config.json`.
         split: Only the rows of this split.
+        columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate on.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
         vocabulary: Texts with every word that matters: the embeddings of tokens that occur in none of them are set to
@@ -86,16 +88,16 @@ def pretrain(
     from mcip.training.objectives import ContrastivePretraining
 
     out = Path(out)
-    table = captioned(read_table(data, split=split), "pretraining")
-    held_out = read_table(validation or data, split=validation_split) if validation or validation_split else None
+    table = captioned(read_table(data, split=split, columns=columns), "pretraining")
+    held_out = read_table(validation or data, validation_split, columns) if validation or validation_split else None
     order = EpochOrder(len(table), batch_size, seed)
     settings: FitSettings = settings_of(
         FitSettings, {**locals(), "validate_every": validate_every if held_out else 0}, betas=(0.9, 0.98), eps=1e-6,
         select="t2i_r5", unit="pairs", per_step=order.batch_size, title="pretrain",
     )  # fmt: skip
     made_from = recorded(
-        pretrain, locals(), data=table.fingerprint, config=read_json(Path(config) / "open_clip_config.json"),
-        validation=held_out.fingerprint if held_out else None,
+        pretrain, locals(), ("columns",), data=table.fingerprint,
+        config=read_json(Path(config) / "open_clip_config.json"), validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:

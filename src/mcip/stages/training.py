@@ -38,7 +38,7 @@ def captioned(table: Table, purpose: str) -> Table:
     """
     rows = [row for row, captions in enumerate(table.captions) if captions]
     if not rows:
-        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.")
+        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.{table.columns_hint}")
     return table.subset(rows) if len(rows) < len(table) else table
 
 
@@ -95,16 +95,29 @@ def finish_training(
 
 
 @contextlib.contextmanager
-def note_small_changes(module: nn.Module, steps: int) -> Iterator[None]:
-    """Say so where a run is too short, or its learning rate too low, to change the weights by much."""
+def note_small_changes(module: nn.Module, steps: int, lr: float) -> Iterator[None]:
+    """Say before a run that it is short, and after it that the weights hardly moved.
+
+    Args:
+        module: What is trained in the block.
+        steps: The steps of the run.
+        lr: Its learning rate.
+    """
+    if steps < _FEW_STEPS:
+        console.print(
+            f"Note: {steps} steps are few. Models change noticeably from about {_FEW_STEPS} steps on: raise "
+            "--epochs or --steps for more than a trial.",
+            soft_wrap=True,
+        )
     before = [parameter.detach().flatten()[:_SAMPLED].cpu().clone() for parameter in module.parameters()]
     yield
     after = [parameter.detach().flatten()[:_SAMPLED].cpu() for parameter in module.parameters()]
     moved = torch.cat(after).sub(torch.cat(before)).norm() / torch.cat(before).norm().clamp_min(1e-12)
-    if steps < _FEW_STEPS or moved < _SMALL_CHANGE:
+    if moved < _SMALL_CHANGE:
         console.print(
-            f"Note: after {steps} steps the weights differ by {100 * float(moved):.2g} % from those before. If the "
-            "model is no better, train for more steps or with a higher learning rate."
+            f"Note: {steps} steps with the learning rate {lr:g} moved the weights by {100 * float(moved):.2g} % only: "
+            "the model is almost the one before. Raise --steps or --lr.",
+            soft_wrap=True,
         )
 
 

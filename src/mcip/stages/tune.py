@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from mcip.core.choices import CenterInit, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import check_one_process
-from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
+from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
     from mcip.models.saved import SavedModel
@@ -30,6 +30,7 @@ def tune(
     method: Method = "mcip",
     captions: CaptionsInput | None = None,
     split: str | None = None,
+    columns: ColumnsInput | None = None,
     validation: str | None = None,
     validation_split: str | None = None,
     caption_weight: float = 0.25,
@@ -73,6 +74,7 @@ def tune(
         method: "gpr-ft" or "mcip".
         captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
         split: Only the rows of this split.
+        columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate on: image to image by its labels, text to image by its captions; or
             quick:FOLDER, a seeded subsample of the benchmarks in a folder.
         validation_split: Only the rows of this split of `validation` (of `data`, if no other table is given).
@@ -143,14 +145,14 @@ def tune(
 
     out = Path(out)
     loaded = open_model(model)
-    table, without_label = labelled(read_table(data, split=split))
+    table, without_label = labelled(read_table(data, split=split, columns=columns))
     order = EpochOrder(len(table), batch_size, seed)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
-    held_out = validation_table(data, split, validation, validation_split) if validate_every else None
+    held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
     settings: FitSettings = settings_of(FitSettings, locals(), per_step=order.batch_size, title=method)
     made_from = recorded(
-        tune, locals(), data=table.fingerprint, model=loaded.fingerprint,
+        tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
@@ -160,17 +162,18 @@ def tune(
             target = pick_device(device)
             means = None
             if center_init == "class-means":
-                loaded.clip.to(target)
-                embeddings = embed_images(
-                    table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
-                )
+                with loaded.on(target):
+                    embeddings = embed_images(
+                        table, loaded, out / "images", workers=workers, precision=precision,
+                        max_unreadable=max_unreadable,
+                    )  # fmt: skip
                 means = class_means(table, embeddings)
-                loaded.clip.to("cpu")
             class_loss = arc_margin(len(set(table.labels)), loaded.embed_dim, margin, scale, seed, means)
             term = None
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-                term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
+                with loaded.on(target):
+                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
             images = Pixels(
                 table, loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
                 max_unreadable=max_unreadable,
@@ -184,7 +187,7 @@ def tune(
                 drop_patches(loaded.clip.visual, patch_dropout)
             if grad_checkpointing:
                 loaded.clip.visual.set_grad_checkpointing(True)
-            with note_small_changes(loaded.clip.visual, steps):
+            with note_small_changes(loaded.clip.visual, steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             save_classes(out, objective)
             finish_training(

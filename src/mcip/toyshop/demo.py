@@ -35,7 +35,7 @@ def demo(out: Path = Path("runs/demo")) -> Report:
     out = Path(out)
     page = run(TEST, Recipe(), out)
     best = page.comparison.headline_model
-    if optional.installed():
+    if optional.installed("search"):
         table = out / "tables" / f"{TEST.products.name}.parquet"
         model = BASE if best in (None, "base") else out / str(best) / "model"
         db = index(str(table), str(out / "photos.lance"), model=str(model), thumbnails=_THUMBNAILS)

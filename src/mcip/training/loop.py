@@ -21,12 +21,14 @@ from mcip.core.choices import Precision
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.processes import check_one_process
-from mcip.core.progress import Advance, console, progress
+from mcip.core.progress import Advance, console, duration, progress
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
 
 Batch: TypeAlias = Any
 CHECKPOINTS = "checkpoints"
+# Steps, after the first, by which is estimated how long a run takes.
+_TIMED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Loop:
         self.checkpoints = Checkpoints(folder)
         self.done = Fit()
         self.recent: list[dict[str, torch.Tensor]] = []
+        self.timed_from = self.validation_seconds = 0.0
 
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
@@ -174,7 +177,9 @@ class _Loop:
         try:
             self._train_mode(True)
             if start == 0 and settings.validate_every:
+                began = time.perf_counter()
                 self._validate(log)
+                self.validation_seconds = time.perf_counter() - began
             total, before = settings.steps * settings.per_step, start * settings.per_step
             with progress(settings.title, total, settings.unit, before) as advance:
                 self._train(log, advance)
@@ -193,6 +198,7 @@ class _Loop:
             self._step(step, batch)
             self.done.steps = step + 1
             advance(settings.per_step)
+            self._estimate(steps)
             if self.recent and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
                 rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
                 values, since = self._mean_losses(), time.perf_counter()
@@ -205,6 +211,19 @@ class _Loop:
                 since += time.perf_counter() - began
             if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
                 self._checkpoint()
+
+    def _estimate(self, steps: range) -> None:
+        """Say once, soon after the start, how long the rest takes; the first step, which warms up, does not count."""
+        made = self.done.steps - steps.start
+        if made == 1:
+            self.timed_from = time.perf_counter()
+        if made != 1 + _TIMED_STEPS or self.done.steps == steps.stop:
+            return
+        left = steps.stop - self.done.steps
+        seconds = left * (time.perf_counter() - self.timed_from) / _TIMED_STEPS
+        if self.settings.validate_every:
+            seconds += (left // self.settings.validate_every) * self.validation_seconds
+        console.print(f"{self.settings.title}: about {duration(seconds)} for the {left:,} steps left.")
 
     def _step(self, step: int, batch: Batch) -> None:
         settings = self.settings
