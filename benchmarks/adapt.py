@@ -59,7 +59,7 @@ def value_of(text: str) -> Any:
 
 def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict[str, Any]:
     """Adapt the base model by a recipe and measure it in a world."""
-    labelled, products, images = (
+    labelled, products, gallery = (
         str(write_slice(part, out / "tables" / f"{part.name}.parquet"))
         for part in (world.labelled, world.products, world.images)
     )
@@ -68,7 +68,7 @@ def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict
     if captions:
         captioned = str(write_slice(world.captioned, out / "tables" / f"{world.captioned.name}.parquet"))
         name = world.images.name
-        pool = write_pool(captioned, images, out / "tables" / f"pool-{name}.parquet")
+        pool = write_pool(captioned, gallery, out / "tables" / f"pool-{name}.parquet")
         mined = mine(labelled, str(pool), out / f"captions-{name}", BASE, k=Recipe.k, device="cpu")
     folder = out / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +77,7 @@ def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict
     seconds = time.perf_counter() - began
     results = out / "results"
     shutil.rmtree(results, ignore_errors=True)
-    measured = [task for task in tasks(products, images) if task.name in SCORES]
+    measured = [task for task in tasks(products, gallery) if task.name in SCORES]
     (file,) = measure_models({"adapted": str(adapted)}, measured, results, suite="toyshop")
     found = {task["name"]: round(100 * task["metrics"][task["headline"]], 1) for task in read_json(file)["tasks"]}
     facts = {"captions": captions, "threads": torch.get_num_threads(), "recipe": recipe}
