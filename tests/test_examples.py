@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,16 +11,23 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import mcip
 from mcip.reporting.evaluation import Evaluation
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.fixture(autouse=True)
+def same_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples import the package under test, whatever folder they start in, and one thread is enough for them."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(mcip.__file__).parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def run(name: str, folder: Path) -> str:
     """The standard output of an example that is started in `folder`."""
     command = [sys.executable, str(EXAMPLES / name)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
