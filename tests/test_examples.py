@@ -35,7 +35,7 @@ def run(name: str, folder: Path) -> str:
 def measured(folder: Path, task: str) -> dict[str, float]:
     """The headline of a task by model, in percent, from the results files in a folder."""
     results = Evaluation.read(sorted(folder.glob("*.json")))
-    return {result.model: result.measured[task].percent for result in results}
+    return {result.model: result.measured[task].percent or 0.0 for result in results}
 
 
 def test_a_tuned_model_is_loaded_by_open_clip_alone(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_program_asks_the_server(tmp_path: Path) -> None:
 
 
 def test_the_notebook_shows_images_and_tables(tmp_path: Path) -> None:
-    notebook = nbformat.read(EXAMPLES / "search.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / "search.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell.outputs[-1].data for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert cells[0]["text/plain"] == "100"
