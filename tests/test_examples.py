@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,16 +11,23 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import mcip
 from mcip.reporting.evaluation import Evaluation
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.fixture(autouse=True)
+def same_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples import the package under test, whatever folder they start in, and one thread is enough for them."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(mcip.__file__).parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def run(name: str, folder: Path) -> str:
     """The standard output of an example that is started in `folder`."""
     command = [sys.executable, str(EXAMPLES / name)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -29,8 +35,7 @@ def run(name: str, folder: Path) -> str:
 def measured(folder: Path, task: str) -> dict[str, float]:
     """The headline of a task by model, in percent, from the results files in a folder."""
     results = Evaluation.read(sorted(folder.glob("*.json")))
-    percents = {result.model: result.measured[task].percent for result in results}
-    return {name: percent for name, percent in percents.items() if percent is not None}
+    return {result.model: result.measured[task].percent or 0.0 for result in results}
 
 
 def test_a_tuned_model_is_loaded_by_open_clip_alone(tmp_path: Path) -> None:
@@ -67,7 +72,7 @@ def test_a_program_asks_the_server(tmp_path: Path) -> None:
 
 
 def test_the_notebook_shows_images_and_tables(tmp_path: Path) -> None:
-    notebook = nbformat.reads((EXAMPLES / "search.ipynb").read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(EXAMPLES / "search.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell.outputs[-1].data for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert cells[0]["text/plain"] == "100"

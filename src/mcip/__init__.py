@@ -1,7 +1,8 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
-* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `interpolate`, `export`, `evaluate`, `report`,
-  `index`, `search`, `duplicates`, `serve`, and `demo`, which runs the method on generated images.
+* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `evaluate`,
+  `report`, `index`, `search`, `duplicates`, `serve`, `plan` (what a run takes), `doctor` (what an installation lacks),
+  and `demo`, which runs the method on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
 * Indexes: `open_index` gives an `Index`.
