@@ -5,8 +5,8 @@ python benchmarks/adapt.py --validation    measures on validation slices instead
 
 The images are embedded first, once for all runs in the folder --out; only the training is timed. The last line is
 JSON: image-to-image mAP and text-to-image R@5 in per cent, and the seconds. Every parameter of `mcip.adapt` is a flag,
-as in --keep 3; its defaults were chosen on the validation slices. Expected on two idle cores: under 60 seconds, and at or beyond the line through (53.0, 53.8) and
-(55.6, 50.5) of image to image and text to image.
+as in --keep 3; its defaults were chosen on the validation slices. Expected on two idle cores: under 60 seconds, and at
+or beyond the line through (53.0, 53.8) and (55.6, 50.5) of image to image and text to image.
 """
 
 from __future__ import annotations
