@@ -75,7 +75,8 @@ def _fold(model: Model, projection: nn.Parameter | nn.Linear, matrix: Tensor) ->
     side = model.image_size
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     expected = F.normalize(model.embed_pixels(pixels).cpu() @ matrix, dim=-1)
-    exact, before = matrix.to(weight.device, torch.float64), [weight.clone(), None if bias is None else bias.clone()]
+    parts = [weight] if bias is None else [weight, bias]
+    exact, before = matrix.to(weight.device, torch.float64), [part.clone() for part in parts]
     if isinstance(projection, nn.Parameter):
         weight.copy_(weight.double() @ exact)
     else:
@@ -84,7 +85,6 @@ def _fold(model: Model, projection: nn.Parameter | nn.Linear, matrix: Tensor) ->
         bias.copy_(bias.double() @ exact)
     if torch.allclose(model.embed_pixels(pixels).cpu(), expected, atol=_TOLERANCE, rtol=0):
         return True
-    weight.copy_(before[0])
-    if bias is not None:
-        bias.copy_(before[1])
+    for part, old in zip(parts, before, strict=True):
+        part.copy_(old)
     return False
