@@ -118,9 +118,9 @@ def test_an_index_of_another_model_is_refused(
 def test_wrong_parameters(own_db: Path, album: Path, adapter: Path) -> None:
     with pytest.raises(ConfigError, match="name its folder with --adapter"):
         build_index(db=str(own_db), undo=True)
-    wrongs: tuple[dict[str, Any], ...] = ({"data": str(album)}, {"model": "toyshop"})
-    for wrong in wrongs:
-        with pytest.raises(ConfigError, match="leave the images and --model out"):
+    several: tuple[dict[str, Any], ...] = ({"data": str(album)}, {"model": "toyshop"}, {"check": True})
+    for wrong in several:
+        with pytest.raises(ConfigError, match="leave the images, --model and --check out"):
             build_index(db=str(own_db), adapter=adapter, **wrong)
 
 

@@ -75,8 +75,8 @@ def _fold(model: Model, projection: nn.Parameter | nn.Linear, matrix: Tensor) ->
     side = model.image_size
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     expected = F.normalize(model.embed_pixels(pixels).cpu() @ matrix, dim=-1)
-    exact = matrix.to(weight.device, torch.float64)
-    before = {tensor: tensor.clone() for tensor in (weight, bias) if tensor is not None}
+    parts = [weight] if bias is None else [weight, bias]
+    exact, before = matrix.to(weight.device, torch.float64), [part.clone() for part in parts]
     if isinstance(projection, nn.Parameter):
         weight.copy_(weight.double() @ exact)
     else:
@@ -85,6 +85,6 @@ def _fold(model: Model, projection: nn.Parameter | nn.Linear, matrix: Tensor) ->
         bias.copy_(bias.double() @ exact)
     if torch.allclose(model.embed_pixels(pixels).cpu(), expected, atol=_TOLERANCE, rtol=0):
         return True
-    for tensor, content in before.items():
-        tensor.copy_(content)
+    for part, old in zip(parts, before, strict=True):
+        part.copy_(old)
     return False

@@ -74,8 +74,7 @@ class Adapter:
         Raises:
             ArtefactError: The index was made with another model, or the matrix cannot be inverted well enough.
         """
-        base = self.base if "://" in self.base or not Path(self.base).exists() else str(Path(self.base).absolute())
-        ends = [(base, self.base_fingerprint), (str(self.model.folder.absolute()), self.model.fingerprint)]
+        ends = [(self.base, self.base_fingerprint), (str(self.model.folder.absolute()), self.model.fingerprint)]
         start, end = ends[::-1] if undo else ends
         identity = table.identity
         if identity.fingerprint == end[1]:

@@ -122,7 +122,7 @@ def index(
     from mcip.retrieval.sync import Options, begin, update
     from mcip.retrieval.table import open_table, table_exists
 
-    _check_adapter(data, model, adapter, undo)
+    _check_adapter(data, model, check, adapter, undo)
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
     _check(thumbnails, recall, options, keep_hours)
     uri = _uri(db)
@@ -174,13 +174,15 @@ def _check(thumbnails: int, recall: float, options: Options, keep_hours: float) 
             raise ConfigError(f"{name} is {share:g}: it must be from 0 to 1.")
 
 
-def _check_adapter(data: Sources | None, model: ModelInput | None, adapter: Path | None, undo: bool) -> None:
+def _check_adapter(
+    data: Sources | None, model: ModelInput | None, check: bool, adapter: Path | None, undo: bool
+) -> None:
     if undo and adapter is None:
         raise ConfigError("undo takes back what an adapter did: name its folder with --adapter.")
-    if adapter is not None and (data or model is not None):
+    if adapter is not None and (data or model is not None or check):
         raise ConfigError(
-            "With an adapter only the vectors that are in the index are changed: leave the images and --model out, and "
-            "index new images by a command of their own."
+            "With an adapter only the vectors that are in the index are changed: leave the images, --model and --check "
+            "out, and index new images by a command of their own."
         )
 
 
