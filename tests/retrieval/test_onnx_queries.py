@@ -34,7 +34,7 @@ def search(*arguments: object, check: str = "") -> list[dict[str, Any]]:
     command = [sys.executable, "-c", code, "search", *map(str, arguments), "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    hits: list[dict[str, Any]] = json.loads(done.stdout)
+    hits: list[dict[str, Any]] = json.loads(done.stdout)["hits"]
     return hits
 
 
