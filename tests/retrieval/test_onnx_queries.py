@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,18 +28,18 @@ def db(indexed: Path, onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return shutil.copytree(indexed, folder / "photos.lance")
 
 
-def search(*arguments: object, check: str = "") -> list[dict[str, object]]:
+def search(*arguments: object, check: str = "") -> list[dict[str, Any]]:
     """The hits of `mcip search` in a process of its own."""
     code = f"import sys\nfrom mcip.cli.main import main\ncode = main(sys.argv[1:])\n{check}\nsys.exit(code)"
     command = [sys.executable, "-c", code, "search", *map(str, arguments), "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    hits: list[dict[str, object]] = json.loads(done.stdout)
+    hits: list[dict[str, Any]] = json.loads(done.stdout)["hits"]
     return hits
 
 
 NOT_IMPORTED = (
-    "imported = {'torch', 'open_clip', 'torchvision', 'datasets'} & set(sys.modules)\\nassert not imported, imported"
+    "imported = {'torch', 'open_clip', 'torchvision', 'datasets'} & set(sys.modules)\nassert not imported, imported"
 )
 
 

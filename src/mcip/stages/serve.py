@@ -124,7 +124,7 @@ def serve(
     return address
 
 
-def _opener(db: IndexInput, model: str | None, device: str, backend: Backend) -> Callable[[], Index]:
+def _opener(db: IndexInput, model: str | None, device: str, backend: Backend = "auto") -> Callable[[], Index]:
     """Opens the index, and opens it anew when it is called again.
 
     Raises:
