@@ -19,6 +19,7 @@ from mcip.evaluation.encoders import class_embeddings
 from mcip.evaluation.own_tasks import own_tasks, why_not_class_names
 from mcip.evaluation.suites import read_suite
 from mcip.evaluation.tasks import task_from
+from mcip.stages.evaluate import evaluate
 
 
 def write_suite(path: Path, *tasks: dict[str, Any]) -> str:
@@ -88,11 +89,21 @@ GOOD = {"name": "a", "kind": "i2i", "data": "x"}
         ({**GOOD, "exclude_self": "no"}, "exclude_self is 'no', not of the type bool"),
         ({**GOOD, "name": 7}, "name is 7, not of the type str"),
         ({**GOOD, "limit": 0}, "limit is 0; it is at least 1"),
+        ({**GOOD, "name": " "}, "A task has no name"),
+        ({**GOOD, "transform": "papers"}, "transform is 'papers'; it is one of model, paper"),
+        ({**GOOD, "preset": "papers"}, "preset is 'papers'; it is one of paper, standard"),
+        ({**GOOD, "index_data": "y"}, "index_split and index_data are of k-NN, not of i2i"),
     ],
 )
 def test_wrong_tasks(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         task_from(entry, "suite, task 1")
+
+
+def test_an_unknown_metric_is_named_with_those_there_are(val: Path, base: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "s.yaml", {**GOOD, "data": str(val), "metric": "mpa"})
+    with pytest.raises(ConfigError, match="Task 'a': there is no metric 'mpa'; there are map, "):
+        evaluate([f"base={base}"], tmp_path / "out", suite=str(suite))
 
 
 def test_wrong_suites(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ STAGES: dict[str, Stage] = {
     "pretrain": lambda data, pool, out, model: pretrain(data, out, pool),
     "evaluate": lambda data, pool, out, model: mcip.evaluate({"base": model}, out, data=data),
     "index": lambda data, pool, out, model: mcip.index(data, out, model=model),
-    "interpolate": lambda data, pool, out, model: mcip.interpolate(model, model, out, 0.5),
+    "interpolate": lambda data, pool, out, model: mcip.interpolate(model, model, out),
     "export": lambda data, pool, out, model: mcip.export(model, out, format="open_clip"),
     "report": lambda data, pool, out, model: mcip.report([data], out),
 }

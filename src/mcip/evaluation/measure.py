@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mcip.core.errors import DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.core.topk import topk
 from mcip.data import Table
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
@@ -59,10 +59,15 @@ def measure(session: Session, task: Task) -> Measurement:
 
     Raises:
         DataError: The task's data lack what it needs.
+        ConfigError: The metric that stands for the task is none of its kind.
     """
     data = session.sources.data(task)
     values_by_metric = per_query(session, task, data)
-    headline = values_by_metric[task.headline]
+    headline = values_by_metric.get(task.headline)
+    if headline is None:
+        raise ConfigError(
+            f"Task {task.name!r}: there is no metric {task.headline!r}; there are {', '.join(values_by_metric)}."
+        )
     metrics = {name: mean(values) for name, values in values_by_metric.items()}
     space = joint_space(session, task, data) if isinstance(data, CrossModal) else {}
     return Measurement(metrics, bootstrap_interval(headline), headline, space)

@@ -67,6 +67,14 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"Task {self.name!r}: kind is {self.kind!r}; it is one of {', '.join(get_args(Kind))}.")
+        if not self.name.strip():
+            raise ConfigError("A task has no name: give it one, by which tables call it.")
+        transforms, presets = get_args(TransformName), get_args(PresetName)
+        for key, value, known in (("transform", self.transform, transforms), ("preset", self.preset, presets)):
+            if value is not None and value not in known:
+                raise ConfigError(f"Task {self.name!r}: {key} is {value!r}; it is one of {', '.join(known)}.")
+        if self.kind != "knn" and (self.index_split is not None or self.index_data is not None):
+            raise ConfigError(f"Task {self.name!r}: index_split and index_data are of k-NN, not of {self.kind}.")
         if self.kind == "knn" and self.benchmark is None and self.index_split is None and self.index_data is None:
             raise ConfigError(f"Task {self.name!r}: k-NN needs index_split or index_data, the rows that vote.")
         if self.limit is not None and self.limit < 1:

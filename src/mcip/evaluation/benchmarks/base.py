@@ -191,7 +191,7 @@ class Benchmark:
         if wrong := self.wrong_counts(data):
             raise DataError(
                 f"{self.title} is not the official release: {'; '.join(wrong)}. Complete it, or measure it as it is "
-                "with --allow_counts; the results file then says so."
+                "with --allow-counts; the results file then says so."
             )
 
 
