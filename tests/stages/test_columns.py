@@ -42,7 +42,7 @@ def usual(train: Path, tmp_path: Path) -> Path:
 def test_a_manifest_is_that_of_the_usual_names(
     name: str, other: Path, usual: Path, pool: Path, base: Path, tmp_path: Path
 ) -> None:
-    stage = pretrain if name == "pretrain" else getattr(mcip, name)
+    stage: Any = pretrain if name == "pretrain" else getattr(mcip, name)
     inputs: dict[str, Any] = {
         "embed": {"model": base},
         "mine": {"model": base, "pool": pool},
