@@ -18,7 +18,7 @@ from mcip.stages.pretrain import pretrain
 NAMES = {"image": "file", "label": "category", "captions": "title, long"}
 COLUMNS = 'image=file,label=category,"captions=title, long"'
 HINT = "Its columns are 'file', 'category', 'title, long'.*--columns image=path"
-SHORT = {"steps": 1, "batch_size": 4, "device": "cpu"}
+SHORT: dict[str, Any] = {"steps": 1, "batch_size": 4, "device": "cpu"}
 
 
 def renamed(table: Path, path: Path, names: dict[str, str] = NAMES) -> Path:
@@ -42,8 +42,13 @@ def usual(train: Path, tmp_path: Path) -> Path:
 def test_a_manifest_is_that_of_the_usual_names(
     name: str, other: Path, usual: Path, pool: Path, base: Path, tmp_path: Path
 ) -> None:
+<<<<<<< HEAD
     stage = pretrain if name == "pretrain" else getattr(mcip, name)
     inputs: dict[str, dict[str, Any]] = {
+=======
+    stage: Any = pretrain if name == "pretrain" else getattr(mcip, name)
+    inputs: dict[str, Any] = {
+>>>>>>> w-reviewb
         "embed": {"model": base},
         "mine": {"model": base, "pool": pool},
         "tune": {"model": base, "method": "gpr-ft", "validate_every": 1, **SHORT},
@@ -75,13 +80,19 @@ def test_an_index_remembers_them(other: Path, base: Path, tmp_path: Path) -> Non
     db = str(tmp_path / "t.lance")
     mcip.index(str(other), db, model=str(base), columns=COLUMNS)
     moved = tmp_path / "moved.parquet"
+<<<<<<< HEAD
     calls: tuple[tuple[Any, dict[str, Any]], ...] = (
         ([str(other)], {}), (None, {}), (None, {"moved_to": [str(moved)]}),
     )  # fmt: skip
     for sources, options in calls:
         if options:
+=======
+    runs: list[dict[str, Any]] = [{"data": [str(other)]}, {}, {"moved_to": [str(moved)]}]
+    for options in runs:
+        if "moved_to" in options:
+>>>>>>> w-reviewb
             other.rename(moved)
-        mcip.index(sources, db, device="cpu", **options)
+        mcip.index(db=db, device="cpu", **options)
         rows = open_table(db).read(open_table(db).schema.names)
         assert {"label", "captions"} < set(rows.column_names), "and not category"
         assert "category" not in rows.column_names

@@ -122,9 +122,9 @@ def _moved(root: Root, old: str, new: str) -> Root:
     return dataclasses.replace(root, location=new + root.location[len(old) :])
 
 
-def _location(source: DataLike) -> str | None:
-    """Where a source that is a place is."""
-    return resolve(source) if isinstance(source, str | os.PathLike) else None
+def _location(source: DataLike) -> str:
+    """Where a source that is a place is; empty for an object."""
+    return resolve(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def _is_below(location: str, folder: str) -> bool:
