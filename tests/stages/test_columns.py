@@ -42,23 +42,18 @@ def usual(train: Path, tmp_path: Path) -> Path:
 def test_a_manifest_is_that_of_the_usual_names(
     name: str, other: Path, usual: Path, pool: Path, base: Path, tmp_path: Path
 ) -> None:
-<<<<<<< HEAD
-    stage = pretrain if name == "pretrain" else getattr(mcip, name)
-    inputs: dict[str, dict[str, Any]] = {
-=======
     stage: Any = pretrain if name == "pretrain" else getattr(mcip, name)
     inputs: dict[str, Any] = {
->>>>>>> w-reviewb
         "embed": {"model": base},
         "mine": {"model": base, "pool": pool},
         "tune": {"model": base, "method": "gpr-ft", "validate_every": 1, **SHORT},
         "align": {"model": base, **SHORT},
         "pretrain": {"config": base, **SHORT},
-    }
-    other_validation: dict[str, Any] = {"validation": str(other)} if name in ("tune", "pretrain") else {}
-    usual_validation: dict[str, Any] = {"validation": str(usual)} if other_validation else {}
-    stage(data=str(other), out=tmp_path / "other", columns=COLUMNS, **inputs[name], **other_validation)
-    stage(data=str(usual), out=tmp_path / "usual", **inputs[name], **usual_validation)
+    }[name]
+    other_validation = {"validation": str(other)} if name in ("tune", "pretrain") else {}
+    usual_validation = {"validation": str(usual)} if other_validation else {}
+    stage(data=str(other), out=tmp_path / "other", columns=COLUMNS, **inputs, **other_validation)
+    stage(data=str(usual), out=tmp_path / "usual", **inputs, **usual_validation)
     made_from = [read_json(tmp_path / out / "manifest.json")["made_from"] for out in ("other", "usual")]
     assert made_from[0] == made_from[1]
 
@@ -80,17 +75,9 @@ def test_an_index_remembers_them(other: Path, base: Path, tmp_path: Path) -> Non
     db = str(tmp_path / "t.lance")
     mcip.index(str(other), db, model=str(base), columns=COLUMNS)
     moved = tmp_path / "moved.parquet"
-<<<<<<< HEAD
-    calls: tuple[tuple[Any, dict[str, Any]], ...] = (
-        ([str(other)], {}), (None, {}), (None, {"moved_to": [str(moved)]}),
-    )  # fmt: skip
-    for sources, options in calls:
-        if options:
-=======
     runs: list[dict[str, Any]] = [{"data": [str(other)]}, {}, {"moved_to": [str(moved)]}]
     for options in runs:
         if "moved_to" in options:
->>>>>>> w-reviewb
             other.rename(moved)
         mcip.index(db=db, device="cpu", **options)
         rows = open_table(db).read(open_table(db).schema.names)
