@@ -35,7 +35,7 @@ def test_official_layouts_are_read_and_their_counts_checked(benchmarks: Path, na
         assert len(set(table.ids)) == len(table)
         assert not any("/._" in image or image.startswith("._") for image in table.ids)
     with pytest.raises(
-        DataError, match=r"is not the official release: .* where there must be .*--allow_counts"
+        DataError, match=r"is not the official release: .* where there must be .*--allow-counts"
     ) as raised:
         BENCHMARKS[name].check(data)
     for what, official in BENCHMARKS[name].counts.items():

@@ -191,8 +191,8 @@ def test_one_benchmark_by_its_name_through_the_command(
 ) -> None:
     flags = ["--model", f"m={base}", "--suite", "roxford", "--data", str(benchmarks), "--out", str(tmp_path)]
     assert main(["evaluate", *flags]) == 1
-    assert "--allow_counts" in capsys.readouterr().err
-    assert main(["evaluate", *flags, "--allow_counts", "--max_unreadable", "0.2"]) == 0
+    assert "--allow-counts" in capsys.readouterr().err
+    assert main(["evaluate", *flags, "--allow-counts", "--max_unreadable", "0.2"]) == 0
     assert capsys.readouterr().out.strip().endswith("m.roxford.json")
     (entry,) = read_json(tmp_path / "m.roxford.json")["tasks"]
     assert set(entry["metrics"]) == {"map", "map_easy", "map_medium", "map_hard"}
