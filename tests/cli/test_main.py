@@ -300,3 +300,7 @@ def test_it_says_what_to_run_next(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     calls_of(monkeypatch, "embed")
     assert main(["embed", *NEEDED]) == 0
     assert "Next" not in capsys.readouterr().err
+
+
+def test_an_unknown_flag_is_explained_where_others_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean --lr?" in usage_error(["tune", "--learning_rate", "1"], capsys)

@@ -251,7 +251,8 @@ def _take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[
 
 
 def _synonym(error: UnknownOptionError) -> str:
-    word = (error.token.keyword or "").lstrip("-").replace("_", "-")
+    # Where required parameters are missing too, the option stands in the value.
+    word = (error.token.keyword or error.token.value).partition("=")[0].lstrip("-").replace("_", "-")
     return f" Did you mean --{_SYNONYMS[word]}?" if word in _SYNONYMS else ""
 
 
