@@ -97,7 +97,8 @@ class Adapter:
                 f"The matrix of {self.folder} has the condition number {condition:,.0f}: its inverse would magnify the "
                 "rounding of the stored vectors too much. Index the images again with the model before it."
             )
-        return torch.linalg.inv(exact).float()
+        inverse: Tensor = torch.linalg.inv(exact)
+        return inverse.float()
 
 
 def multiply(vectors: NDArray[np.float16], matrix: Tensor) -> NDArray[np.float16]:
