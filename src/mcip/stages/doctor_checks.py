@@ -117,10 +117,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Only some systems let a process be bound to cores.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+    """The machine's cores."""
     return os.cpu_count() or 1
 
 
