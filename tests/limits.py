@@ -11,18 +11,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mcip.core.errors import McipError
 
 STATUS = Path("/proc/self/status")
 
 
-def with_small_files(largest: int, function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
-    """Call a function where no file can grow beyond `largest` bytes; the message of the error it raises, or ""."""
+def with_small_files(
+    largest: int, function: Callable[..., object], *args: Any, start: str = "fork", **kwargs: Any
+) -> str:
+    """Call a function where no file can grow beyond `largest` bytes; the message of the error it raises, or "".
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
-    return _in_a_process(limit, partial(function, *args, **kwargs))
+    What trains needs `start="forkserver"`: a fork of a process that has trained in threads cannot train.
+    """
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest, largest))
+    return _in_a_process(limit, partial(function, *args, **kwargs), start)
 
 
 def with_little_memory(extra: int, function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
@@ -37,8 +41,8 @@ def with_little_memory(extra: int, function: Callable[..., object], *args: Any, 
     return _in_a_process(limit, partial(function, *args, **kwargs))
 
 
-def _in_a_process(limit: Callable[[], None], call: Callable[[], object]) -> str:
-    context = multiprocessing.get_context("fork")
+def _in_a_process(limit: Callable[[], None], call: Callable[[], object], start: str = "fork") -> str:
+    context: Any = multiprocessing.get_context(start)
     parent, child = context.Pipe()
     process = context.Process(target=_answer, args=(limit, call, child))
     process.start()
@@ -49,6 +53,7 @@ def _in_a_process(limit: Callable[[], None], call: Callable[[], object]) -> str:
 
 
 def _answer(limit: Callable[[], None], call: Callable[[], object], answer: Connection) -> None:
+    torch.set_num_threads(1)  # as in the tests' own process
     limit()
     try:
         call()

@@ -164,8 +164,8 @@ def test_files_that_vanish_after_they_were_listed(
         add(folder, f"{number}.jpg", image + bytes([number]))
     from mcip.retrieval import roots
 
-    def list_and_remove(source: str) -> object:
-        listing = list_images(source)
+    def list_and_remove(source: str, columns: str) -> object:
+        listing = list_images(source, columns)
         (folder / "3.jpg").unlink()
         return listing
 

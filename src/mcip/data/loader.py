@@ -42,6 +42,10 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 class Pixels:
     """Serves `transform.prepare` of a table's images in batches, and lists the unreadable ones.
 
+    Example:
+        >>> images = mcip.Pixels(table, model.transform("paper", train=True))  # doctest: +SKIP
+        >>> for pixels, rows in images.batches([[0, 1], [2, 3]]): ...  # doctest: +SKIP
+
     Attributes:
         unreadable: Row to reason, of the images read so far that could not be decoded. They are left out of batches.
         cached: Whether decoded images are kept: the whole prepared table fits into `cache_gb`.

@@ -39,6 +39,11 @@ _skipped_noted: set[str] = set()
 class Table:
     """Images with what is known about them, read but not decoded.
 
+    Example:
+        >>> table = mcip.read_table("photos")  # doctest: +SKIP
+        >>> table.labels[0], table.image(0).size  # doctest: +SKIP
+        ('mug', (640, 480))
+
     Attributes:
         rows: Columns image ({"bytes", "path"}), label (string or null), captions (list of strings), split, id.
         name: What messages call the table, for example "train.csv".

@@ -29,6 +29,11 @@ from mcip.models.tokenizers import Tokenizer, make_tokenizer
 class Model:
     """An image tower and a text tower that share one space, with what is needed to feed them.
 
+    Example:
+        >>> model = mcip.load("toyshop")
+        >>> model.encode(["a red mug", "a blue fish"]).shape
+        (2, 256)
+
     Attributes:
         clip: open_clip's `CLIP` or `CustomTextCLIP`, float32, in evaluation mode.
         model_cfg: Its architecture, as `open_clip_config.json` holds it.

@@ -33,6 +33,10 @@ class Index:
     It may be used by several threads. The model is loaded when an image or a text is first embedded. Every method
     answers from one version of the index; `snapshot` gives several answers from the same one.
 
+    Example:
+        >>> index = mcip.open_index("photos.lance")  # doctest: +SKIP
+        >>> index.search(text="a red mug", where="width >= 640", k=3)  # doctest: +SKIP
+
     Attributes:
         uri: Of the table.
         encoder: The index's model.

@@ -51,7 +51,9 @@ def labelled(table: Table) -> tuple[Table, list[str]]:
     labels, ids = table.labels, table.ids
     without = [ids[row] for row, label in enumerate(labels) if label is None]
     if len(without) == len(labels):
-        raise DataError(f"No row of {table.name} has a label: tuning needs the class of each image.")
+        raise DataError(
+            f"No row of {table.name} has a label: tuning needs the class of each image.{table.columns_hint}"
+        )
     if without:
         table = table.subset([row for row, label in enumerate(labels) if label is not None])
     if len(set(table.labels)) == 1:

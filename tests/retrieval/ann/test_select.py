@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -80,14 +77,3 @@ def test_a_limit_changes_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr("mcip.retrieval.ann.select.available_memory", lambda: available_memory(root))
     assert choose(rows, dim) == "disk"
-
-
-def test_a_machine_without_sysconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def installed(pointer: Any) -> int:
-        pointer._obj.value = 16 * 2**20
-        return 1
-
-    kernel = SimpleNamespace(GetPhysicallyInstalledSystemMemory=installed)
-    monkeypatch.delattr(os, "sysconf")
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
-    assert available_memory(tmp_path) == 16 * 2**30
