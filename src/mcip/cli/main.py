@@ -44,7 +44,7 @@ A table is a folder of class folders, a .csv, .tsv, .parquet or webdataset .tar 
 two, or a data set of the hub as OWNER/NAME. Its columns are image, label, caption or captions, split and id; only \
 image is required.
 
---config FILE.yaml gives parameters by name, flags override it; --print-config prints them as such a file. --recipe \\
+--config FILE.yaml gives parameters by name, flags override it; --print-config prints them as such a file. --recipe \
 NAME gives those of a recipe in the package (see `mcip plan`).
 """
 _INTERRUPTED = 130

@@ -47,12 +47,8 @@ def lock_folder(folder: Path) -> FileLock:
 
 def release_folder(lock: FileLock) -> None:
     """Let others write the folder, and leave nothing of the lock in it."""
-    path = Path(lock.lock_file)
-    path.with_name(_HOLDER).unlink(missing_ok=True)
-    # Removed while it is held: whoever waits for it notices, and locks a new one. Windows keeps what is open.
-    with contextlib.suppress(PermissionError):
-        path.unlink(missing_ok=True)
-    lock.release()
+    Path(lock.lock_file).with_name(_HOLDER).unlink(missing_ok=True)
+    _release(lock)
 
 
 def remove_stale_lock(folder: Path) -> None:
@@ -89,7 +85,12 @@ def exclusive(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Unlinked while it is held: whoever waits for the old file notices that it has no name any more.
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
+        _release(lock)
+
+
+def _release(lock: FileLock) -> None:
+    """Release a lock and remove its file."""
+    # Removed while it is held: whoever waits for it notices, and locks a new one. Windows keeps what is open.
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink()
+    lock.release()
