@@ -1,8 +1,8 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
 * The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `evaluate`,
-  `report`, `index`, `search`, `duplicates`, `serve`, `plan` (what a run takes), `doctor` (what an installation lacks),
-  and `demo`, which runs the method on generated images.
+  `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for other programs), `plan` (what a run
+  takes), `doctor` (what an installation lacks), and `demo`, which runs the method on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
 * Indexes: `open_index` gives an `Index`.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mcip.stages.export import export
     from mcip.stages.index import index
     from mcip.stages.interpolate import interpolate
+    from mcip.stages.mcp import mcp
     from mcip.stages.mine import mine
     from mcip.stages.plan import plan
     from mcip.stages.report import report
@@ -62,6 +63,7 @@ __all__ = [
     "interpolate",
     "load",
     "losses",
+    "mcp",
     "metrics",
     "mine",
     "objectives",

@@ -25,7 +25,7 @@ from mcip.recipes import read_recipe
 
 COMMANDS = (
     "embed", "mine", "tune", "align", "adapt", "interpolate", "evaluate", "report", "export", "index", "search",
-    "duplicates", "serve", "models", "plan", "doctor", "demo",
+    "duplicates", "serve", "mcp", "models", "plan", "doctor", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {

@@ -12,6 +12,7 @@ from mcip.core.errors import ConfigError
 EXTRAS = {
     "search": "Indexing and searching images",
     "serve": "Serving an index over HTTP and as a page",
+    "mcp": "Letting programs search by the Model Context Protocol",
     "onnx": "Search without PyTorch, by ONNX Runtime",
     "photos": "Images as HEIC, HEIF and JPEG XL",
     "ray": "Indexing on a cluster",

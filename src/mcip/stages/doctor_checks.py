@@ -20,6 +20,7 @@ from mcip.stages.diagnosis import Finding
 PURPOSES: Final = {
     "search": "index and search images: mcip index, search, duplicates",
     "serve": "search on a page and by HTTP: mcip serve",
+    "mcp": "search by the Model Context Protocol: mcip mcp",
     "photos": "read HEIC and JPEG XL files",
     "ray": "index on a cluster",
     "siglip": "read text with SigLIP's tokenizer",
