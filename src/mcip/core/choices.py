@@ -16,3 +16,5 @@ Dtype: TypeAlias = Literal["float32", "float16"]
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 # How the weights of an ONNX model are stored.
 Quantize: TypeAlias = Literal["none", "int8"]
+# What pairs of images and captions are trained with; "auto" is what the model was made with.
+PairLoss: TypeAlias = Literal["auto", "infonce", "sigmoid"]

@@ -10,7 +10,7 @@ from typing import Any
 # lists them by themselves.
 COMPUTING = frozenset(
     {
-        "cache_gb", "checkpoint_every", "device", "embed_batch_size", "grad_checkpointing", "image_block",
+        "cache_gb", "checkpoint_every", "chunk", "device", "embed_batch_size", "grad_checkpointing", "image_block",
         "max_unreadable", "out", "workers",
     }
 )  # fmt: skip

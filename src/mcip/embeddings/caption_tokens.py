@@ -11,7 +11,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def tokenize_captions(
 
     Example:
         >>> tokens = tokenize_captions(table, model, Path("runs/re-a/tokens"), workers=8)  # doctest: +SKIP
-        >>> tokens.take(tokens.first[:-1])  # doctest: +SKIP
+        >>> tokens.take(tokens.first[:-1], width=16)  # doctest: +SKIP
     """
     if workers < 0:
         raise ConfigError(f"workers is {workers}: it is a number of processes, 0 or more.")
@@ -69,7 +69,8 @@ def tokenize_captions(
             np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), out=first[1:])
             write_array(out / "rows.npy", first)
             _write_chunks(out, pc.list_flatten(column), model, workers, chunk_captions)
-            artefact.finish(captions=int(first[-1]), pad=_pad(model.tokenizer))
+            context_length, pad = _padding(model.tokenizer)
+            artefact.finish(captions=int(first[-1]), context_length=context_length, pad=pad)
     return CaptionTokens(out)
 
 
@@ -78,6 +79,7 @@ class CaptionTokens:
 
     Attributes:
         first: int64 (N + 1): the captions of row i are those from first[i] to below first[i + 1].
+        context_length: Tokens of a caption as the tokenizer gives them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,11 +89,17 @@ class CaptionTokens:
             ArtefactError: There is none in `folder`, or it is damaged or not complete.
         """
         manifest = Artefact.open(folder, KIND).manifest
+        self.context_length = int(manifest["context_length"])
         self._pad, self._chunk = int(manifest["pad"]), int(manifest["made_from"]["chunk_captions"])
         self.first = map_array(folder / "rows.npy")
         self._ids, self._ends = (
             [map_array(path) for path in sorted(folder.glob(f"{name}-*.npy"))] for name in ("ids", "ends")
         )
+
+    @cached_property
+    def longest(self) -> int:
+        """The tokens of the longest caption."""
+        return max((int(np.diff(ends, prepend=0).max(initial=0)) for ends in self._ends), default=0)
 
     def lengths(self, captions: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many tokens each of these captions has, padding not counted."""
@@ -181,7 +189,7 @@ def _ragged_tokenizer(model: Model) -> Callable[[], Callable[[list[str]], Ragged
     try:
         settings = tokenizer_settings(model.model_cfg, model.source)
     except ModelError:
-        return partial(partial, _by_padding, model.tokenizer, _pad(model.tokenizer))
+        return partial(partial, _by_padding, model.tokenizer, _padding(model.tokenizer)[1])
     merges = merges_file(model.model_cfg, model.folder, model.source)
     return partial(_by_words, merges, settings)
 
@@ -212,6 +220,7 @@ def _ragged(ids: NDArray[Any], lengths: NDArray[np.int64]) -> Ragged:
     return ids.astype(narrow), np.cumsum(lengths).astype(np.uint32)
 
 
-def _pad(tokenizer: Tokenizer) -> int:
-    """The token that is behind the end of a text that is shorter than the context."""
-    return int(tokenizer([""])[0, -1])
+def _padding(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The context length, and the token behind the end of texts that are shorter."""
+    tokens = tokenizer([""])
+    return tokens.shape[1], int(tokens[0, -1])

@@ -47,7 +47,7 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
         return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
 
-def bound_logit_scale(log_scale: Tensor) -> None:
-    """Keep CLIP's parameter, the logarithm of the logit scale, between 0 and log 100; in place."""
+def bound_logit_scale(log_scale: Tensor, highest: float = math.log(100)) -> None:
+    """Keep CLIP's parameter, the logarithm of the logit scale, between 0 and `highest`; in place."""
     with torch.no_grad():
-        log_scale.clamp_(0, math.log(100))
+        log_scale.clamp_(0, highest)
