@@ -128,7 +128,7 @@ class TextAlignment:
         clip.logit_scale.requires_grad_(True)
         if biased:
             clip.logit_bias.requires_grad_(self.loss == "sigmoid")
-        self.modules: dict[str, nn.Module] = {"text_tower": TextTower(clip).to(self.device)}
+        self.modules: dict[str, nn.Module] = {"text_tower": _Captions(TextTower(clip)).to(self.device)}
         trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
         self.tensors = {name: parameter.detach() for name, parameter in trained.items()}
         self.groups: list[Group] = decayed_groups(trained.values(), lr, weight_decay)
@@ -153,25 +153,19 @@ class TextAlignment:
 
     def losses(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss over all pairs of all processes, and the logit scale to be logged."""
-        clip = self.model.clip
         images = self.team.gather(batch.images.to(self.device, non_blocking=True))
-        texts = self.team.gather_with_gradient(torch.cat([self._embed(part, batch) for part in batch.chunks]))
-        scale = clip.logit_scale.exp()
+        chunks = [tokens.to(self.device, non_blocking=True) for tokens in batch.chunks]
+        texts, scale, bias = self.modules["text_tower"](chunks)
+        texts = self.team.gather_with_gradient(texts)
         if self.loss == "sigmoid":
-            loss = blocked_sigmoid(images, texts, scale, clip.logit_bias, team=self.team)
+            loss = blocked_sigmoid(images, texts, self._alike(scale), self._alike(bias), team=self.team)
         else:
-            loss = blocked_info_nce(images, texts, scale, team=self.team)
+            loss = blocked_info_nce(images, texts, self._alike(scale), team=self.team)
         return {"loss": loss, "logit_scale": scale}
 
-    def _embed(self, tokens: Tensor, batch: PairBatch) -> Tensor:
-        tokens = tokens.to(self.device, non_blocking=True)
-        if len(batch.chunks) == 1:
-            return self._features(tokens)
-        features: Tensor = checkpoint(self._features, tokens, use_reentrant=False)
-        return features
-
-    def _features(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.modules["text_tower"](tokens, shorten=False).float(), dim=-1)
+    def _alike(self, scalar: Tensor) -> Tensor:
+        """What every process has the whole gradient of: a share of it in each adds up to the whole."""
+        return scalar.detach() + (scalar - scalar.detach()) / self.team.count
 
     def after_step(self) -> None:
         """Keep the logit scale within CLIP's bound, which the sigmoid loss does not need."""
@@ -184,6 +178,25 @@ class TextAlignment:
     def give_back(self) -> None:
         """Put the image tower back into the model."""
         self.model.clip.visual = self.image_tower.to(self.device)
+
+
+class _Captions(nn.Module):
+    """The features of captions in chunks, each of unit length, and the logit scale and bias."""
+
+    def __init__(self, tower: TextTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, chunks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        if len(chunks) == 1:
+            features = [self._features(chunks[0])]
+        else:
+            features = [checkpoint(self._features, tokens, use_reentrant=False) for tokens in chunks]
+        clip = self.tower.clip
+        return torch.cat(features), clip.logit_scale.exp(), getattr(clip, "logit_bias", None)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.tower(tokens, shorten=False).float(), dim=-1)
 
 
 def automatic_chunk(
