@@ -4,10 +4,12 @@ from mcip.losses.arc_margin import ArcMargin, apply_margin
 from mcip.losses.blocked import blocked_info_nce, blocked_sigmoid
 from mcip.losses.contrastive import bound_logit_scale, info_nce
 from mcip.losses.multi_caption import MultiCaptionArcMargin
+from mcip.losses.sharded_arc_margin import ShardedArcMargin
 
 __all__ = [
     "ArcMargin",
     "MultiCaptionArcMargin",
+    "ShardedArcMargin",
     "apply_margin",
     "blocked_info_nce",
     "blocked_sigmoid",

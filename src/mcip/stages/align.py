@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import PairLoss, Precision, TransformName
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def align(
     """Realign a model's text tower to its frozen image tower, with a contrastive loss on captioned images (Re-A).
 
     The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started
-    again with the same command, it resumes from its last checkpoint and ends with the same weights.
+    again with the same command, it resumes from its last checkpoint and ends with the same weights. Several processes,
+    started by torchrun or accelerate launch, share the pairs of each step, which stay negatives of all the others.
 
     Args:
         data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is
@@ -103,7 +104,7 @@ def align(
     Example:
         >>> realigned = mcip.align("captioned.parquet", "runs/2sft", "runs/gpr-ft/model")  # doctest: +SKIP
     """
-    check_one_process()
+    team = processes()
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
@@ -129,13 +130,14 @@ def align(
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            images = embed_images(
+            images = team.first_then_all(lambda: embed_images(
                 table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
                 precision=precision, max_unreadable=max_unreadable,
-            )  # fmt: skip
+            ))  # fmt: skip
             if images.unreadable:
                 table = table.subset([row for row, image in enumerate(table.ids) if image not in images.unreadable])
-            captions = tokenize_captions(table, loaded, out / CHECKPOINTS / "tokens", workers=workers)
+            tokens = out / CHECKPOINTS / "tokens"
+            captions = team.first_then_all(lambda: tokenize_captions(table, loaded, tokens, workers=workers))
             order = EpochOrder(len(images), batch_size, seed)
             steps = count_steps(steps, epochs, order)
             settings: FitSettings = settings_of(
@@ -144,7 +146,7 @@ def align(
             )  # fmt: skip
             check = Validation(loaded, held_out, "text", target, workers, precision) if held_out else None
             chunk = chunk or automatic_chunk(
-                loaded, captions, order.batch_size, target, precision, grad_checkpointing
+                loaded, captions, -(-order.batch_size // team.count), target, precision, grad_checkpointing
             )
             unlock_text_tower(loaded.clip, unlocked_layers, grad_checkpointing)
             objective = TextAlignment(

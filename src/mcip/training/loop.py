@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import check_one_process, explain_lost, processes
 from mcip.core.progress import Advance, console, duration, progress
+from mcip.core.shards import is_sharded, optimizer_parts
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
 from mcip.training.objective import Batch, Objective
@@ -39,7 +41,8 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
 
     Raises:
         ConfigError: The loss is not finite, the settings do not fit the objective or the machine, or this is
-            one of several processes of one run.
+            one of several processes of one run and the objective cannot be trained by them.
+        ProcessError: Another process of the run has failed.
         ArtefactError: A checkpoint is damaged or does not fit.
 
     Example:
@@ -47,8 +50,9 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         >>> fit(objective, Path("runs/mine/checkpoints"), FitSettings(steps=1000)).steps  # doctest: +SKIP
         1000
     """
-    check_one_process()
-    with torch.random.fork_rng():
+    if not objective.split:
+        check_one_process()
+    with torch.random.fork_rng(), explain_lost():
         return _Loop(objective, folder, settings).run()
 
 
@@ -58,6 +62,8 @@ class _Loop:
         self.device = pick_device(settings.device)
         precision = pick_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.team = processes()
+        self.whole_gradients: Callable[[], None] = self._spread() if self.team.several else lambda: None
         groups = [
             {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
             for group in objective.groups
@@ -86,7 +92,22 @@ class _Loop:
             log.close()
         self._train_mode(False)
         self._keep_best()
+        self._share_unreadable()
         return self.done
+
+    def _spread(self) -> Callable[[], None]:
+        """Let the processes sum the gradients of what sees a part of the rows each; the rest is left to the result."""
+        from mcip.training.distributed import average_gradients, sum_gradients
+
+        objective, team = self.objective, self.team
+        every = [parameter for group in objective.groups for parameter in group.parameters]
+        if self.scaler.is_enabled() and any(map(is_sharded, every)):
+            raise ConfigError("Sharded weights cannot be trained in fp16: use --precision bf16 or --precision fp32.")
+        split = {id(parameter) for name in objective.split for parameter in objective.modules[name].parameters()}
+        for name in objective.split:
+            objective.modules[name] = sum_gradients(objective.modules[name])
+        alike = [parameter for parameter in every if id(parameter) not in split]
+        return lambda: average_gradients(alike, team)
 
     def _train(self, log: MetricsLog, advance: Advance) -> None:
         settings, since = self.settings, time.perf_counter()
@@ -136,6 +157,7 @@ class _Loop:
         if not losses:
             return
         self.scaler.scale(losses["loss"]).backward()
+        self.whole_gradients()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.scaler.unscale_(self.optimizer)
         for group in self.objective.groups:
@@ -164,7 +186,7 @@ class _Loop:
 
     def _validate(self, log: MetricsLog) -> None:
         self._train_mode(False)
-        scores = self.objective.validate()
+        scores = self._scores()
         self._train_mode(True)
         if not scores:
             return
@@ -180,6 +202,17 @@ class _Loop:
             self.done.best_step, self.done.best_score = step, score
             self.checkpoints.write("best", step, {"tensors": self.objective.tensors})
 
+    def _scores(self) -> dict[str, float]:
+        """Those of the first process. A tower in shards needs all processes to run, so then all validate."""
+        modules = (self.objective.modules[name] for name in self.objective.split)
+        if any(is_sharded(parameter) for module in modules for parameter in module.parameters()):
+            return self.team.share(self.objective.validate())
+        return self.team.by_first(self.objective.validate)
+
+    def _share_unreadable(self) -> None:
+        for unreadable in self.team.gather_json(self.objective.unreadable):
+            self.objective.unreadable.update(unreadable)
+
     def _stopped_early(self) -> bool:
         settings = self.settings
         if not settings.patience or self.done.best_score is None:
@@ -188,6 +221,7 @@ class _Loop:
         return waited >= settings.patience
 
     def _checkpoint(self) -> None:
+        self._share_unreadable()
         state = {
             "tensors": self.objective.tensors,
             "optimizer": self.optimizer.state_dict(),
@@ -203,7 +237,8 @@ class _Loop:
     def _restore(self) -> None:
         state = self.checkpoints.load("latest")
         copy_into(self.objective.tensors, state["tensors"], self.folder)
-        self.optimizer.load_state_dict(state["optimizer"])
+        parameters = [parameter for group in self.objective.groups for parameter in group.parameters]
+        self.optimizer.load_state_dict(optimizer_parts(state["optimizer"], parameters))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.objective.unreadable.update(state["unreadable"])

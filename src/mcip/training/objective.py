@@ -27,12 +27,15 @@ class Objective(Protocol):
 
     Attributes:
         modules: The modules in training, by name.
+        split: Those of them that see this process's rows of a batch only, where there are several processes; what is
+            left is computed alike in all. Empty where an objective cannot be trained by several.
         groups: Their parameters.
         tensors: Everything that training changes, by name: it is kept in checkpoints.
         unreadable: Images that could not be read so far: id to reason. It is kept in checkpoints.
     """
 
     modules: dict[str, nn.Module]
+    split: tuple[str, ...]
     groups: list[Group]
     tensors: dict[str, torch.Tensor]
     unreadable: dict[str, str]

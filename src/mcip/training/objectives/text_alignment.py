@@ -72,6 +72,8 @@ class TextAlignment:
             sigmoid loss alone does.
     """
 
+    split: tuple[str, ...] = ("text_tower",)
+
     def __init__(
         self,
         model: Model,
