@@ -146,9 +146,9 @@ def test_the_automatic_chunk_is_counted(train: Path, tmp_path: Path, monkeypatch
     model = models.from_config(CONFIG, seed=2)
     tokens = tokenize_captions(read_table(train), model, tmp_path / "tokens")
     before = parameters(model)
-    each = text_footprint(model, 64, 16, "fp32").activation_bytes / 64
+    hundred = text_footprint(model, 100, 16, "fp32").activation_bytes
     assert parameters(model) == before
-    monkeypatch.setattr("mcip.training.objectives.text_alignment._BYTES_ELSEWHERE", 100 * each)
+    monkeypatch.setattr("mcip.training.objectives.text_alignment._BYTES_ELSEWHERE", hundred)
     cpu = torch.device("cpu")
     assert [automatic_chunk(model, tokens, batch, cpu) for batch in (1, 100, 101, 1000)] == [1, 100, 51, 100]
     assert automatic_chunk(model, tokens, 1000, cpu, grad_checkpointing=True) > 100

@@ -31,7 +31,7 @@ from mcip.training.order import EpochOrder
 # The share of a CUDA device's memory for what backward needs of a chunk, and the bytes for it on other devices.
 _SHARE: Final = 0.5
 _BYTES_ELSEWHERE: Final = 4e9
-# Captions by which is counted what one takes.
+# Captions by which is counted what one takes, and what the casts of the weights take.
 _COUNTED: Final = 64
 
 
@@ -224,11 +224,16 @@ def automatic_chunk(
     length = captions.context_length
     if looks_back_only(getattr(model.clip, "text", model.clip)):
         length = padded_length(captions.longest, length)
-    counted = text_footprint(model, _COUNTED, length, pick_precision(precision, device), grad_checkpointing)
+    precision = pick_precision(precision, device)
+    once, twice = (
+        text_footprint(model, count * _COUNTED, length, precision, grad_checkpointing).activation_bytes
+        for count in (1, 2)
+    )
     cuda = device.type == "cuda"
     limit = _SHARE * torch.cuda.get_device_properties(device).total_memory if cuda else _BYTES_ELSEWHERE
-    chunks = -(-batch_size * counted.activation_bytes // int(_COUNTED * limit))
-    return max(1, -(-batch_size // chunks))
+    each = (twice - once) / _COUNTED
+    most = max(1, int((limit - (2 * once - twice)) / each))
+    return -(-batch_size // -(-batch_size // most))
 
 
 def _loss_of(model: Model, loss: PairLoss) -> PairLoss:
