@@ -33,7 +33,7 @@ class WordTokenizer:
     """Numbers words, with a padding that is not 0 and numbers that need 32 bits."""
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        rows = [[70_000 + len(word) for word in text.split()][:5] + [1] for text in texts]
+        rows = [[*(70_000 + len(word) for word in text.split()[:5]), 1] for text in texts]
         return torch.tensor([row + [1] * (6 - len(row)) for row in rows])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import open_clip
 import pytest
@@ -97,7 +98,9 @@ def test_float32_under_autocast_and_images_without_gradient(loss: Callable[..., 
 def test_memory_is_that_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def recording(ctx: object, images: Tensor, texts: Tensor, scale: Tensor, by_logits: Callable[..., Tensor]) -> object:
+    def recording(
+        ctx: object, images: Tensor, texts: Tensor, scale: Tensor, by_logits: Callable[..., Tensor]
+    ) -> object:
         def recorded(cosines: Tensor, rows: slice) -> Tensor:
             sizes.append(cosines.numel())
             return by_logits(cosines, rows)
@@ -117,10 +120,7 @@ def test_the_parts_of_processes_are_the_whole(monkeypatch: pytest.MonkeyPatch) -
     bias, scale = torch.tensor(-3.0, dtype=torch.float64), torch.tensor(7.0, dtype=torch.float64)
     whole = with_gradients(blocked_sigmoid, x, t, scale, bias)
     monkeypatch.setattr(Processes, "sum", lambda self, tensor: tensor)
-    shares = [
-        with_gradients(lambda *given, team=Processes(rank, 3): blocked_sigmoid(*given, team=team), x, t, scale, bias)
-        for rank in range(3)
-    ]
+    shares = [with_gradients(partial(blocked_sigmoid, team=Processes(rank, 3)), x, t, scale, bias) for rank in range(3)]
     torch.testing.assert_close(tuple(map(sum, zip(*shares, strict=True))), whole)
 
 

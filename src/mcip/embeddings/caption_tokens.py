@@ -129,9 +129,7 @@ class CaptionTokens:
             out[at] = tokens
         return out
 
-    def _by_chunk(
-        self, captions: NDArray[np.int64]
-    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    def _by_chunk(self, captions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """The chunks that hold these captions: where in `captions` theirs are, and their numbers in the chunk."""
         order = np.argsort(captions, kind="stable")
         chunks, within = np.divmod(captions[order], self._chunk)

@@ -144,7 +144,7 @@ class TextAlignment:
         first = self.captions.first[rows]
         captions = first + draw_places(self.captions.first[rows + 1] - first, self.seed, step)
         lengths = self.captions.lengths(captions)
-        # Captions of like length share a chunk, which takes the time of its longest, and each process gets every length.
+        # Captions of like length share a chunk, which takes the time of its longest; each process gets all lengths.
         mine = np.argsort(lengths, kind="stable")[self.team.rank :: self.team.count]
         chunks = []
         for start in range(0, len(mine), self._chunk):
