@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mcip.core.errors import ModelError
 from mcip.core.processes import Processes
+from mcip.losses.contrastive import check_pairs
 
 # Logits of a block; in float32 each takes 4 bytes, and about four arrays of this size are alive at a time.
 BLOCK = 1 << 26
@@ -98,10 +98,7 @@ def _apply(
     team: Processes | None,
     block: int,
 ) -> Tensor:
-    if images.shape != texts.shape:
-        raise ModelError(
-            f"Images {tuple(images.shape)} and texts {tuple(texts.shape)} must be pairs of one shape (B, D)."
-        )
+    check_pairs(images, texts)
     dtype = torch.promote_types(torch.promote_types(images.dtype, texts.dtype), torch.float32)
     with torch.autocast(images.device.type, enabled=False):
         scalars = [scale.to(dtype), None if bias is None else bias.to(dtype)]
