@@ -35,6 +35,16 @@ def test_tune_throughput(tmp_path: Path) -> None:
     assert set(found["images_per_second"]) == {"gpr-ft", "mcip", "reference", "bare"}
 
 
+def test_align() -> None:
+    command = [sys.executable, str(BENCHMARKS / "align.py"), "--quick", "--batch", "32", "--part", "16", "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found["pairs_per_second"]) == {"stored", "on the fly", "plain", "cached"}
+    assert found["tokens"] == 16
+    assert all(found[ratio] > 0 for ratio in ("stored_vs_on_the_fly", "cached_vs_plain", "tokenizer_vs_open_clip"))
+
+
 def test_serve() -> None:
     command = [sys.executable, str(BENCHMARKS / "serve.py"), "--quick", "--seconds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

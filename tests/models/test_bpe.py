@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
+import ftfy
 import open_clip
 import pytest
 from hypothesis import example, given
@@ -44,6 +46,27 @@ WORDS = st.sampled_from(["a mug", "It's", "café", "don't", "3 × 4", "&amp;", "
 def test_tokens_are_open_clips(texts: list[str]) -> None:
     for tokenizer, expected in PAIRS:
         assert tokenizer(texts).tolist() == expected(texts).tolist()
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="&")))
+def test_printable_ascii_needs_no_repair(text: str) -> None:
+    assert html.unescape(ftfy.fix_text(text)) == text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1, max_size=4))
+def test_ragged_tokens_are_the_padded_ones_without_padding(texts: list[str]) -> None:
+    for tokenizer, _ in PAIRS:
+        padded = tokenizer(texts)
+        for row, tokens in zip(padded, tokenizer.ragged(texts), strict=True):
+            assert tokens == row[: len(tokens)].tolist()
+            assert not row[len(tokens) :].any()
+
+
+def test_special_tokens_may_hold_spaces() -> None:
+    settings: dict[str, Any] = {"context_length": 9, "special": ["<a mug>"]}
+    expected = open_clip.SimpleTokenizer(context_length=9, additional_special_tokens=["<a mug>"])
+    texts = ["see <a mug> there", "<a mug>"]
+    assert BytePairTokenizer(Path(default_bpe()), **settings)(texts).tolist() == expected(texts).tolist()
 
 
 def test_a_file_that_holds_no_merges_is_refused(tmp_path: Path) -> None:

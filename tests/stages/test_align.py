@@ -17,6 +17,7 @@ from mcip import models
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import read_json
 from mcip.data import read_table
+from mcip.embeddings.caption_tokens import tokenize_captions
 from mcip.embeddings.encode import embed_images
 from mcip.embeddings.store import Embeddings
 from mcip.models.saved import SavedModel
@@ -52,7 +53,8 @@ def objective(model: models.Model, train: Path, folder: Path, **changes: Any) ->
         "seed": 3, "lr": 1e-3, "weight_decay": 0.2,
     }  # fmt: skip
     order = EpochOrder(len(table), 8, 3)
-    return TextAlignment(model, images, table.captions, order, **{**settings, **changes})
+    captions = tokenize_captions(table, model, folder.with_name("tokens"), chunk_captions=24)
+    return TextAlignment(model, images, captions, order, **{**settings, **changes})
 
 
 def test_matrices_decay_and_vectors_do_not(base: Path, train: Path, tmp_path: Path) -> None:
@@ -83,17 +85,18 @@ def test_each_step_draws_one_of_an_images_own_captions(base: Path, train: Path, 
     alignment = objective(model, train, tmp_path / "e")
     drawn = set()
     vectors = Embeddings(tmp_path / "e").array()
-    for step, (images, tokens) in enumerate(alignment.batches(range(12))):
-        rows = alignment.order.batch(step)
-        np.testing.assert_array_equal(images.numpy(), vectors[rows])
-        for row, actual in zip(rows, tokens, strict=True):
-            matches = [torch.equal(actual, model.tokenizer([caption])[0]) for caption in table.captions[row]]
-            assert any(matches)
+    for step, batch in enumerate(alignment.batches(range(12))):
+        places = [int(np.flatnonzero((vectors == vector).all(axis=1))[0]) for vector in batch.images.numpy()]
+        assert sorted(places) == sorted(alignment.order.batch(step))
+        for row, actual in zip(places, torch.cat(batch.chunks), strict=True):
+            expected = model.tokenizer(table.captions[row])
+            matches = [torch.equal(actual, tokens[: len(actual)]) for tokens in expected]
+            assert not expected[matches.index(True), len(actual) :].any()
             drawn.add((row, matches.index(True)))
     assert {place for _, place in drawn} == {0, 1}
-    again = [tokens for _, tokens in alignment.batches(range(5, 7))]
+    again = [batch.chunks for batch in alignment.batches(range(5, 7))]
     for actual, expected in zip(again, list(alignment.batches(range(12)))[5:7], strict=True):
-        assert torch.equal(actual, expected[1])
+        assert torch.equal(torch.cat(actual), torch.cat(expected.chunks))
 
 
 def test_only_the_last_layers(train: Path, base: Path, tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_only_the_last_layers(train: Path, base: Path, tmp_path: Path) -> None:
 def test_a_logit_bias_stays_as_it_is(train: Path, tmp_path: Path) -> None:
     config = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "custom_text": True, "init_logit_bias": -10}}
     base = models.save(models.from_config(config, seed=2), tmp_path / "base")
-    model = align(str(train), tmp_path / "run", str(base), grad_checkpointing=True, **QUICK)
+    model = align(str(train), tmp_path / "run", str(base), loss="infonce", grad_checkpointing=True, **QUICK)
     before, after = weights(base), weights(model)
     assert before["logit_bias"].item() == after["logit_bias"].item() == -10
     assert before["logit_scale"].item() != after["logit_scale"].item()

@@ -37,12 +37,8 @@ def write_shard(
         ids: The n ids of the vectors.
         unreadable: Ids without a vector, each with the reason.
     """
-    vectors = np.ascontiguousarray(vectors)
     mark, files = _files(folder, shard)
-    with atomic_write(files[0]) as temporary, temporary.open("wb") as file:
-        # Through the Python file: `numpy.save` ignores a full disk while its last few kilobytes are written.
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
-        file.write(vectors.data)
+    write_array(files[0], vectors)
     rows = pa.table(
         {
             "id": pa.array([*ids, *(row for row, _ in unreadable)], pa.string()),
@@ -82,7 +78,7 @@ class Embeddings(os.PathLike[str]):
         self.artefact = Artefact.open(folder, KIND)
         self.folder = self.artefact.folder
         paths = sorted(self.folder.glob("vectors-*.npy"))
-        self.shards: list[NDArray[Any]] = [_map(path) for path in paths]
+        self.shards: list[NDArray[Any]] = [map_array(path) for path in paths]
         self.offsets = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self.dim = int(self.artefact.manifest["dim"])
 
@@ -128,10 +124,26 @@ class Embeddings(os.PathLike[str]):
         return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards])
 
 
-def _map(path: Path) -> NDArray[Any]:
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as a `.npy` file, atomically."""
+    array = np.ascontiguousarray(array)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        # Through the Python file: `numpy.save` ignores a full disk while its last few kilobytes are written.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Memory-map the array of a `.npy` file.
+
+    Raises:
+        ArtefactError: It is missing, cut off or damaged.
+    """
     try:
         # An empty array cannot be memory-mapped.
         mapped: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ArtefactError(f"{path} is cut off or damaged ({error}). Remove its folder and embed again.") from error
+        raise ArtefactError(
+            f"{path} is cut off or damaged ({error}). Remove its folder and run what makes it again."
+        ) from error
     return mapped

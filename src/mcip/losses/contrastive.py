@@ -36,10 +36,7 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
         >>> info_nce(pairs, pairs, scale).item() < info_nce(pairs, pairs.flip(0), scale).item()
         True
     """
-    if images.shape != texts.shape:
-        raise ModelError(
-            f"Images {tuple(images.shape)} and texts {tuple(texts.shape)} must be pairs of one shape (B, D)."
-        )
+    check_pairs(images, texts)
     with torch.autocast(images.device.type, enabled=False):
         unit_images = unit(images)
         logits = (unit_images * logit_scale) @ unit(texts).to(unit_images.dtype).T
@@ -47,7 +44,15 @@ def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
         return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
 
-def bound_logit_scale(log_scale: Tensor) -> None:
-    """Keep CLIP's parameter, the logarithm of the logit scale, between 0 and log 100; in place."""
+def check_pairs(images: Tensor, texts: Tensor) -> None:
+    """Raise `ModelError` where images and texts are not pairs of one shape (B, D)."""
+    if images.shape != texts.shape:
+        raise ModelError(
+            f"Images {tuple(images.shape)} and texts {tuple(texts.shape)} must be pairs of one shape (B, D)."
+        )
+
+
+def bound_logit_scale(log_scale: Tensor, highest: float = math.log(100)) -> None:
+    """Keep CLIP's parameter, the logarithm of the logit scale, between 0 and `highest`; in place."""
     with torch.no_grad():
-        log_scale.clamp_(0, math.log(100))
+        log_scale.clamp_(0, highest)

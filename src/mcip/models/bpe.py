@@ -7,7 +7,8 @@ import html
 import string
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ _END_OF_WORD: Final = "</w>"
 _SPECIAL: Final = ("<start_of_text>", "<end_of_text>")
 _PATTERN: Final = r"""|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+# Words whose tokens are remembered: enough for what is frequent in a language.
+_REMEMBERED: Final = 1 << 18
 
 
 class BytePairTokenizer:
@@ -59,31 +62,44 @@ class BytePairTokenizer:
         words = [*letters, *(letter + _END_OF_WORD for letter in letters), *map("".join, pairs), *_SPECIAL, *special]
         self._numbers = {word: number for number, word in enumerate(words)}
         self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
-        self._cache = {token: [self._numbers[token]] for token in (*_SPECIAL, *special)}
+        self._special = {token: [self._numbers[token]] for token in (*_SPECIAL, *special)}
         self._pattern = regex.compile("|".join((*_SPECIAL, *special)) + _PATTERN, regex.IGNORECASE)
+        # No alternative of the pattern matches a space, but for special tokens from a configuration.
+        self._by_words = not special
+        self._encoded = lru_cache(_REMEMBERED)(self._encode)
+        self._merged = lru_cache(_REMEMBERED)(self._merge)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """The tokens of texts, int64 (T, context length), zeros behind the end."""
-        start, end = (self._numbers[token] for token in _SPECIAL)
         result = np.zeros((len(texts), self.context_length), np.int64)
-        for row, text in zip(result, texts, strict=True):
-            tokens = [start, *self._encode(text), end][: self.context_length]
-            tokens[-1] = end
+        for row, tokens in zip(result, self.ragged(texts), strict=True):
             row[: len(tokens)] = tokens
         return result
 
+    def ragged(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, without padding."""
+        start, end = (self._numbers[token] for token in _SPECIAL)
+        result = []
+        for text in texts:
+            cleaned = _cleaned(text, self._clean)
+            words = cleaned.split(" ") if self._by_words else [cleaned]
+            tokens = [start, *chain.from_iterable(map(self._encoded, words)), end]
+            if len(tokens) > self.context_length:
+                tokens = [*tokens[: self.context_length - 1], end]
+            result.append(tokens)
+        return result
+
     def _encode(self, text: str) -> list[int]:
-        words = self._pattern.findall(_cleaned(text, self._clean))
         return [
             number
-            for word in words
-            for number in self._word("".join(self._byte_letters[byte] for byte in word.encode()))
+            for word in self._pattern.findall(text)
+            for number in self._merged("".join(self._byte_letters[byte] for byte in word.encode()))
         ]
 
-    def _word(self, word: str) -> list[int]:
+    def _merge(self, word: str) -> list[int]:
         """The tokens of one word: the pair of highest importance is merged until there is none."""
-        if word in self._cache:
-            return self._cache[word]
+        if word in self._special:
+            return self._special[word]
         parts = [*word[:-1], word[-1] + _END_OF_WORD]
         while len(parts) > 1:
             pairs = list(pairwise(parts))
@@ -98,9 +114,7 @@ class BytePairTokenizer:
                 else:
                     merged.append(part)
             parts = merged
-        numbers = [self._numbers[part] for part in parts]
-        self._cache[word] = numbers
-        return numbers
+        return [self._numbers[part] for part in parts]
 
 
 def tokenizer_settings(model_cfg: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -123,9 +137,11 @@ def tokenizer_settings(model_cfg: Mapping[str, Any], source: str) -> dict[str, A
 
 
 def _cleaned(text: str, clean: str) -> str:
-    import ftfy
+    # What is repaired has characters beyond printable ASCII, or an ampersand.
+    if "&" in text or not (text.isascii() and text.isprintable()):
+        import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     if clean == "canonicalize":
         return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
     text = " ".join(text.split())

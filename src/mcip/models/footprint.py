@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mcip.models.model import Model
+from mcip.models.text_tower import TextTower
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,34 @@ def image_footprint(
             visual.set_grad_checkpointing(False)
 
 
-def _count(tower: nn.Module, inputs: Tensor, precision: str) -> Footprint:
+def text_footprint(
+    model: Model, batch_size: int, length: int, precision: str = "bf16", grad_checkpointing: bool = False
+) -> Footprint:
+    """Count what a batch of captions costs a text tower; see `image_footprint`.
+
+    Args:
+        model: Any model; its weights are not changed.
+        batch_size: Captions per forward pass.
+        length: Tokens per caption: the context length, or fewer where the tower `looks_back_only`.
+        precision: "fp32", or "bf16" and "fp16" under autocast.
+        grad_checkpointing: Whether activations are computed again in the backward pass.
+    """
+    tower = TextTower(model.clip)
+    transformer = getattr(model.clip, "text", model.clip).transformer
+    before = transformer.training, transformer.grad_checkpointing
+    transformer.train()
+    transformer.grad_checkpointing = grad_checkpointing
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake, _fake_parameters(tower, fake):
+            tokens = torch.zeros(batch_size, length, dtype=torch.int64)
+            counted = _count(tower, tokens, precision, shorten=False)
+            return replace(counted, parameters=sum(p.numel() for p in model.text_parameters()))
+    finally:
+        transformer.train(before[0])
+        transformer.grad_checkpointing = before[1]
+
+
+def _count(tower: nn.Module, inputs: Tensor, precision: str, **settings: bool) -> Footprint:
     weights = {_storage(tensor) for tensor in (*tower.parameters(), *tower.buffers())}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no two storages have the same address
@@ -76,7 +104,7 @@ def _count(tower: nn.Module, inputs: Tensor, precision: str) -> Footprint:
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.autocast("cpu", dtype=dtype, enabled=precision != "fp32"), hooks, counter:
-        tower(inputs)
+        tower(inputs, **settings)
     parameters = sum(parameter.numel() for parameter in tower.parameters())
     return Footprint(parameters, counter.get_total_flops() / len(inputs), sum(kept.values()))
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from open_clip.tokenizer import default_bpe
 from open_clip.transform import PreprocessCfg
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
@@ -26,12 +25,11 @@ from mcip.core.errors import ModelError
 from mcip.core.files import write_json
 from mcip.core.optional import module
 from mcip.models.bpe import tokenizer_settings
-from mcip.models.config_check import MERGES as MERGES_KEY
-from mcip.models.config_check import file_inside
 from mcip.models.model import Model
 from mcip.models.onnx_model import CONFIG, FORMAT, MERGES, OnnxModel
 from mcip.models.saved import replaced_folder
 from mcip.models.text_tower import TextTower, encode_shortened, looks_back_only
+from mcip.models.tokenizers import merges_file
 
 KIND: Final = "onnx"
 # The least cosine between an embedding by ONNX Runtime and the same one by PyTorch.
@@ -77,7 +75,7 @@ def write_onnx(model: Model, folder: str | Path, quantize: Quantize = "none") ->
         shorten = _write_towers(model, new)
         if quantize == "int8":
             _quantize(new)
-        shutil.copy(_merges(model), new / MERGES)
+        shutil.copy(merges_file(model.model_cfg, model.folder, model.source), new / MERGES)
         config = {
             "format": FORMAT, "source": model.source, "fingerprint": model.fingerprint, "embed_dim": model.embed_dim,
             "quantize": quantize, "shorten": shorten, "tokenizer": tokenizer, "model_cfg": model.model_cfg,
@@ -167,11 +165,6 @@ def _quantize(folder: Path) -> None:
                 weight_type=quantization.QuantType.QInt8, use_external_data_format=whole.stat().st_size > _LARGEST_FILE,
             )  # fmt: skip
         whole.unlink()
-
-
-def _merges(model: Model) -> Path:
-    named = model.model_cfg["text_cfg"].get("tokenizer_kwargs", {}).get(MERGES_KEY)
-    return Path(default_bpe()) if named is None else file_inside(str(named), model.folder, MERGES_KEY)
 
 
 def _preprocess_cfg(model: Model) -> dict[str, Any]:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 _STEP = 8
 
 
+def padded_length(longest: int, context_length: int) -> int:
+    """The length that texts of at most `longest` tokens are encoded at, where a tower takes fewer than its context."""
+    return min(context_length, -(-longest // _STEP) * _STEP)
+
+
 class TextTower(nn.Module):
     """Encodes tokens as `clip.encode_text` does, up to the longest text of a batch where what follows changes nothing.
 
@@ -29,18 +34,19 @@ class TextTower(nn.Module):
         """Encode tokens.
 
         Args:
-            tokens: int64 (T, context length).
+            tokens: int64 (T, context length); fewer columns where `looks_back_only`.
             shorten: Whether padding may be left out.
 
         Returns:
             Features (T, D), not normalised.
         """
         tower = getattr(self.clip, "text", self.clip)
-        if shorten and len(tokens) and looks_back_only(tower):
-            # The end of the text has the highest number of all tokens.
-            longest = int(tokens.argmax(dim=1).max()) + 1
-            length = -(-longest // _STEP) * _STEP
-            if length < tokens.shape[1]:
+        if looks_back_only(tower):
+            length = tokens.shape[1]
+            if shorten and len(tokens):
+                # The end of the text has the highest number of all tokens.
+                length = padded_length(int(tokens.argmax(dim=1).max()) + 1, length)
+            if length < tower.context_length:
                 return encode_shortened(tower, tokens[:, :length])
         features: Tensor = self.clip.encode_text(tokens)
         return features

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import open_clip
+from open_clip.tokenizer import default_bpe
 from torch import Tensor
 
 from mcip.core.errors import ModelError
@@ -90,6 +91,21 @@ class _OneAtATime:
 
     def save_pretrained(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+def merges_file(model_cfg: Mapping[str, Any], folder: Path | None, source: str) -> Path:
+    """The file of BPE merges that a model with CLIP's own tokenizer reads.
+
+    Args:
+        model_cfg: The `model_cfg` of `open_clip_config.json`.
+        folder: The folder the model came from.
+        source: What messages call the model.
+
+    Raises:
+        ModelError: It lies outside of the folder, or is damaged.
+    """
+    named = model_cfg["text_cfg"].get("tokenizer_kwargs", {}).get(MERGES)
+    return Path(default_bpe()) if named is None else _merges(named, folder, source)
 
 
 def _has_vocabulary(folder: Path) -> bool:

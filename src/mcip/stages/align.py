@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcip.core.choices import Precision, TransformName
-from mcip.core.processes import check_one_process
+from mcip.core.choices import PairLoss, Precision, TransformName
+from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def align(
     steps: int | None = None,
     epochs: float = 1.0,
     batch_size: int = 1024,
+    chunk: int | None = None,
+    loss: PairLoss = "auto",
     lr: float = 1e-5,
     min_lr_ratio: float = 0.0,
     warmup: int = 0,
@@ -50,10 +52,11 @@ def align(
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
 ) -> SavedModel:
-    """Realign a model's text tower to its frozen image tower, with InfoNCE on captioned images (Re-A).
+    """Realign a model's text tower to its frozen image tower, with a contrastive loss on captioned images (Re-A).
 
     The image embeddings, and so everything image-to-image, stay exactly as they are. Killed at any moment and started
-    again with the same command, it resumes from its last checkpoint and ends with the same weights.
+    again with the same command, it resumes from its last checkpoint and ends with the same weights. Several processes,
+    started by torchrun or accelerate launch, share the pairs of each step, which stay negatives of all the others.
 
     Args:
         data: The captioned images: CSV, parquet, webdataset tars or a hub name. One caption per image and step is
@@ -67,7 +70,12 @@ def align(
         unlocked_layers: Train only this many of the last layer groups of the text tower; all of it if not given.
         steps: Training steps; if not given, `epochs` counts.
         epochs: Passes over the images.
-        batch_size: Pairs per step; each is a negative of all the others.
+        batch_size: Pairs per step; each is a negative of all the others. The paper's is 32,768.
+        chunk: Captions that pass through the text tower at a time with what backward needs. Those of a step are all
+            embedded first, without that, and chunk by chunk again for their gradients, which are those of the whole
+            step. Chosen by the device's memory if not given.
+        loss: "infonce" as in the paper, "sigmoid" as SigLIP's, or "auto": the sigmoid loss for a model with a logit
+            bias, which it keeps calibrated, InfoNCE for others.
         lr: Learning rate.
         min_lr_ratio: The cosine schedule ends at this share of the learning rate.
         warmup: Steps of linear warm-up.
@@ -80,7 +88,7 @@ def align(
         checkpoint_every: Steps between checkpoints.
         seed: Seeds the order and the choice of captions.
         embed_batch_size: Images per forward pass when the images are embedded.
-        workers: Processes that decode images; 0 decodes in this one.
+        workers: Processes that decode images and tokenise captions; 0 does so in this one.
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
@@ -96,17 +104,20 @@ def align(
     Example:
         >>> realigned = mcip.align("captioned.parquet", "runs/2sft", "runs/gpr-ft/model")  # doctest: +SKIP
     """
-    check_one_process()
+    team = processes()
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
+    from mcip.core.progress import console
     from mcip.data import read_table
+    from mcip.embeddings.caption_tokens import tokenize_captions
     from mcip.embeddings.encode import embed_images
     from mcip.evaluation.validation import Validation, validation_table
     from mcip.models.text_training import unlock_text_tower
     from mcip.stages.training import captioned, count_steps, finish_training, note_small_changes, trained_model
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
     from mcip.training.objectives import TextAlignment
+    from mcip.training.objectives.text_alignment import automatic_chunk
 
     out = Path(out)
     target = pick_device(device)
@@ -119,11 +130,14 @@ def align(
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            images = embed_images(
+            images = team.first_then_all(lambda: embed_images(
                 table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
                 precision=precision, max_unreadable=max_unreadable,
-            )  # fmt: skip
-            captions_of = dict(zip(table.ids, table.captions, strict=True))
+            ))  # fmt: skip
+            if images.unreadable:
+                table = table.subset([row for row, image in enumerate(table.ids) if image not in images.unreadable])
+            tokens = out / CHECKPOINTS / "tokens"
+            captions = team.first_then_all(lambda: tokenize_captions(table, loaded, tokens, workers=workers))
             order = EpochOrder(len(images), batch_size, seed)
             steps = count_steps(steps, epochs, order)
             settings: FitSettings = settings_of(
@@ -131,14 +145,26 @@ def align(
                 title="re-a",
             )  # fmt: skip
             check = Validation(loaded, held_out, "text", target, workers, precision) if held_out else None
+            chunk = chunk or automatic_chunk(
+                loaded, captions, -(-order.batch_size // team.count), target, precision, grad_checkpointing
+            )
             unlock_text_tower(loaded.clip, unlocked_layers, grad_checkpointing)
             objective = TextAlignment(
-                loaded, images, [captions_of[image] for image in images.ids], order, lr=lr, weight_decay=weight_decay,
-                seed=seed, device=target, validation=check,
+                loaded, images, captions, order, lr=lr, loss=loss, chunk=chunk, weight_decay=weight_decay, seed=seed,
+                device=target, validation=check,
             )  # fmt: skip
+            if not objective.calibrated:
+                console.print(
+                    "Note: InfoNCE trains the logit scale for a softmax and leaves the logit bias as it is, so the "
+                    "model's sigmoid probabilities are not calibrated any more: --loss sigmoid keeps them.",
+                    soft_wrap=True,
+                )
             objective.unreadable |= images.unreadable
             with note_small_changes(objective.modules["text_tower"], steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             objective.give_back()
-            finish_training(artefact, objective, loaded, done, "re-a", pairs=len(images))
+            finish_training(
+                artefact, objective, loaded, done, "re-a", pairs=len(images), loss=objective.loss,
+                calibrated=objective.calibrated,
+            )  # fmt: skip
     return trained_model(out)
