@@ -1,8 +1,8 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
-* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `evaluate`,
-  `report`, `index`, `search`, `duplicates`, `serve`, `plan` (what a run takes), `doctor` (what an installation lacks),
-  and `demo`, which runs the method on generated images.
+* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `push`,
+  `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `plan` (what a run takes), `doctor` (what an
+  installation lacks), and `demo`, which runs the method on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
 * Indexes: `open_index` gives an `Index`.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mcip.stages.interpolate import interpolate
     from mcip.stages.mine import mine
     from mcip.stages.plan import plan
+    from mcip.stages.push import push
     from mcip.stages.report import report
     from mcip.stages.search import search
     from mcip.stages.serve import serve
@@ -67,6 +68,7 @@ __all__ = [
     "objectives",
     "open_index",
     "plan",
+    "push",
     "read_table",
     "report",
     "save",

@@ -182,6 +182,6 @@ def test_a_tower_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
         return {name: value + 0.01 * ("mlp.fc1.bias" in name) for name, value in state.items()}
 
     monkeypatch.setattr(hf_export, "converted_state", changed)
-    with pytest.raises(ModelError, match="The image tower of .* differs in transformers"):
+    with pytest.raises(ModelError, match=r"The image tower of .* differs in transformers"):
         write_transformers(variant("gelu, squashed"), tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
