@@ -35,7 +35,7 @@ def tuned(tiny: Model, tmp_path: Path) -> Path:
     tiny.source = "ViT-L-14-336/openai"
     made_by = {"method": "mcip", "steps": 100, "lr": 1e-5, "data": "5f1c" * 16, "model": "ab" * 32}
     end = models.save(tiny, tmp_path / "run" / "model", made_by)
-    return Path(interpolate(tiny, end, tmp_path / "between", alpha=0.85))
+    return Path(interpolate(end, tiny, tmp_path / "between", alpha=0.85))
 
 
 def metadata(card: str) -> dict[str, object]:
