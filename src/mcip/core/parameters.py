@@ -10,8 +10,8 @@ from typing import Any
 # lists them by themselves.
 COMPUTING = frozenset(
     {
-        "cache_gb", "checkpoint_every", "device", "embed_batch_size", "grad_checkpointing", "image_block",
-        "max_unreadable", "out", "workers",
+        "cache_gb", "checkpoint_every", "device", "embed_batch_size", "export_csv", "export_jsonl",
+        "grad_checkpointing", "image_block", "max_unreadable", "out", "report_to", "workers",
     }
 )  # fmt: skip
 
