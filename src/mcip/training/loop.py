@@ -24,6 +24,7 @@ from mcip.core.processes import check_one_process
 from mcip.core.progress import Advance, console, duration, progress
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
+from mcip.training.trackers import TENSORBOARD, tracker_names
 
 Batch: TypeAlias = Any
 CHECKPOINTS = "checkpoints"
@@ -90,6 +91,7 @@ class FitSettings:
     unit: str = "images"
     per_step: int = 1
     title: str = "train"
+    report_to: str = TENSORBOARD
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -101,6 +103,7 @@ class FitSettings:
             raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
         if self.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
+        tracker_names(self.report_to)
 
 
 @dataclass
@@ -172,7 +175,7 @@ class _Loop:
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
             self._restore()
-        log = MetricsLog(self.folder.parent, self.done.steps)
+        log = MetricsLog(self.folder.parent, self.done.steps, self.settings.report_to)
         settings, start = self.settings, self.done.steps
         try:
             self._train_mode(True)
