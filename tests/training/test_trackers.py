@@ -95,9 +95,8 @@ def test_a_resumed_run_goes_on_in_the_same_run(tracker: tuple[str, Service], tmp
 def test_a_run_that_starts_afresh_is_another_one(tracker: tuple[str, Service], tmp_path: Path) -> None:
     name, service = tracker
     for _ in range(2):
+        # So short a run leaves no checkpoint to resume from.
         fit(Toy(), tmp_path / CHECKPOINTS, settings(report_to=name, log_every=5))
-        for file in (tmp_path / CHECKPOINTS).iterdir():
-            file.unlink()
     assert len(service.runs) == 2
 
 
