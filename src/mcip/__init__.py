@@ -1,7 +1,7 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
-* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `evaluate`,
-  `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for other programs), `plan` (what a run
+* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `push`,
+  `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for other programs), `plan` (what a run
   takes), `doctor` (what an installation lacks), and `demo`, which runs the method on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mcip.stages.mcp import mcp
     from mcip.stages.mine import mine
     from mcip.stages.plan import plan
+    from mcip.stages.push import push
     from mcip.stages.report import report
     from mcip.stages.search import search
     from mcip.stages.serve import serve
@@ -69,6 +70,7 @@ __all__ = [
     "objectives",
     "open_index",
     "plan",
+    "push",
     "read_table",
     "report",
     "save",

@@ -17,6 +17,7 @@ EXTRAS = {
     "photos": "Images as HEIC, HEIF and JPEG XL",
     "ray": "Indexing on a cluster",
     "siglip": "Texts of SigLIP models",
+    "hub": "Models of transformers and sentence-transformers, and the Hugging Face hub",
     "benchmarks": "Benchmarks whose labels are MATLAB files",
 }
 _PACKAGES = {
@@ -25,6 +26,8 @@ _PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxruntime.quantization": ("onnx", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
+    "transformers": ("transformers", "hub"),
+    "sentence_transformers": ("sentence-transformers", "hub"),
     "ray": ("ray", "ray"),
     "ray.data": ("ray[data]", "ray"),
 }

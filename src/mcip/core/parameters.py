@@ -10,8 +10,9 @@ from typing import Any
 # lists them by themselves.
 COMPUTING = frozenset(
     {
-        "cache_gb", "checkpoint_every", "chunk", "device", "embed_batch_size", "grad_checkpointing", "image_block",
-        "max_unreadable", "out", "parallel", "shard_centers_from", "workers",
+        "cache_gb", "checkpoint_every", "chunk", "device", "embed_batch_size", "export_csv", "export_jsonl",
+        "grad_checkpointing", "image_block", "max_unreadable", "out", "parallel", "report_to", "shard_centers_from",
+        "workers",
     }
 )  # fmt: skip
 

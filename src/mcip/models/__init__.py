@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mcip.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mcip.models.hf_export import SavedTransformers
     from mcip.models.loading import create, from_config, load
     from mcip.models.model import Model
     from mcip.models.onnx_model import OnnxModel, SavedOnnx
@@ -20,6 +21,7 @@ __all__ = [
     "OnnxModel",
     "SavedModel",
     "SavedOnnx",
+    "SavedTransformers",
     "SavedWeights",
     "create",
     "from_config",
@@ -34,6 +36,7 @@ __getattr__ = lazy_names(
         "OnnxModel": "onnx_model",
         "SavedModel": "saved",
         "SavedOnnx": "onnx_model",
+        "SavedTransformers": "hf_export",
         "SavedWeights": "saved",
         "create": "loading",
         "from_config": "loading",

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg
-from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from mcip.core.artefacts import Artefact
@@ -25,6 +24,7 @@ from mcip.core.errors import ModelError
 from mcip.core.files import write_json
 from mcip.core.optional import module
 from mcip.models.bpe import tokenizer_settings
+from mcip.models.export_probes import probe_images, probe_texts
 from mcip.models.model import Model
 from mcip.models.onnx_model import CONFIG, FORMAT, MERGES, OnnxModel
 from mcip.models.saved import replaced_folder
@@ -34,25 +34,11 @@ from mcip.models.tokenizers import merges_file
 KIND: Final = "onnx"
 # The least cosine between an embedding by ONNX Runtime and the same one by PyTorch.
 LEAST_COSINE: Final[dict[Quantize, float]] = {"none": 0.9999, "int8": 0.99}
-# Images and texts that are compared.
+# Images that are compared, and as many texts.
 _CHECKED: Final = 64
 # Files of this size cannot hold their weights themselves.
 _LARGEST_FILE: Final = 1_800_000_000
 _MOST_ROWS: Final = 65_536
-_SUBJECTS: Final = (
-    "mug",
-    "star",
-    "dog",
-    "harbour at night",
-    "pair of worn leather shoes",
-    "birthday cake",
-    "map",
-    "bus",
-)
-_PHRASES: Final = (
-    "{}", "a {}", "a photo of a {}.", "Two {}s, one RED and one blue!", "the {} on a wooden table, seen from above",
-    "a drawing of a {} by a child, with crayons on yellow paper", "no {} at all; café, 3 × 4 = 12 & more", "{} " * 40,
-)  # fmt: skip
 
 
 def write_onnx(model: Model, folder: str | Path, quantize: Quantize = "none") -> Path:
@@ -175,10 +161,7 @@ def _preprocess_cfg(model: Model) -> dict[str, Any]:
 
 def _least_cosines(model: Model, onnx: OnnxModel) -> dict[str, float]:
     """The least cosine of an image and of a text to the same one by PyTorch."""
-    images, texts = (
-        _images(model.image_size),
-        [phrase.format(*[word] * 40) for phrase in _PHRASES for word in _SUBJECTS],
-    )
+    images, texts = probe_images(model.image_size, _CHECKED), probe_texts()
     return {
         "image": _least(model.encode(images), onnx.encode_images(images)),
         "text": _least(model.encode(texts, kind="text"), onnx.encode_texts(texts)),
@@ -187,20 +170,3 @@ def _least_cosines(model: Model, onnx: OnnxModel) -> dict[str, float]:
 
 def _least(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     return float((expected * actual).sum(axis=1, dtype=np.float64).min())
-
-
-def _images(side: int) -> list[Image.Image]:
-    """Noise, and shapes on colored grounds, of several sizes and aspects."""
-    random, images = np.random.default_rng(0), []
-    for number in range(_CHECKED):
-        width, height = (int(length) for length in random.integers(max(2, side // 2), 2 * side, 2))
-        if number % 2:
-            images.append(Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)))
-            continue
-        image = Image.new("RGB", (width, height), tuple(random.integers(0, 256, 3).tolist()))
-        draw = ImageDraw.Draw(image)
-        for shape in (draw.ellipse, draw.rectangle):
-            left, top = int(random.integers(0, width)), int(random.integers(0, height))
-            shape((left, top, left + width // 2, top + height // 2), fill=tuple(random.integers(0, 256, 3).tolist()))
-        images.append(image)
-    return images

@@ -1,4 +1,4 @@
-"""HTML from the Jinja2 templates of a package: text is escaped, and a name that is not there is an error."""
+"""Files from the Jinja2 templates of a package: text is escaped in HTML, and a name that is not there is an error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def render(package: str, template: str, **context: Any) -> str:
         context: The names that it uses.
 
     Returns:
-        HTML. `page.html.j2` makes it a self-contained file: it loads nothing, runs no script, and follows light and
-        dark mode.
+        HTML, or Markdown where the template is called *.md.j2. `page.html.j2` makes HTML a self-contained file: it
+        loads nothing, runs no script, and follows light and dark mode.
     """
     return _environment(package).get_template(template).render(context)
 
@@ -28,7 +28,7 @@ def render(package: str, template: str, **context: Any) -> str:
 def _environment(package: str) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("mcip.reporting")]),
-        autoescape=True,
+        autoescape=lambda name: not (name or "").endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -51,6 +51,7 @@ def adapt(
     patience: int = 0,
     select: str = "mean",
     checkpoint_every: int = 500,
+    report_to: str = "tensorboard",
     seed: int = 37,
     workers: int = 0,
     device: str = "auto",
@@ -93,6 +94,8 @@ def adapt(
         patience: Stop after this many validations without a new best; 0 never stops early.
         select: The validation score by which the best matrix is kept: "i2i_map", "t2i_r5" or their "mean".
         checkpoint_every: Steps between checkpoints.
+        report_to: Where metrics are sent, beside metrics.jsonl: names out of tensorboard, wandb, trackio and mlflow
+            with commas between them, or none.
         seed: Seeds the class centers and the order.
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", ...

@@ -45,6 +45,7 @@ def align(
     validate_every: int = 0,
     patience: int = 0,
     checkpoint_every: int = 200,
+    report_to: str = "tensorboard",
     seed: int = 37,
     embed_batch_size: int = 256,
     workers: int = 0,
@@ -86,6 +87,8 @@ def align(
         validate_every: Steps between validations by text-to-image recall at 5; 0 validates never.
         patience: Stop after this many validations without a new best; 0 never stops early.
         checkpoint_every: Steps between checkpoints.
+        report_to: Where metrics are sent, beside metrics.jsonl: names out of tensorboard, wandb, trackio and mlflow
+            with commas between them, or none.
         seed: Seeds the order and the choice of captions.
         embed_batch_size: Images per forward pass when the images are embedded.
         workers: Processes that decode images and tokenise captions; 0 does so in this one.
@@ -118,8 +121,10 @@ def align(
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
     from mcip.training.objectives import TextAlignment
     from mcip.training.objectives.text_alignment import automatic_chunk
+    from mcip.training.trackers import tracker_names
 
     out = Path(out)
+    tracker_names(report_to)
     target = pick_device(device)
     loaded = open_model(model, device=str(target))
     table = captioned(read_table(data, split=split, columns=columns), "Re-A")

@@ -41,6 +41,8 @@ def evaluate(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
+    export_csv: Path | None = None,
+    export_jsonl: Path | None = None,
 ) -> Evaluation:
     """Measure models on a suite of tasks and write one results file per model and suite.
 
@@ -67,6 +69,8 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
+        export_csv: Write all results to this file, too, as CSV with the columns of CLIP_benchmark.
+        export_jsonl: Write all results to this file, too, as JSON lines that `datasets` reads: one per metric.
 
     Returns:
         The results, in the order of the models: a sequence with `paths`, `to_pandas()`, and a table when it is shown.
@@ -83,12 +87,14 @@ def evaluate(
         17.31
     """
     check_one_process()
+    from mcip.core.files import atomic_write
     from mcip.data.column_names import columns_of, write_columns
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models
     from mcip.evaluation.suites import find_suite
     from mcip.evaluation.task_data import Sources
     from mcip.reporting.evaluation import Evaluation
+    from mcip.reporting.exchange import clip_benchmark_csv, json_lines
 
     named = _by_name(model)
     for name in named:
@@ -101,7 +107,12 @@ def evaluate(
         named, found, Path(out), sources=sources, allow_counts=allow_counts, batch_size=batch_size, workers=workers,
         device=device, precision=precision, max_unreadable=max_unreadable,
     )  # fmt: skip
-    return Evaluation.read(paths)
+    evaluation = Evaluation.read(paths)
+    for file, write in ((export_csv, clip_benchmark_csv), (export_jsonl, json_lines)):
+        if file is not None:
+            with atomic_write(file) as temporary:
+                temporary.write_text(write(evaluation.results), encoding="utf-8")
+    return evaluation
 
 
 def _by_name(models: ModelsInput) -> dict[str, ModelInput]:

@@ -38,6 +38,7 @@ def pretrain(
     transform: TransformName = "model",
     validate_every: int = 200,
     checkpoint_every: int = 200,
+    report_to: str = "tensorboard",
     seed: int = 0,
     workers: int = 0,
     cache_gb: float = 4.0,
@@ -65,6 +66,8 @@ def pretrain(
         transform: How images are augmented: "model" (flip) or "paper" (crop, flip, colour jitter).
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
+        report_to: Where metrics are sent, beside metrics.jsonl: names out of tensorboard, wandb, trackio and mlflow
+            with commas between them, or none.
         seed: Seeds the weights, the order, the augmentation and the choice of captions.
         workers: Processes that decode images; 0 decodes in this one.
         cache_gb: Memory for decoded images, in 10^9 bytes.

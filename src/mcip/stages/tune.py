@@ -55,6 +55,7 @@ def tune(
     patience: int = 0,
     select: str = "mean",
     checkpoint_every: int = 200,
+    report_to: str = "tensorboard",
     seed: int = 37,
     workers: int = 0,
     cache_gb: float = 2.0,
@@ -106,6 +107,8 @@ def tune(
         patience: Stop after this many validations without a new best; 0 never stops early.
         select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
         checkpoint_every: Steps between checkpoints.
+        report_to: Where metrics are sent, beside metrics.jsonl: names out of tensorboard, wandb, trackio and mlflow
+            with commas between them, or none.
         seed: Seeds the class centers, the order and the augmentation.
         workers: Processes that decode images; 0 decodes in this one.
         cache_gb: Memory for decoded images, in 10^9 bytes; where all fit, each is decoded once.

@@ -1,31 +1,39 @@
-"""Training metrics as JSON lines and for TensorBoard."""
+"""Training metrics as JSON lines, for TensorBoard and for other trackers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from mcip.core.files import atomic_write, explain_full_disk
 from mcip.core.processes import processes
+from mcip.training.trackers import TENSORBOARD, Tracker, open_tracker, tracker_names
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it resumes from is dropped.
+    """Appends to `metrics.jsonl` and reports to trackers; what lies after the step it resumes from is dropped.
 
-    Of several processes the first writes.
+    Trackers other than TensorBoard continue their run; what they have of later steps, they keep as they see fit. Of
+    several processes the first writes.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, report_to: str = TENSORBOARD) -> None:
         """Open the log.
 
         Args:
             folder: Where the files lie.
             step: The step of the checkpoint that training resumes from; 0 where it starts, and everything is dropped.
+            report_to: The trackers, as `tracker_names` takes them.
+
+        Raises:
+            ConfigError: A tracker is unknown or not installed.
         """
+        names = tracker_names(report_to)
         self.path = folder / METRICS
         self.writes = processes().first
         if not self.writes:
@@ -34,7 +42,10 @@ class MetricsLog:
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         with explain_full_disk(self.path):
-            self.writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else 0)
+            self.trackers: list[Tracker] = [
+                _TensorBoard(folder, step) if name == TENSORBOARD else open_tracker(name, folder, step > 0)
+                for name in names
+            ]
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
@@ -54,12 +65,28 @@ class MetricsLog:
         with explain_full_disk(self.path):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+            for tracker in self.trackers:
+                tracker.log(step, values)
 
     def close(self) -> None:
-        """Flush what TensorBoard has buffered."""
+        """Flush what the trackers have buffered."""
         if not self.writes:
             return
         with explain_full_disk(self.path):
-            self.writer.close()
+            for tracker in self.trackers:
+                tracker.close()
+
+
+class _TensorBoard:
+    """Files of TensorBoard in the folder of the run."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.identity = TENSORBOARD
+        self.writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else 0)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()

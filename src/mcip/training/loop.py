@@ -77,7 +77,7 @@ class _Loop:
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
             self._restore()
-        log = MetricsLog(self.folder.parent, self.done.steps)
+        log = MetricsLog(self.folder.parent, self.done.steps, self.settings.report_to)
         settings, start = self.settings, self.done.steps
         try:
             self._train_mode(True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
+from mcip.training.trackers import TENSORBOARD, tracker_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class FitSettings:
     unit: str = "images"
     per_step: int = 1
     title: str = "train"
+    report_to: str = TENSORBOARD
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -41,6 +43,7 @@ class FitSettings:
             raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
         if self.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
+        tracker_names(self.report_to)
 
 
 @dataclass

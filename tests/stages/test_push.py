@@ -1,0 +1,153 @@
+"""A model is pushed as the files that open_clip loads, with a card; without --yes nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import open_clip
+import pytest
+import yaml
+
+from mcip import models
+from mcip.core.errors import ConfigError, ModelError
+from mcip.models import Model
+from mcip.reporting.lineage import Lineage, lineage
+from mcip.stages.interpolate import interpolate
+from mcip.stages.push import push
+from tests.stages.hub import Hub, stand_in
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    with stand_in() as hub:
+        yield hub
+
+
+@pytest.fixture
+def tuned(tiny: Model, tmp_path: Path) -> Path:
+    """A model tuned from ViT-L-14-336/openai, as its manifests say, then interpolated with its base."""
+    tiny.source = "ViT-L-14-336/openai"
+    made_by = {"method": "mcip", "steps": 100, "lr": 1e-5, "data": "5f1c" * 16, "model": "ab" * 32}
+    end = models.save(tiny, tmp_path / "run" / "model", made_by)
+    return Path(interpolate(end, tiny, tmp_path / "between", alpha=0.85))
+
+
+def metadata(card: str) -> dict[str, object]:
+    loaded: dict[str, object] = yaml.safe_load(card.split("---\n")[1])
+    return loaded
+
+
+def test_without_yes_nothing_is_sent(hub: Hub, tuned: Path) -> None:
+    shown = push(tuned, "me/shop", endpoint=hub.address)
+    assert shown.url is None
+    assert (hub.repos, hub.tokens) == ({}, set())
+    assert set(shown.files) == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
+    assert shown.files["open_clip_model.safetensors"] == (tuned / "open_clip_model.safetensors").stat().st_size
+
+
+def test_the_hub_gets_what_open_clip_loads(hub: Hub, tuned: Path, tmp_path: Path) -> None:
+    pushed = push(tuned, "me/shop", yes=True, private=True, endpoint=hub.address)
+    assert pushed.url == f"{hub.address}/me/shop/commit/1"
+    assert "Bearer hf_test" in hub.tokens
+    assert hub.private == {"me/shop"}
+    files = hub.repos["me/shop"]
+    assert {name: len(content) for name, content in files.items()} == pushed.files
+    assert files["README.md"].decode() == pushed.card
+    for name, content in files.items():
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / name).write_bytes(content)
+    clip, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'hub'}")
+    assert set(clip.state_dict()) == set(models.load(tuned).clip.state_dict())
+    assert models.load(tmp_path / "hub").fingerprint == models.load(tuned).fingerprint
+    # The repository is there by now.
+    assert push(tuned, "me/shop", yes=True, endpoint=hub.address).url is not None
+
+
+def test_the_card_says_where_the_model_comes_from(tuned: Path, tmp_path: Path) -> None:
+    card = push(tuned, "me/shop", tuned_on="Products-10k").card
+    assert metadata(card) == {
+        "library_name": "open_clip", "license": "mit", "base_model": ["timm/vit_large_patch14_clip_336.openai"],
+        "tags": ["clip", "mcip", "image-retrieval"], "pipeline_tag": "zero-shot-image-classification",
+    }  # fmt: skip
+    assert "* **Tuned on** Products-10k\n" in card
+    steps = card.partition("## How it was made\n\n")[2].partition("\n\n")[0].splitlines()
+    assert steps == ["1. `mcip`: steps = 100, lr = 1e-05, data = 5f1c5f1c5f1c", "2. `interpolate`: alpha = 0.85"]
+    assert str(tmp_path) not in card
+    assert 'mcip.load("hf-hub:me/shop")' in card
+    assert "mcip export hf-hub:me/shop folder --format sentence-transformers" in card
+    assert metadata(push(tuned, "me/shop", license="cc-by-4.0").card)["license"] == "cc-by-4.0"
+
+
+def test_the_card_of_a_model_in_a_folder_of_others(tiny: Model, tmp_path: Path) -> None:
+    tiny.source = str(tmp_path / "secret" / "ours")
+    card = push(models.save(tiny, tmp_path / "model"), "me/shop").card
+    assert "secret" not in card
+    assert metadata(card)["license"] == "unknown"
+    assert "look it up" in card
+
+
+@pytest.mark.parametrize(
+    ("base", "license", "repo"),
+    [
+        ("toyshop", "apache-2.0", None),
+        ("ViT-B-32/laion2b_s34b_b79k", "mit", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        ("ViT-L-14/dfn2b", "apple-amlr", "apple/DFN2B-CLIP-ViT-L-14"),
+        ("ViT-SO400M-14-SigLIP-384/webli", "apache-2.0", "timm/ViT-SO400M-14-SigLIP-384"),
+        ("hf-hub:me/base", "unknown", "me/base"),
+    ],
+)
+def test_bases(base: str, license: str, repo: str | None) -> None:
+    assert Lineage(base, ()).license == license
+    assert Lineage(base, ()).base_repo == repo
+
+
+def test_manifests_in_a_circle_end(tiny: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny.source = str(folder)
+    models.save(tiny, folder)
+    assert lineage(folder).base == "model"
+
+
+def test_results_stand_in_the_card_as_table_and_plot(tuned: Path, evaluated: list[Path], hub: Hub) -> None:
+    pushed = push(tuned, "me/shop", results=evaluated, yes=True, endpoint=hub.address)
+    assert "| model | i2i" in pushed.card
+    assert "![The results of each task](results.png)" in pushed.card
+    assert hub.repos["me/shop"]["results.png"].startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def evaluated(base: Path, tuned: Path, val: Path, tmp_path: Path) -> list[Path]:
+    from mcip.stages.evaluate import evaluate
+
+    return list(evaluate([f"base={base}", f"tuned={tuned}"], tmp_path / "results", data=str(val), split="val").paths)
+
+
+def test_all_formats_in_one_repository(hub: Hub, base: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pushed = push(base, "me/shop", formats="all", yes=True, endpoint=hub.address)
+    assert "manifest.json" not in pushed.files
+    for name, content in hub.repos["me/shop"].items():
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / name).write_bytes(content)
+    assert models.load(tmp_path / "hub").fingerprint == models.load(base).fingerprint
+    assert type(transformers.AutoModel.from_pretrained(tmp_path / "hub")).__name__ == "CLIPModel"
+    assert json.loads((tmp_path / "hub" / "modules.json").read_text())[0]["name"] == "0"
+    assert 'SentenceTransformer("me/shop")' in pushed.card
+
+
+def test_what_cannot_be_pushed(hub: Hub, tuned: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="write it as OWNER/NAME"):
+        push(tuned, "shop")
+    with pytest.raises(ModelError, match="is not the name of a repository"):
+        push(tuned, "../up/there")
+    with pytest.raises(ModelError, match="is not a model that mcip saved"):
+        push(tmp_path, "me/shop")
+    hub.refuse = 403
+    with pytest.raises(ModelError, match=r"The hub did not take me/shop: .*hf auth login"):
+        push(tuned, "me/shop", yes=True, endpoint=hub.address)
