@@ -170,7 +170,7 @@ def tune(
                         max_unreadable=max_unreadable,
                     )  # fmt: skip
                 means = class_means(table, embeddings)
-            class_loss = arc_margin(len(set(table.labels)), loaded.embed_dim, margin, scale, seed, means)
+            class_loss = arc_margin(len(table.classes), loaded.embed_dim, margin, scale, seed, means)
             term = None
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
