@@ -17,8 +17,8 @@ Every way starts with the bytes of a 640 x 480 JPEG and ends with uint8 pixels o
   nvjpeg           on a GPU: decoding by batches with nvJPEG (through torchcodec, else torchvision) and resizing there
 A way has one thread, and its rate counts CPU time (on a GPU the clock's), so that busy cores do not matter; it is the
 median over the rounds, in each of which all ways run in turn. Distances are one minus the cosine between the embeddings
-of a way's pixels and of open_clip's. Without --model the weights of ViT-B-32 are random (seeded): no download is needed,
-but trained weights may tell more.
+of a way's pixels and of open_clip's. Without --model the weights of ViT-B-32 are random (seeded): nothing is
+downloaded, but trained weights may tell more.
 
 The images are those of a parquet file (--parquet) or a folder, brought to 640 x 480, or else drawn: soft shapes with
 edges and noise. Small images are put side by side, so that they are not enlarged.

@@ -11,8 +11,8 @@ Rows are an image's URI and a label, as a crawl has them; nothing is read from t
   fingerprint  over ids, labels, captions, splits and URIs
   shuffle      the order of an epoch, and the labels of its first and last batch
 Seconds are the clock's; those of the CPU say what idle cores would take. Peak memory is the largest resident set, pages
-of the memory map among it, and the imports of `mcip tune` (about 0.9 GB). Expected of 10,000,000 rows on two idle cores:
-less than 60 s and 2 GB.
+of the memory map among it, and the imports of `mcip tune` (about 0.9 GB). Expected of 10,000,000 rows on two idle
+cores: less than 60 s and 2 GB.
 """
 
 from __future__ import annotations
