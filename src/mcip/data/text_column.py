@@ -81,10 +81,11 @@ def first_repeated(column: pa.ChunkedArray) -> tuple[int, int] | None:
 
     Texts are compared by 64-bit hashes, 8 bytes a row, and only those of equal hashes themselves.
     """
-    hashes = np.concatenate([_hashes(part) for part in parts(column)] or [np.empty(0, np.int64)])
-    ordered = np.sort(hashes)
-    if not (ordered[1:] == ordered[:-1]).any():
+    hashes = _hashes(column)
+    hashes.sort()
+    if not (hashes[1:] == hashes[:-1]).any():
         return None
+    hashes = _hashes(column)
     order = np.argsort(hashes, kind="stable")
     equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     first: dict[Any, int] = {}
@@ -102,5 +103,8 @@ def numbered(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
     return found.to_pylist(), numbers
 
 
-def _hashes(part: pa.ChunkedArray) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, part.to_numpy()), np.int64, len(part))
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    hashes = np.empty(len(column), np.int64)
+    for start, part in zip(range(0, len(column), _AT_ONCE), parts(column), strict=True):
+        hashes[start : start + len(part)] = np.fromiter(map(hash, part.to_numpy()), np.int64, len(part))
+    return hashes
