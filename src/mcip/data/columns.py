@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mcip.core.errors import DataError
+from mcip.data.cache import quiet
 from mcip.data.cells import caption_cell, is_list, is_text
 from mcip.data.column_names import NAME_THEM, find_columns, quoted
 from mcip.data.locate import normal_split, shortened
@@ -51,7 +52,8 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
 def arrow_column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
     """A column as it lies in the memory map, without copying; copied where the rows are a selection."""
     if rows._indices is not None:
-        rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
+        with quiet():
+            rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
     column = rows.data.column(name)
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 

@@ -35,7 +35,7 @@ class ImageHashes:
     count: int
     numbers: NDArray[np.int64] | None = None
 
-    def subset(self, indices: Sequence[int]) -> ImageHashes:
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageHashes:
         """The hashes of these rows."""
         rows = np.asarray(indices, dtype=np.int64)
         return ImageHashes(self.file, self.count, rows if self.numbers is None else self.numbers[rows])

@@ -113,7 +113,7 @@ class Table:
         return list(self.rows["split"][:])
 
     @cached_property
-    def ids(self) -> TextColumn:
+    def ids(self) -> Sequence[str]:
         """The id of each row; no two are equal."""
         return TextColumn(self._column("id"))
 
