@@ -18,7 +18,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tables import make_tables
+from make_tables import make_tables
 
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task

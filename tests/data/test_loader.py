@@ -133,7 +133,7 @@ def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         decoded.append(source)
         return decode(source)
 
-    monkeypatch.setattr("mcip.data.loader.decode", count)
+    monkeypatch.setattr("mcip.data.transforms.decode", count)
     return decoded
 
 

@@ -48,6 +48,17 @@ def test_rows_are_inserted_by_merge(run_index: Run, tmp_path: Path) -> None:
     assert len(table.upsert(rows)) == 36
 
 
+def test_an_index_is_updated_by_the_decoding_it_was_made_with(run_index: Run, tmp_path: Path) -> None:
+    for given, made in ((None, "fast"), ("exact", "exact")):
+        run_index(decode=given)
+        run_index()
+        assert open_table(str(tmp_path / "photos.lance")).identity.decode == made
+        other = "exact" if made == "fast" else "fast"
+        with pytest.raises(ConfigError, match=f"was made with --decode {made}, not {other}"):
+            run_index(decode=other)
+        shutil.rmtree(tmp_path / "photos.lance")
+
+
 def test_thumbnails_are_added_later(run_index: Run, own_album: Path, tmp_path: Path, embedded: list[int]) -> None:
     db = tmp_path / "photos.lance"
     run_index()

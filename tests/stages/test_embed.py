@@ -40,7 +40,7 @@ def damaged(train: Path, tmp_path: Path) -> Damage:
 
 
 def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> None:
-    embed(str(train), tmp_path / "a", str(base), shard_rows=10, batch_size=4)
+    embed(str(train), tmp_path / "a", str(base), decode="exact", shard_rows=10, batch_size=4)
     found = Embeddings(tmp_path / "a")
     table, model = read_table(train), models.load(base)
     transform = model.transform()
@@ -52,6 +52,14 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     manifest = read_json(tmp_path / "a" / "manifest.json")
     assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
     assert len(manifest["files"]) == 12, "vectors, rows and a mark for each shard"
+
+
+def test_decoding_is_recorded_and_resumed_alike_only(train: Path, base: Path, tmp_path: Path) -> None:
+    fast, exact = (embed(str(train), tmp_path / way, str(base), decode=way) for way in ("fast", "exact"))
+    assert read_json(tmp_path / "fast" / "manifest.json")["made_from"]["decode"] == "fast"
+    assert (fast.array() * exact.array()).sum(axis=1).mean() > 0.999
+    with pytest.raises(ArtefactError, match="decode"):
+        embed(str(train), tmp_path / "fast", str(base), decode="exact")
 
 
 def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> None:

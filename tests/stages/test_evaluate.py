@@ -36,6 +36,16 @@ def write_suite(path: Path, *tasks: dict[str, Any]) -> str:
     return str(path)
 
 
+def test_fast_decoding_is_said_and_kept_apart(val: Path, base: Path, tmp_path: Path) -> None:
+    for decode in ("exact", "fast", "exact"):
+        (path,) = evaluate([f"base={base}"], tmp_path, data=str(val), decode=decode).paths
+        results = read_json(path)
+        assert results["decode"] == decode
+        assert all(("--decode fast" in " ".join(task["caveats"])) == (decode == "fast") for task in results["tasks"])
+    kept = [folder.name for folder in (tmp_path / "embeddings").glob("images-*")]
+    assert sorted(name.rpartition("-")[2] for name in kept) == ["exact", "fast"]
+
+
 def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: Path) -> None:
     (path,) = evaluate([f"base={base}"], tmp_path, data=str(val)).paths
     table, model = read_table(val), models.load(base)

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 # How images become a model's input: its own transform, or the paper's (squash to 1.125 S, crop S).
 TransformName: TypeAlias = Literal["model", "paper"]
+# How image files become a transform's pixels: as open_clip does, to the bit, or faster and almost the same.
+Decode: TypeAlias = Literal["exact", "fast"]
 # Where the class centers of a class loss start.
 CenterInit: TypeAlias = Literal["random", "class-means"]
 # How several processes train a tower: each with the whole of it (DDP), or with a part of each weight (FSDP2).

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mcip.core.errors import DataError
+from mcip.data.cache import quiet
 from mcip.data.cells import caption_cell, is_list, is_text
 from mcip.data.column_names import NAME_THEM, find_columns, quoted
 from mcip.data.locate import normal_split, shortened
 from mcip.data.numbers import whole_texts
 from mcip.data.schema import FEATURES, Source, of_arrow
+from mcip.data.text_column import first_repeated, numbered
 
 
 def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Dataset:
@@ -38,7 +40,7 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
     others = {
         "label": _labels(source, found.get("label")),
         "captions": _captions(source, found),
-        "split": _text(splits),
+        "split": splits,
         "id": ids,
     }
     features = datasets.Features({name: FEATURES[name] for name in others})
@@ -50,12 +52,13 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
 def arrow_column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
     """A column as it lies in the memory map, without copying; copied where the rows are a selection."""
     if rows._indices is not None:
-        rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
+        with quiet():
+            rows = rows.select_columns(name).flatten_indices(keep_in_memory=True)
     column = rows.data.column(name)
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | None]:
+def _images(source: Source, name: str) -> tuple[datasets.Dataset, pa.ChunkedArray | None]:
     """The image column as {"bytes", "path"}, and the paths as the source has them where images are files."""
     column = arrow_column(source.rows, name)
     kind = column.type
@@ -74,15 +77,13 @@ def _images(source: Source, name: str) -> tuple[datasets.Dataset, list[str] | No
         rows = rows.rename_column(name, "image") if name != "image" else rows
         return rows.cast_column("image", image), None
     values = column.cast(pa.string()) if not embedded else _field(column, "path", pa.string())
-    missing = pc.is_null(content).to_pylist()
-    given: list[str | None] = values.to_pylist()
-    paths = _existing_paths(source, given, missing)
-    stored = content.cast(pa.binary())
-    structs = pa.StructArray.from_arrays([_one_chunk(stored), pa.array(paths, pa.string())], names=["bytes", "path"])
+    both = pa.table({"bytes": content.cast(pa.binary()), "path": values})
+    paths = _existing_paths(source, both)
+    structs = both.set_column(1, "path", paths).to_struct_array()
     features = datasets.Features({"image": image})
     made_from = source.rows._fingerprint, name, source.folder
     files = of_arrow(pa.table({"image": structs}), features, made_from)
-    return files, [path or "" for path in given] if all(missing) else None
+    return files, pc.fill_null(values, "") if content.null_count == len(content) else None
 
 
 def _only(rows: datasets.Dataset, name: str) -> datasets.Dataset:
@@ -99,37 +100,50 @@ def _only(rows: datasets.Dataset, name: str) -> datasets.Dataset:
     return datasets.Dataset(table, column.info, column.split, column._indices, column._fingerprint)
 
 
-def _existing_paths(source: Source, given: list[str | None], needed: list[bool]) -> list[str | None]:
-    """Absolute paths of the images that are files, each of them checked."""
+def _existing_paths(source: Source, images: pa.Table) -> pa.ChunkedArray:
+    """Where the images are that are not embedded: URIs as they are given, absolute paths of files, each checked."""
     folder = (source.folder or Path()).absolute()
-    paths: list[str | None] = []
+    checked: list[pa.Array] = []
     gone: list[tuple[int, str, str]] = []
-    for row, (path, need) in enumerate(zip(given, needed, strict=True), start=1):
-        if need and not path:
-            raise DataError(f"row {row} of {source.name}: no image")
-        # Unlike their namesakes of Path, these take any text: one that is too long, or that names an unknown user.
-        absolute = os.path.join(folder, os.path.expanduser(path)) if path and need else path  # noqa: PTH111, PTH118
-        if need and absolute and not os.path.isfile(absolute):  # noqa: PTH113
-            gone.append((row, str(path), absolute))
-        paths.append(absolute)
+    row = 0
+    for part in images.to_batches():
+        needed = pc.is_null(part["bytes"])
+        uris = pc.fill_null(pc.match_substring(part["path"], "://"), False)
+        if pc.all(pc.or_(uris, pc.invert(needed)), min_count=0).as_py():
+            checked.append(part["path"])  # as it lies in the memory map
+            row += len(part)
+            continue
+        paths: list[str | None] = []
+        for path, need, uri in zip(part["path"].to_pylist(), needed.to_pylist(), uris.to_pylist(), strict=True):
+            row += 1
+            if need and not path:
+                raise DataError(f"row {row} of {source.name}: no image")
+            # Unlike their namesakes of Path, these take any text: one too long, or that names an unknown user.
+            file = need and not uri
+            absolute = os.path.join(folder, os.path.expanduser(path)) if file else path  # noqa: PTH111, PTH118
+            if file and not os.path.isfile(absolute):  # noqa: PTH113
+                gone.append((row, path, absolute))
+            paths.append(absolute)
+        checked.append(pa.array(paths, pa.string()))
     if gone:
         row, path, absolute = gone[0]
         path, absolute = shortened(path), shortened(absolute)
         more = f"; nor those of {len(gone) - 1} other rows" if len(gone) > 1 else ""
         raise DataError(f"row {row} of {source.name}: no file {path} (looked for {absolute}){more}")
-    return paths
+    return pa.chunked_array(checked, pa.string())
 
 
 def _labels(source: Source, name: str | None) -> pa.ChunkedArray:
     if name is None:
-        return _text([None] * len(source.rows))
+        return pa.chunked_array([pa.nulls(len(source.rows), pa.string())])
     return _as_text(source, name, "labels")
 
 
 def _captions(source: Source, found: Mapping[str, str]) -> pa.ChunkedArray:
     name = found.get("captions", found.get("caption"))
     if name is None:
-        return pa.chunked_array([pa.array([[]] * len(source.rows), pa.list_(pa.string()))])
+        offsets = pa.array(np.zeros(len(source.rows) + 1, np.int32))
+        return pa.chunked_array([pa.ListArray.from_arrays(offsets, pa.array([], pa.string()))])
     column = arrow_column(source.rows, name)
     kind = column.type
     if is_list(kind) and pa.types.is_null(kind.value_type):  # no row has a caption
@@ -148,19 +162,19 @@ def _captions(source: Source, found: Mapping[str, str]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(cleaned, pa.list_(pa.string()))])
 
 
-def _splits(source: Source, name: str | None) -> list[str]:
+def _splits(source: Source, name: str | None) -> pa.ChunkedArray:
     if name is None:
         runs = source.splits or (("train", len(source.rows)),)
-        return list(chain.from_iterable(repeat(split, count) for split, count in runs))
-    names = _as_text(source, name, "splits").to_pylist()
-    for row, split in enumerate(names, start=1):
-        if split is None:
-            raise DataError(f"row {row} of {source.name}: no split; name one, such as train, or leave the column out")
-    spelled = {split: normal_split(split) for split in set(names)}
-    return [spelled[split] for split in names]
+        return pa.chunked_array([pa.repeat(pa.scalar(split, pa.string()), count) for split, count in runs])
+    names = _as_text(source, name, "splits")
+    if names.null_count:
+        row = pc.index(pc.is_null(names), True).as_py() + 1
+        raise DataError(f"row {row} of {source.name}: no split; name one, such as train, or leave the column out")
+    spelled = pc.unique(names)
+    return pc.take(pa.array(map(normal_split, spelled.to_pylist()), pa.string()), pc.index_in(names, spelled))
 
 
-def _ids(source: Source, found: Mapping[str, str], paths: list[str] | None, splits: list[str]) -> pa.ChunkedArray:
+def _ids(source: Source, found: Mapping[str, str], paths: pa.ChunkedArray | None, splits: pa.ChunkedArray) -> Any:
     if "id" in found:
         ids = _as_text(source, found["id"], "ids")
         if ids.null_count:
@@ -168,20 +182,24 @@ def _ids(source: Source, found: Mapping[str, str], paths: list[str] | None, spli
             raise DataError(f"row {row} of {source.name}: no id; give every row one, or leave the column out")
         advice = "ids must differ"
     elif paths is not None:
-        ids, advice = _text(paths), "put all captions of an image into one row, or give the rows a column id"
+        ids, advice = paths, "put all captions of an image into one row, or give the rows a column id"
     else:
-        counts: Counter[str] = Counter()
-        numbered = []
-        for split in splits:
-            numbered.append(f"{split}/{counts[split]}")
-            counts[split] += 1
-        ids, advice = _text(numbered), ""
-    if pc.count_distinct(ids).as_py() < len(ids):
-        first: dict[str, int] = {}
-        for row, identity in enumerate(ids.to_pylist(), start=1):
-            if (earlier := first.setdefault(identity, row)) != row:
-                raise DataError(f"rows {earlier} and {row} of {source.name} have the same id {identity!r}: {advice}")
+        return _numbered_within(splits)
+    if (rows := first_repeated(ids)) is not None:
+        earlier, row = rows
+        identity = ids[row].as_py()
+        raise DataError(f"rows {earlier + 1} and {row + 1} of {source.name} have the same id {identity!r}: {advice}")
     return ids
+
+
+def _numbered_within(splits: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids such as train/0, train/1, test/0."""
+    names, numbers = numbered(splits)
+    places = np.empty(len(numbers), np.int64)
+    for number in range(len(names)):
+        rows = np.flatnonzero(numbers == number)
+        places[rows] = np.arange(len(rows))
+    return pc.binary_join_element_wise(splits, pa.chunked_array([places]).cast(pa.string()), "/")
 
 
 def _as_text(source: Source, name: str, what: str) -> pa.ChunkedArray:
@@ -204,11 +222,6 @@ def _field(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedA
     if column.type.get_field_index(name) < 0:
         return pa.chunked_array([pa.nulls(len(column), kind)])
     return pc.struct_field(column, name).cast(kind)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
 
 
 def _text(values: Iterable[str | None]) -> pa.ChunkedArray:

@@ -35,7 +35,7 @@ class ImageHashes:
     count: int
     numbers: NDArray[np.int64] | None = None
 
-    def subset(self, indices: Sequence[int]) -> ImageHashes:
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageHashes:
         """The hashes of these rows."""
         rows = np.asarray(indices, dtype=np.int64)
         return ImageHashes(self.file, self.count, rows if self.numbers is None else self.numbers[rows])
@@ -70,7 +70,7 @@ def hash_images(images: datasets.Dataset, remembered: ImageHashes | None) -> NDA
         remembered: Where the hashes of embedded images are kept; None hashes them each time.
 
     Returns:
-        uint8 (n, 16); zeros where a file is missing.
+        uint8 (n, 16); zeros where a file is missing, and for images on object storage, which are not read.
     """
     hashes = np.zeros((len(images), DIGEST_BYTES), np.uint8)
     if remembered is not None:
@@ -88,7 +88,7 @@ def hash_images(images: datasets.Dataset, remembered: ImageHashes | None) -> NDA
             if content is not None:
                 hashes[row] = np.frombuffer(content, np.uint8)
                 embedded[row] = True
-            elif name is not None:
+            elif name is not None and "://" not in name:
                 paths[row] = name
     if remembered is not None and embedded.any():
         remembered.add(hashes, embedded)

@@ -6,11 +6,15 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mcip.core.errors import UnreadableImage
+from mcip.data.decoder_limits import DECODER_BYTES, MAX_BYTES, MAX_PIXELS, RGB_BYTES, check_image, check_size, too_large
 from mcip.data.formats import (
     IMAGE_SUFFIXES,
     SUFFIX_EXTRAS,
@@ -23,6 +27,7 @@ from mcip.data.formats import (
 )
 from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
+from mcip.data.jpeg import draft_pixels
 from mcip.data.quiet import without_pillow_warnings
 
 __all__ = [
@@ -31,25 +36,13 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIX_EXTRAS",
     "decode",
+    "decode_reduced",
     "media_type",
     "missing_extra",
     "to_rgb",
 ]
 
-# What Pillow raises an error at.
-MAX_PIXELS: Final = 178_956_970
-# Memory that decoding one image may take.
-MAX_BYTES: Final = 1_600_000_000
-# Of this memory, what may be taken for each pixel of `max_pixels`.
-_MAX_BYTES_PER_PIXEL: Final = 16
-# No image has sides as long as this; resampling takes memory for each pixel of a side.
-_MAX_SIDE: Final = 1_000_000
-# Bytes per pixel in memory: of a decoded image by its mode, of RGB, and of decoders beside the image they decode.
-_MODE_BYTES: Final = {"1": 1, "L": 1, "P": 1}
-_DEEP_BYTES: Final = 2
-_RGB_BYTES: Final = 4
-_DECODER_BYTES: Final = {"ICO": 8, "TIFF": 4, "WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 12, "JXL": 16}
-_PROGRESSIVE_JPEG_BYTES: Final = 6
+T = TypeVar("T")
 # Encoders write about 10 scans of a progressive JPEG.
 _MAX_SCANS: Final = 50
 # Images are converted in strips of rows, so that what it takes in between is small.
@@ -63,6 +56,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS: Final = frozenset(_TURNS[value] for value in (5, 6, 7, 8))
 
 
 def decode(image: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -87,16 +81,26 @@ def decode(image: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Ima
         >>> decode("mug.jpg").mode
         'RGB'
     """
-    content = image if isinstance(image, bytes) else _read(image, max_pixels)
-    if not content:
-        raise UnreadableImage("empty file (0 bytes)")
-    try:
-        return _decoded(content, max_pixels)
-    except UnreadableImage:
-        for version in simpler_versions(content):
-            with suppress(UnreadableImage):
-                return _decoded(version, max_pixels)
-        raise
+    return _of_any_version(image, max_pixels, lambda content: _decoded(content, max_pixels))
+
+
+def decode_reduced(
+    image: bytes | str | Path, side: int, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode an image file as `decode` does, but a JPEG at 1/2, 1/4 or 1/8 of its size where that is enough.
+
+    Args:
+        image: The file's bytes, or its path.
+        side: No side of a JPEG gets shorter than this.
+        max_pixels: See `decode`; it counts for the whole image.
+
+    Returns:
+        uint8 (H, W, 3), and the width and height that `decode` would give the image.
+
+    Raises:
+        UnreadableImage: See `decode`.
+    """
+    return _of_any_version(image, max_pixels, lambda content: _reduced(content, side, max_pixels))
 
 
 def to_rgb(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -142,24 +146,58 @@ def media_type(content: bytes) -> str:
         return Image.MIME.get(name or "", "application/octet-stream")
 
 
+def _of_any_version(image: bytes | str | Path, max_pixels: int, read: Callable[[bytes], T]) -> T:
+    """What is read from the file, or else from simpler versions of it."""
+    content = image if isinstance(image, bytes) else _read(image, max_pixels)
+    if not content:
+        raise UnreadableImage("empty file (0 bytes)")
+    try:
+        return read(content)
+    except UnreadableImage:
+        for version in simpler_versions(content):
+            with suppress(UnreadableImage):
+                return read(version)
+        raise
+
+
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     with _reasons(max_pixels), without_pillow_warnings():
-        register_extra(content)
-        eager = eager_size(content)
-        if eager is not None:
-            format_, size = eager
-            _check_size(size, _DECODER_BYTES[format_] + 2 * _RGB_BYTES, max_pixels)
-        try:
-            encoded = open_lazily(content)
-        except UnidentifiedImageError:
-            raise UnreadableImage(f"not an image ({len(content)} bytes, starting with {content[:8]!r})") from None
-        if "progressive" in encoded.info and scans_of_jpeg(content) > _MAX_SCANS:
-            raise UnreadableImage(f"it has more than {_MAX_SCANS} scans, perhaps to keep decoders busy")
-        result, turn = _converted(encoded, max_pixels)
+        result, turn = _converted(encoded := _opened(content, max_pixels), max_pixels)
         # Turning takes as much memory again: by then, the image as it was decoded is gone.
         encoded.close()
         del encoded
         return result if turn is None else result.transpose(turn)
+
+
+def _reduced(content: bytes, side: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    with _reasons(max_pixels), without_pillow_warnings():
+        encoded = _opened(content, max_pixels)
+        if not isinstance(encoded, JpegImageFile):
+            image = _decoded(content, max_pixels)
+            return np.array(image), image.size
+        check_image(encoded, max_pixels)
+        (width, height), pixels = encoded.size, draft_pixels(content, encoded, side)
+        turn = _TURNS.get(_orientation(encoded) or 0)
+        if pixels is None or turn is not None or srgb_transform(encoded) is not None:
+            image, _ = _converted(encoded, max_pixels)
+            pixels = np.array(image if turn is None else image.transpose(turn))
+        return pixels, (height, width) if turn in _QUARTER_TURNS else (width, height)
+
+
+def _opened(content: bytes, max_pixels: int) -> Image.Image:
+    """An image file that is not decoded yet, after the checks that need no decoding."""
+    register_extra(content)
+    eager = eager_size(content)
+    if eager is not None:
+        format_, size = eager
+        check_size(size, DECODER_BYTES[format_] + 2 * RGB_BYTES, max_pixels)
+    try:
+        encoded = open_lazily(content)
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not an image ({len(content)} bytes, starting with {content[:8]!r})") from None
+    if "progressive" in encoded.info and scans_of_jpeg(content) > _MAX_SCANS:
+        raise UnreadableImage(f"it has more than {_MAX_SCANS} scans, perhaps to keep decoders busy")
+    return encoded
 
 
 def _read(path: str | Path, max_pixels: int) -> bytes:
@@ -185,47 +223,11 @@ def _reasons(max_pixels: int) -> Iterator[None]:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(_too_large(str(error), max_pixels)) from error
+        raise UnreadableImage(too_large(str(error), max_pixels)) from error
     except MemoryError as error:
         raise UnreadableImage("not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise many kinds of errors on damaged files
         raise UnreadableImage(f"damaged or cut off: {str(error) or type(error).__name__}") from error
-
-
-def _too_large(found: str, max_pixels: int) -> str:
-    return f"too large, perhaps a decompression bomb: {found}; at most {max_pixels:,} pixels are decoded"
-
-
-def _check_size(size: tuple[int, int], bytes_per_pixel: int, max_pixels: int) -> None:
-    width, height = size
-    if min(size) < 1:
-        raise UnreadableImage(f"it has no pixels: {width} x {height}")
-    if width * height > max_pixels:
-        raise UnreadableImage(_too_large(f"{width} x {height} pixels", max_pixels))
-    if max(size) > _MAX_SIDE:
-        raise UnreadableImage(f"too thin: {width} x {height} pixels; a side may have {_MAX_SIDE:,} at most")
-    most = min(MAX_BYTES, _MAX_BYTES_PER_PIXEL * max_pixels)
-    if width * height * bytes_per_pixel > most:
-        raise UnreadableImage(
-            f"too large: {width} x {height} pixels of its kind take {width * height * bytes_per_pixel / 1e6:,.0f} MB "
-            f"when they are decoded, more than {most / 1e6:,.0f}"
-        )
-
-
-def _bytes_per_pixel(image: Image.Image) -> int:
-    """Memory for each pixel of an image while it is decoded and converted."""
-    decoded = _DEEP_BYTES if image.mode.startswith("I;") else _MODE_BYTES.get(image.mode, _RGB_BYTES)
-    decoder = _DECODER_BYTES.get(image.format or "", 0)
-    if "progressive" in image.info:
-        decoder = _PROGRESSIVE_JPEG_BYTES
-    return decoded + decoder + _RGB_BYTES
-
-
-def _tile_sizes(image: Image.Image) -> list[tuple[int, int]]:
-    """The size of a TIFF's tiles, which are decoded whole, however small the image is; none of other images."""
-    tags = getattr(image, "tag_v2", {})
-    width, height = (tags.get(tag) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
-    return [(width, height)] if isinstance(width, int) and isinstance(height, int) else []
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -237,8 +239,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _converted(image: Image.Image, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None]:
     """An image as RGB without metadata, and how it has to be turned to be upright."""
-    for size in (image.size, *_tile_sizes(image)):
-        _check_size(size, _bytes_per_pixel(image), max_pixels)
+    check_image(image, max_pixels)
     image.load()
     # Formats differ in whether they store metadata before the pixels or after them.
     turn = _TURNS.get(_orientation(image) or 0)

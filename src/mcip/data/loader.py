@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
-from mcip.data.images import decode
 from mcip.data.table import Table
 from mcip.data.transforms import ImageTransform
 
@@ -40,7 +39,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 class Pixels:
-    """Serves `transform.prepare` of a table's images in batches, and lists the unreadable ones.
+    """Serves `transform.read` of a table's images in batches, and lists the unreadable ones.
 
     Example:
         >>> images = mcip.Pixels(table, model.transform("paper", train=True))  # doctest: +SKIP
@@ -63,7 +62,7 @@ class Pixels:
 
         Args:
             table: The images.
-            transform: Its `prepare` is applied; `finish` is left to the caller.
+            transform: Its `read` is applied; `finish` is left to the caller.
             workers: Processes that decode ahead; 0 decodes in a thread of this process, one batch ahead.
             cache_gb: Memory for keeping prepared images, in 10^9 bytes; 0 keeps none.
             max_unreadable: Largest tolerated share of unreadable images among those read.
@@ -168,7 +167,7 @@ class _Decoder(Dataset[tuple[Tensor, list[int], dict[int, str]]]):
         bad: dict[int, str] = {}
         for row in rows:
             try:
-                pixels[len(good)] = self.transform.prepare(decode(self.table.image_source(row)))
+                pixels[len(good)] = self.transform.read(self.table.image_source(row))[0]
             except UnreadableImage as error:
                 bad[row] = str(error)
             else:

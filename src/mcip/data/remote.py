@@ -12,7 +12,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
 from pyarrow import fs
 
-from mcip.core.errors import DataError
+from mcip.core.errors import DataError, UnreadableImage
 
 # What file systems call that which changes with a file's contents, the surest first.
 _VERSION_KEYS: Final = ("ETag", "etag", "md5", "md5Hash", "content_md5", "crc32c", "generation", "VersionId")
@@ -63,6 +63,22 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
     except Exception as error:  # each file system raises errors of its own
         raise DataError(f"{uri} cannot be opened: {error}") from error
     return filesystem, path
+
+
+def read_object(uri: str) -> bytes:
+    """The contents of an image on object storage.
+
+    Raises:
+        UnreadableImage: It is gone, or cannot be read.
+    """
+    try:
+        filesystem, path = filesystem_of(uri)
+        content: bytes = filesystem.cat_file(path)
+    except FileNotFoundError:
+        raise UnreadableImage(f"no object {uri}") from None
+    except Exception as error:  # each file system raises errors of its own
+        raise UnreadableImage(f"cannot read {uri}: {error}") from error
+    return content
 
 
 def remote_files(uri: str) -> list[RemoteFile]:

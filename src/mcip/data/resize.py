@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, get_args
 
 from PIL import Image
 
@@ -36,6 +36,13 @@ class Squash:
     """Resizes an image to side x side pixels, whatever its aspect ratio; bicubic."""
 
     side: int
+    fill: ClassVar[int] = 0
+    resample: ClassVar[Image.Resampling] = Image.Resampling.BICUBIC
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of what an image is resized to."""
+        check_resizing((width, height), (self.side, self.side), self.side)
+        return self.side, self.side
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Resize an RGB image.
@@ -43,8 +50,7 @@ class Squash:
         Raises:
             UnreadableImage: It is too thin.
         """
-        _check_resizing(image.size, (self.side, self.side), self.side)
-        return image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        return image.resize(self.resized_size(*image.size), self.resample)
 
 
 @dataclass
@@ -86,28 +92,41 @@ class ModelResize:
         Raises:
             UnreadableImage: It is too thin.
         """
-        resized = self._resized_size(*image.size)
-        _check_resizing(image.size, resized, self.side)
+        resized = self.resized_size(*image.size)
         enlarged = min(image.size) < self.side
         if self._mode == "shortest" and enlarged and max(resized) * self.side > _WHOLE_PIXELS:
             return self._center_in_stripes(image, resized)
-        square = image.resize(resized, self._resample)
+        square = image.resize(resized, self.resample)
         return square if square.size == (self.side, self.side) else self._cropped_or_padded(square)
 
     @property
-    def _resample(self) -> Image.Resampling:
+    def resample(self) -> Image.Resampling:
+        """The filter."""
         bilinear = self.preprocess.interpolation == "bilinear"
         return Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
 
+    @property
+    def fill(self) -> int:
+        """The grey around images that do not fill the square, 0 to 255."""
+        return self.preprocess.fill_color if self._mode == "longest" else 0
+
     def _cropped_or_padded(self, image: Image.Image) -> Image.Image:
         """The center of an image, with the configuration's color around it where it is smaller than the square."""
-        fill = self.preprocess.fill_color if self._mode == "longest" else 0
-        square = Image.new("RGB", (self.side, self.side), (fill, fill, fill))
-        square.paste(image, (_offset(image.width, self.side), _offset(image.height, self.side)))
+        square = Image.new("RGB", (self.side, self.side), (self.fill,) * 3)
+        square.paste(image, (offset(image.width, self.side), offset(image.height, self.side)))
         return square
 
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing, before the square is cut out or padded.
+
+        Raises:
+            UnreadableImage: An image of this size is too thin.
+        """
+        resized = self._resized_size(width, height)
+        check_resizing((width, height), resized, self.side)
+        return resized
+
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing, before the square is cut out or padded."""
         if self._mode == "squash":
             return self.side, self.side
         if self._mode == "longest":
@@ -123,9 +142,9 @@ class ModelResize:
         Pillow enlarges along rows first, then along columns, and rounds to 8 bits in between. No row depends on another
         one in the first pass, nor a column in the second: so both can be done in parts, and cropped at once.
         """
-        resample = self._resample
+        resample = self.resample
         (wide, high), side, height = resized, self.side, image.height
-        left, top = -_offset(wide, side), -_offset(high, side)
+        left, top = -offset(wide, side), -offset(high, side)
         rows = Image.new("RGB", (side, height))
         step = max(1, _WHOLE_PIXELS // wide)
         for y in range(0, height, step):
@@ -139,16 +158,19 @@ class ModelResize:
         return square
 
 
+Resize: TypeAlias = Squash | ModelResize
+
+
 def _either(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _offset(length: int, side: int) -> int:
+def offset(length: int, side: int) -> int:
     """Where an image of `length` pixels begins in a square of `side`: as torchvision's center_crop rounds it."""
     return -round((length - side) / 2) if length > side else (side - length) // 2
 
 
-def _check_resizing(size: tuple[int, int], resized: tuple[int, int], side: int) -> None:
+def check_resizing(size: tuple[int, int], resized: tuple[int, int], side: int) -> None:
     """Refuse an image for which resizing, then cropping to `side`, would make too much, or nothing."""
     (width, height), (wide, high) = size, resized
     # What is not larger than the image itself needs no limit.

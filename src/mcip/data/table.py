@@ -7,24 +7,30 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from mcip.core.errors import DataError, UnreadableImage
 from mcip.core.progress import console
 from mcip.data.caption_pool import collect_captions
 from mcip.data.column_names import NAME_THEM, columns_of, find_columns, nearest, quoted
-from mcip.data.columns import standard_rows
+from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.image_hashes import ImageHashes, hash_images
 from mcip.data.images import decode
 from mcip.data.locate import normal_split
 from mcip.data.objects import open_object
 from mcip.data.readers import open_source
+from mcip.data.remote import read_object
+from mcip.data.text_column import TextColumn, canonical_bytes, numbered, parts
 from mcip.data.walk import counted
 
 if TYPE_CHECKING:
@@ -64,9 +70,9 @@ class Table:
     def __repr__(self) -> str:
         facts = [
             f"images: {len(self):,}",
-            f"classes: {len(set(self.labels) - {None}):,}",
-            f"with captions: {sum(map(bool, self.captions)):,}",
-            f"splits: {', '.join(dict.fromkeys(self.splits))}",
+            f"classes: {len(self.classes):,}",
+            f"with captions: {len(self.rows_with_captions):,}",
+            f"splits: {', '.join(pc.unique(self._column('split')).to_pylist())}",
         ]
         return f"Table({self.name!r}, {'; '.join(facts)})"
 
@@ -79,13 +85,14 @@ class Table:
         if split is None:
             return self
         name = normal_split(split)
-        found = [row for row, known in enumerate(self.splits) if known == name]
-        if not found:
-            known = list(dict.fromkeys(self.splits))
+        splits = self._column("split")
+        found = np.flatnonzero(pc.equal(splits, name).to_numpy())
+        if not len(found):
+            known = pc.unique(splits).to_pylist()
             raise DataError(f"{self.name} has no split {split!r}{nearest(split, known)}; it has {', '.join(known)}")
         return self if len(found) == len(self) else self.subset(found)
 
-    def subset(self, indices: Sequence[int]) -> Table:
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Table:
         """The rows of these numbers, in this order."""
         hashes = None if self.hashes is None else self.hashes.subset(indices)
         return replace(self, rows=self.rows.select(indices, keep_in_memory=True), hashes=hashes)
@@ -106,9 +113,31 @@ class Table:
         return list(self.rows["split"][:])
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> Sequence[str]:
         """The id of each row; no two are equal."""
-        return list(self.rows["id"][:])
+        return TextColumn(self._column("id"))
+
+    @property
+    def classes(self) -> list[str]:
+        """The different labels, sorted."""
+        return self._numbered_labels[0]
+
+    @property
+    def label_numbers(self) -> NDArray[np.int64]:
+        """The place of each row's label in `classes`, shape (N,); -1 for rows without a label."""
+        return self._numbered_labels[1]
+
+    @property
+    def rows_with_captions(self) -> NDArray[np.int64]:
+        """The rows that have a caption."""
+        return np.flatnonzero(pc.greater(pc.list_value_length(self._column("captions")), 0).to_numpy())
+
+    @cached_property
+    def _numbered_labels(self) -> tuple[list[str], NDArray[np.int64]]:
+        return numbered(self._column("label"))
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return arrow_column(self.rows, name)
 
     @property
     def columns_hint(self) -> str:
@@ -116,9 +145,15 @@ class Table:
         return f" Its columns are {quoted(self.source_columns)}. {NAME_THEM}." if self.source_columns else ""
 
     def image_source(self, row: int) -> bytes | Path:
-        """The file of a row's image as it was found: its bytes, or its path."""
+        """The file of a row's image as it was found: its bytes, or its path; the bytes of an object that is a URI.
+
+        Raises:
+            UnreadableImage: The object cannot be read.
+        """
         image = self.rows[row]["image"]
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"])
+        if image["bytes"] is not None:
+            return bytes(image["bytes"])
+        return read_object(image["path"]) if "://" in image["path"] else Path(image["path"])
 
     def image(self, row: int) -> Image.Image:
         """Decode the image of a row to RGB, upright.
@@ -148,20 +183,35 @@ class Table:
         """SHA-256 over ids, labels, captions, splits and the contents of the image files, in the order of the rows.
 
         It does not depend on where the data lies. Each image is read once; its hash is remembered in the cache until
-        the file's size, times or inode change.
+        the file's size, times or inode change. An image on object storage is not read: its URI counts.
         """
-        digest = hashlib.sha256()
-        for part in zip(self.ids, self.labels, self.captions, self.splits, strict=True):
-            digest.update(repr(part).encode("utf-8", "surrogatepass"))
-        digest.update(self._image_hashes.tobytes())
-        return digest.hexdigest()
+        return self._digest("id", "label", "captions", "split")
 
     @cached_property
     def images_fingerprint(self) -> str:
         """SHA-256 over ids and the contents of the image files only: what an image's embedding depends on."""
-        digest = hashlib.sha256(repr(self.ids).encode())
-        digest.update(self._image_hashes.tobytes())
+        return self._digest("id")
+
+    def _digest(self, *columns: str) -> str:
+        found = [self._column(name) for name in columns]
+        if self._uris.null_count < len(self):
+            found.append(self._uris)
+        digest = hashlib.sha256()
+        for part in chain.from_iterable(map(parts, found)):
+            for content in canonical_bytes(part):
+                digest.update(content)
+        if self._uris.null_count:
+            digest.update(self._image_hashes.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def _uris(self) -> pa.ChunkedArray:
+        """The URI of each row's image, null where it is a file or embedded."""
+        paths = pc.struct_field(self._column("image"), "path")
+        is_uri = pc.match_substring(paths, "://")
+        if pc.all(is_uri, skip_nulls=False, min_count=0).as_py():
+            return paths
+        return pc.if_else(is_uri, paths, pa.scalar(None, pa.string()))
 
     @cached_property
     def _image_hashes(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

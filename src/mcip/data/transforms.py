@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
@@ -13,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
-from mcip.core.choices import TransformName
+from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ConfigError
-from mcip.data.images import to_rgb
-from mcip.data.resize import ModelResize, Squash
+from mcip.data.fast_resize import resize_fast
+from mcip.data.images import decode, decode_reduced, to_rgb
+from mcip.data.resize import ModelResize, Resize, Squash
 
 # Brightness, contrast and saturation factors are drawn from [1 - JITTER, 1 + JITTER] (the paper's ColorJitter).
 JITTER: Final = 0.4
@@ -38,21 +40,25 @@ class ImageTransform:
     Attributes:
         name: "model" for the model's own transform, "paper" for the one of the paper.
         train: Whether `finish` augments.
+        decode: How `read` makes pixels of a file: as `prepare`, or faster.
         size: Side S of the square the model takes, in pixels.
         prepared_size: Side P of what `prepare` returns: S, or round(1.125 S) for "paper".
         mean, std: Normalisation of the three channels, of values in [0, 1].
     """
 
-    def __init__(self, preprocess: PreprocessCfg, name: TransformName = "model", train: bool = False) -> None:
+    def __init__(
+        self, preprocess: PreprocessCfg, name: TransformName = "model", train: bool = False, decode: Decode = "exact"
+    ) -> None:
         self.name: TransformName = name
         self.train = train
+        self.decode: Decode = decode
         model_resize = ModelResize(preprocess)
         self.size = model_resize.side
         self.prepared_size = self.size if name == "model" else round(MARGIN * self.size)
         self.mean = _three(preprocess.mean)
         self.std = _three(preprocess.std)
         self.preprocess = preprocess
-        self._resize = model_resize if name == "model" else Squash(self.prepared_size)
+        self._resize: Resize = model_resize if name == "model" else Squash(self.prepared_size)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Resize one image to uint8 (3, P, P).
@@ -65,6 +71,27 @@ class ImageTransform:
         """
         pixels: Tensor = tvf.pil_to_tensor(self._resize(to_rgb(image)))
         return pixels
+
+    def read(self, source: bytes | str | Path) -> tuple[Tensor, tuple[int, int]]:
+        """Decode and resize an image file: with `decode` "exact", what `prepare` makes of it.
+
+        "fast" decodes a JPEG at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size that is not smaller than P, and
+        resizes with PyTorch's filter instead of Pillow's. Orientation, colors and what is refused are the same.
+
+        Args:
+            source: The file's bytes, or its path.
+
+        Returns:
+            uint8 (3, P, P), and the image's width and height.
+
+        Raises:
+            UnreadableImage: See `mcip.data.images.decode` and `prepare`.
+        """
+        if self.decode == "fast":
+            pixels, size = decode_reduced(source, self.prepared_size)
+            return resize_fast(pixels, self._resize, size), size
+        image = decode(source)
+        return self.prepare(image), image.size
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
         """The random numbers of `finish` in training, a row per image; None where it needs none.
@@ -119,7 +146,8 @@ class ImageTransform:
         return self.finish(self.prepare(image)[None])[0]
 
     def __repr__(self) -> str:
-        return f"ImageTransform(name={self.name!r}, train={self.train}, preprocess={self.preprocess})"
+        facts = f"name={self.name!r}, train={self.train}, decode={self.decode!r}, preprocess={self.preprocess}"
+        return f"ImageTransform({facts})"
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         # The order of operations is that of ToTensor and Normalize, so that the result is theirs to the last bit.
@@ -129,7 +157,7 @@ class ImageTransform:
 
 
 def image_transform(
-    preprocess_cfg: Mapping[str, Any], name: TransformName = "model", train: bool = False
+    preprocess_cfg: Mapping[str, Any], name: TransformName = "model", train: bool = False, decode: Decode = "exact"
 ) -> ImageTransform:
     """Make the transform of a model.
 
@@ -140,6 +168,8 @@ def image_transform(
             "paper": squash to 1.125 S with bicubic filtering, then crop S; in training a random crop, horizontal flip
             and colour jitter of 0.4, else the center crop; normalised with the model's mean and std.
         train: Whether to augment.
+        decode: "exact" reads files to open_clip's pixels, "fast" to almost the same ones in a quarter of the time; see
+            `ImageTransform.read`.
 
     Raises:
         ConfigError: An unknown key or name, or images that are not square.
@@ -151,9 +181,11 @@ def image_transform(
     if name not in get_args(TransformName):
         names = list(get_args(TransformName))
         raise ConfigError(f"unknown transform {name!r}{_nearest(name, names)}; there are {', '.join(names)}")
+    if decode not in get_args(Decode):
+        raise ConfigError(f"decode is {decode!r}: it is one of {', '.join(get_args(Decode))}.")
     given = {key: value for key, value in preprocess_cfg.items() if value is not None}
     try:
-        return ImageTransform(PreprocessCfg(**given), name, train)
+        return ImageTransform(PreprocessCfg(**given), name, train, decode)
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot use preprocess_cfg {dict(preprocess_cfg)}: {error}") from error
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mcip import models
 from mcip.core.artefacts import Artefact
-from mcip.core.choices import Dtype, Precision, TransformName
+from mcip.core.choices import Decode, Dtype, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import DataError
 from mcip.core.progress import Advance, console, progress
@@ -31,6 +31,7 @@ def embed_images(
     out: str | Path,
     *,
     transform: TransformName = "model",
+    decode: Decode = "exact",
     batch_size: int = 256,
     shard_rows: int = 16_384,
     dtype: Dtype = "float32",
@@ -40,7 +41,7 @@ def embed_images(
     announce: bool = False,
 ) -> Embeddings:
     """Embed the images of `table` with `model`; see `embed`. Unreadable images are listed in the artefact."""
-    prepared = model.transform(transform)
+    prepared = model.transform(transform, decode=decode)
     images = Pixels(table, prepared, workers=workers, cache_gb=0.0, max_unreadable=max_unreadable)
     ids = table.ids
 
@@ -61,7 +62,7 @@ def embed_images(
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
-        "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
+        "decode": decode, "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
     }  # fmt: skip
     return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 

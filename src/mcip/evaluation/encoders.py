@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from mcip.core.choices import Precision, TransformName
+from mcip.core.choices import Decode, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write
@@ -66,6 +66,7 @@ class Session:
         precision: Of the forward passes.
         max_unreadable: The share of images that may be unreadable.
         sources: Reads the data of the tasks.
+        decode: How image files are read.
     """
 
     model: Model
@@ -75,13 +76,14 @@ class Session:
     precision: Precision = "auto"
     max_unreadable: float = 0.01
     sources: Sources = field(default_factory=Sources)
+    decode: Decode = "exact"
 
     def images(self, table: Table, transform: TransformName) -> Encoded:
         """The vectors of a table's images."""
         embeddings = embed_images(
-            table, self.model, self.store / images_name(table, self.model.fingerprint, transform), transform=transform,
-            batch_size=self.batch_size, workers=self.workers, precision=self.precision,
-            max_unreadable=self.max_unreadable,
+            table, self.model, self.store / images_name(table, self.model.fingerprint, transform, self.decode),
+            transform=transform, decode=self.decode, batch_size=self.batch_size, workers=self.workers,
+            precision=self.precision, max_unreadable=self.max_unreadable,
         )  # fmt: skip
         row_of = {image: row for row, image in enumerate(table.ids)}
         return Encoded(embeddings.shards, np.array([row_of[image] for image in embeddings.ids], np.int64))
@@ -115,9 +117,9 @@ def _load_classes(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     return stored
 
 
-def images_name(table: Table, model_fingerprint: str, transform: str) -> str:
+def images_name(table: Table, model_fingerprint: str, transform: str, decode: str) -> str:
     """The name, within a session's store, of the folder with a model's embeddings of a table's images."""
-    return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}"
+    return f"images-{table.images_fingerprint[:16]}-{model_fingerprint[:16]}-{transform}-{decode}"
 
 
 def captions_name(name: str, model_fingerprint: str) -> str:

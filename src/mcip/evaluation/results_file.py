@@ -63,6 +63,7 @@ class ResultsFile:
         fingerprint: Of its weights.
         suite: The suite.
         store: The folder of its embeddings.
+        decode: How image files were read.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class ResultsFile:
     fingerprint: str
     suite: Suite
     store: Path
+    decode: str = "exact"
 
     def known(
         self, tasks: list[dict[str, Any]], in_memory: Collection[str]
@@ -147,8 +149,8 @@ class ResultsFile:
             self.path,
             {
                 "kind": KIND, "model": self.model, "source": self.source, "fingerprint": self.fingerprint,
-                "suite": self.suite.name, "preset": self.suite.preset, "embeddings": str(self.store), "tasks": tasks,
-                "missing": missing, "average": table1_average(columns),
+                "suite": self.suite.name, "preset": self.suite.preset, "embeddings": str(self.store),
+                "decode": self.decode, "tasks": tasks, "missing": missing, "average": table1_average(columns),
             },
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcip import models
-from mcip.core.choices import Precision
+from mcip.core.choices import Decode, Precision
 from mcip.core.device import pick_device
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.encoders import Session
@@ -30,6 +30,7 @@ def measure_models(
     *,
     sources: Sources | None = None,
     allow_counts: bool = False,
+    decode: Decode = "exact",
     batch_size: int = 256,
     workers: int = 0,
     device: str = "auto",
@@ -45,6 +46,7 @@ def measure_models(
         suite: How the results call a list of tasks.
         sources: Reads the data; it may hold tables that have been read.
         allow_counts: See `mcip.evaluate`, as for the parameters that follow.
+        decode: How image files are read.
         batch_size: Images or captions per forward pass.
         workers: Processes that decode images.
         device: Where models are loaded to; loaded ones stay where they are.
@@ -64,13 +66,13 @@ def measure_models(
     sources = sources or Sources()
     present = (tasks if isinstance(tasks, Suite) else Suite(suite, tasks)).present(sources)
     # All data are read and checked before anything is measured.
-    described = [_describe(task, sources, allow_counts) for task in present.tasks]
+    described = [_describe(task, sources, allow_counts, decode) for task in present.tasks]
     paths = []
     for name, source in named.items():
         model = source if isinstance(source, models.Model) else models.load(source, device=str(pick_device(device)))
-        session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources)
+        session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode)
         path = out / results_name(name, present)
-        results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store)
+        results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store, decode)
         entries, kept = results.known(described, sources.tables)
         for number, task in enumerate(present.tasks):
             if entries[number] is None:
@@ -81,7 +83,7 @@ def measure_models(
     return paths
 
 
-def _describe(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any]:
+def _describe(task: Task, sources: Sources, allow_counts: bool, decode: Decode) -> dict[str, Any]:
     """What a results file says of a task beside what was measured; a benchmark's counts are checked."""
     facts: dict[str, Any] = {"group": GROUPS[task.kind], "units": _UNITS}
     caveats = []
@@ -94,6 +96,8 @@ def _describe(task: Task, sources: Sources, allow_counts: bool) -> dict[str, Any
         caveats += [f"not the official release: {'; '.join(wrong)}"] if wrong else []
     if task.column is not None and task.preset != "paper":
         caveats.append(f"by the preset {task.preset!r} instead of the paper's")
+    if decode == "fast":
+        caveats.append("on images read with --decode fast, not to open_clip's pixels")
     if task.limit is not None:
         caveats.append(f"on a subsample of about {task.limit:,} images")
     return {**task.as_dict(), **facts, "caveats": caveats, "data_hash": sources.data(task).fingerprint}

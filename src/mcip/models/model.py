@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from mcip.core.choices import TransformName
+from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ModelError
 from mcip.data.transforms import ImageTransform, image_transform
 from mcip.models.encode import EncodeInput, Kind, encode
@@ -114,9 +114,9 @@ class Model:
         """A model with the same weights in memory of its own."""
         return deepcopy(self)
 
-    def transform(self, name: TransformName = "model", train: bool = False) -> ImageTransform:
-        """The image transform for this model: its own ("model") or the paper's ("paper")."""
-        return image_transform(self.preprocess_cfg, name, train)
+    def transform(self, name: TransformName = "model", train: bool = False, decode: Decode = "exact") -> ImageTransform:
+        """The image transform for this model: its own ("model") or the paper's ("paper"); see `image_transform`."""
+        return image_transform(self.preprocess_cfg, name, train, decode)
 
     @overload
     def encode(

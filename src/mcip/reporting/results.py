@@ -100,6 +100,7 @@ class Results:
         missing: What the suite has but was not measured, each with the reason.
         preset: The protocol of the suite's benchmarks; None where it has none, or several.
         average: The paper's AVG, a share; None unless all of its columns were measured.
+        decode: How image files were read, "exact" or "fast".
     """
 
     model: str
@@ -113,6 +114,7 @@ class Results:
     missing: tuple[tuple[str, str], ...] = ()
     preset: str | None = None
     average: float | None = None
+    decode: str = "exact"
 
 
 def read_results(path: str | Path) -> Results:
@@ -132,6 +134,7 @@ def read_results(path: str | Path) -> Results:
             (Path(content["embeddings"]), path.parent / "embeddings"), {one.task.name: one for one in measured},
             missing=tuple((one["title"], one["reason"]) for one in content.get("missing", ())),
             preset=content.get("preset"), average=content.get("average"),
+            decode=content.get("decode", "exact"),
         )  # fmt: skip
     except KeyError as error:
         raise ArtefactError(f"{path} has no {error}: evaluate the model again.") from error

@@ -19,7 +19,7 @@ def stored_images(results: Results, task: Task, table: Table) -> Embeddings:
     Raises:
         ArtefactError: They are gone, or the table's images are not those that were embedded.
     """
-    return _stored(results, images_name(table, results.fingerprint, task.transform), "images")
+    return _stored(results, images_name(table, results.fingerprint, task.transform, results.decode), "images")
 
 
 def stored_captions(results: Results, name: str) -> Embeddings:

@@ -103,7 +103,7 @@ def _stages(
     """The work as a Ray data set: one row per shard, with its fragment."""
     identity = table.identity
     rows = max(options.batch_size, -(-len(new) // _TASKS))
-    transform = model.transform(transform_of(table))
+    transform = transform_of(table, model)
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     actors = gpus or max(1, int(_EMBEDDING * resources.get("CPU", 1)))

@@ -46,6 +46,7 @@ class Identity:
         thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
         created: Random, so that files derived from another table at the same place are not taken for this one's.
         format: Of the table.
+        decode: How image files are read, "exact" or "fast".
     """
 
     model: str
@@ -56,6 +57,7 @@ class Identity:
     created: str
     roots: tuple[Root, ...] = ()
     format: int = _FORMAT
+    decode: str = "exact"
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:

@@ -227,8 +227,10 @@ def _images(rows: datasets.Dataset) -> list[tuple[str | None, object]]:
         for content, path in zip(images.field("bytes"), images.field("path"), strict=True):
             if content.is_valid:
                 found.append((None, hashlib.sha256(content.as_buffer()).hexdigest()))
+            elif "://" in (name := path.as_py()):
+                found.append((name, name))  # an object, known by its URI
             else:
-                file = Path(path.as_py())
+                file = Path(name)
                 found.append((str(file.absolute()), file_state(file)))
     return found
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, UnreadableImage
-from mcip.data import decode
+from mcip.data.images import decode_reduced
 from mcip.data.loader import prefetch
 from mcip.data.thumbnails import thumbnail
 from mcip.data.transforms import ImageTransform
@@ -70,12 +71,12 @@ class Reader(Dataset[Batch]):
                 needs_pixels = hashed not in self.known
                 needs_thumbnail = self.thumbnails > 0 and hashed not in self.thumbnailed
                 if needs_pixels or needs_thumbnail:
-                    image = decode(content)
-                    small = thumbnail(image, self.thumbnails) if needs_thumbnail else None
+                    small = self._thumbnail(content) if needs_thumbnail else None
                     if needs_pixels:
-                        pixels.append(self.transform.prepare(image))
+                        prepared, size = self.transform.read(content)
+                        pixels.append(prepared)
                         batch.embed.append(position)
-                        batch.sizes.append(image.size)
+                        batch.sizes.append(size)
                     if small is not None:
                         batch.thumbnails[position] = small
             except UnreadableImage as error:
@@ -86,6 +87,11 @@ class Reader(Dataset[Batch]):
         if pixels:
             batch.pixels = torch.stack(pixels)
         return batch
+
+    def _thumbnail(self, content: bytes) -> bytes:
+        # Twice its size, so that the filter of the thumbnail has something to work on.
+        pixels, _ = decode_reduced(content, 2 * self.thumbnails)
+        return thumbnail(Image.fromarray(pixels), self.thumbnails)
 
 
 def read_ahead(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iterable[Batch]:

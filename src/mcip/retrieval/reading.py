@@ -93,7 +93,7 @@ class Rows:
     def __call__(self, number: int) -> bytes:
         """Read the file of an image."""
         image = self.rows[number]["image"]
-        return image["bytes"] if image["bytes"] is not None else read_file(Path(image["path"]))
+        return image["bytes"] if image["bytes"] is not None else read_image(image["path"])
 
 
 class Objects:

@@ -17,6 +17,7 @@ from mcip.core.errors import DataError
 from mcip.core.progress import Advance, progress
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
+from mcip.models import Model
 from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import FOLDERS, Listing
 from mcip.retrieval.plan import Plan, plan
@@ -152,7 +153,7 @@ def _embedded_rows(
     advance: Advance,
 ) -> Iterator[pa.Table]:
     """Read and embed the fresh images; yields the rows of a shard at a time, and counts in `changes`."""
-    transform = model.transform(transform_of(before))
+    transform = transform_of(before, model)
     reader = Reader(listing.content, transform, before.identity.thumbnails, set(todo.by_hash), todo.thumbnailed)
     size, step = options.shard_rows, options.batch_size
     shards = [todo.fresh[at : at + size] for at in range(0, len(todo.fresh), size)]
@@ -170,9 +171,11 @@ def _embedded_rows(
         yield pa.concat_tables(rows)
 
 
-def transform_of(table: IndexTable) -> TransformName:
-    """The image transform that a table was made with."""
-    return "paper" if table.identity.transform == "paper" else "model"
+def transform_of(table: IndexTable, model: Model) -> ImageTransform:
+    """The image transform of a model that a table was made with."""
+    identity = table.identity
+    name: TransformName = "paper" if identity.transform == "paper" else "model"
+    return model.transform(name, decode="fast" if identity.decode == "fast" else "exact")
 
 
 def _relocated_rows(

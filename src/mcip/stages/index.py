@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mcip.core.choices import Precision, TransformName
+from mcip.core.choices import Decode, Precision, TransformName
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
@@ -40,6 +40,7 @@ def index(
     model: ModelInput | None = None,
     columns: ColumnsInput | None = None,
     transform: TransformName = "model",
+    decode: Decode | None = None,
     thumbnails: int = 0,
     moved_to: list[str] | None = None,
     replace: bool = False,
@@ -71,6 +72,8 @@ def index(
         columns: Which of a table's columns are image, id, label, ..., for example image=path,label=category; the index
             remembers them.
         transform: The model's own image transform, or "paper".
+        decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
+            That of the index if not given, "fast" for a new one.
         thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
             added to an index without.
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
@@ -142,8 +145,9 @@ def index(
         known = table.identity.roots if table else ()
         loaded = _model(table, model, uri, device)
         roots, listing = list_roots(known, sources, moved_to or [], replace, uri, write_columns(columns_of(columns)))
-        table = _create(uri, loaded, transform, thumbnails, roots, listing.metadata.schema) if table is None else table
-        table = _fit(table, loaded, transform, thumbnails)
+        if table is None:
+            table = _create(uri, loaded, transform, decode or "fast", thumbnails, roots, listing.metadata.schema)
+        table = _fit(table, loaded, transform, decode, thumbnails)
         table, todo = begin(table, listing, roots, options, check_lock)
         table, listing = _fit_columns(table, listing)
         added = 0
@@ -241,7 +245,13 @@ def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device:
 
 
 def _create(
-    uri: str, model: Model, transform: TransformName, thumbnails: int, roots: tuple[Root, ...], metadata: pa.Schema
+    uri: str,
+    model: Model,
+    transform: TransformName,
+    decode: Decode,
+    thumbnails: int,
+    roots: tuple[Root, ...],
+    metadata: pa.Schema,
 ) -> IndexTable:
     from mcip.retrieval.identity import Identity
     from mcip.retrieval.table import create_table, schema_of
@@ -249,13 +259,15 @@ def _create(
     # A name by which the model is found from other folders too.
     name = str(model.folder.absolute()) if model.folder is not None else model.source
     identity = Identity.new(
-        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=transform, thumbnails=thumbnails,
-        roots=roots,
+        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=transform, decode=decode,
+        thumbnails=thumbnails, roots=roots,
     )  # fmt: skip
     return create_table(uri, schema_of(identity, metadata))
 
 
-def _fit(table: IndexTable, model: Model, transform: TransformName, thumbnails: int) -> IndexTable:
+def _fit(
+    table: IndexTable, model: Model, transform: TransformName, decode: Decode | None, thumbnails: int
+) -> IndexTable:
     """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
     from mcip.retrieval.table import THUMBNAIL
 
@@ -270,6 +282,11 @@ def _fit(table: IndexTable, model: Model, transform: TransformName, thumbnails: 
         raise ConfigError(
             f"{table.uri} was made with --transform {identity.transform} --thumbnails {identity.thumbnails}, not "
             f"--transform {transform} --thumbnails {thumbnails}. Leave them out, or choose another --db."
+        )
+    if decode not in (identity.decode, None):
+        raise ConfigError(
+            f"{table.uri} was made with --decode {identity.decode}, not {decode}: its images are all read in one way. "
+            "Leave --decode out, or choose another --db."
         )
     if thumbnails in (identity.thumbnails, 0):
         return table

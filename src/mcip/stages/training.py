@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ def captioned(table: Table, purpose: str) -> Table:
     Raises:
         DataError: None has one; `purpose` says what needs them.
     """
-    rows = [row for row, captions in enumerate(table.captions) if captions]
-    if not rows:
+    rows = table.rows_with_captions
+    if not len(rows):
         raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.{table.columns_hint}")
     return table.subset(rows) if len(rows) < len(table) else table
 
@@ -55,17 +56,17 @@ def labelled(table: Table) -> tuple[Table, list[str]]:
     Raises:
         DataError: There are no labels, or only one class.
     """
-    labels, ids = table.labels, table.ids
-    without = [ids[row] for row, label in enumerate(labels) if label is None]
-    if len(without) == len(labels):
+    with_label = table.label_numbers >= 0
+    without = [table.ids[row] for row in np.flatnonzero(~with_label).tolist()]
+    if not table.classes:
         raise DataError(
             f"No row of {table.name} has a label: tuning needs the class of each image.{table.columns_hint}"
         )
     if without:
-        table = table.subset([row for row, label in enumerate(labels) if label is not None])
-    if len(set(table.labels)) == 1:
+        table = table.subset(np.flatnonzero(with_label))
+    if len(table.classes) == 1:
         raise DataError(
-            f"All images of {table.name} have the label {table.labels[0]!r}: tuning needs two classes or more."
+            f"All images of {table.name} have the label {table.classes[0]!r}: tuning needs two classes or more."
         )
     return table, without
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from mcip.core.choices import CenterInit, Parallel, Precision, TransformName
+from mcip.core.choices import CenterInit, Decode, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
@@ -49,6 +49,7 @@ def tune(
     weight_decay: float = 0.01,
     max_grad_norm: float = 1.0,
     transform: TransformName = "paper",
+    decode: Decode = "fast",
     patch_dropout: float = 0.0,
     grad_checkpointing: bool = False,
     validate_every: int = 0,
@@ -101,6 +102,7 @@ def tune(
         weight_decay: AdamW's weight decay.
         max_grad_norm: Largest gradient norm, of the image tower and of the class centers, each by itself.
         transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
+        decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
         patch_dropout: Share of a vision transformer's patches left out in training.
         grad_checkpointing: Trade time for memory.
         validate_every: Steps between validations; 0 validates never.
@@ -179,11 +181,11 @@ def tune(
             if center_init == "class-means":
                 with loaded.on(target):
                     embeddings = team.first_then_all(lambda: embed_images(
-                        table, loaded, out / "images", workers=workers, precision=precision,
+                        table, loaded, out / "images", decode=decode, workers=workers, precision=precision,
                         max_unreadable=max_unreadable,
                     ))  # fmt: skip
                 means = class_means(table, embeddings)
-            classes = len(set(table.labels))
+            classes = len(table.classes)
             sharded = team.several and classes >= shard_centers_from
             class_loss = (
                 sharded_arc_margin(
@@ -199,7 +201,7 @@ def tune(
                 with loaded.on(target):
                     term = team.first_then_all(lambda: CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight))
             images = Pixels(
-                table, loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
+                table, loaded.transform(transform, train=True, decode=decode), workers=workers, cache_gb=cache_gb,
                 max_unreadable=max_unreadable,
             )  # fmt: skip
             validate = Validation(loaded, held_out, "image", target, workers, precision) if held_out else None

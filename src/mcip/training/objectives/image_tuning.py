@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class CaptionTerm:
 
     @classmethod
     def of(
-        cls, mined: MinedCaptions, ids: list[str], model: Model, loss: MultiCaptionArcMargin, weight: float
+        cls, mined: MinedCaptions, ids: Sequence[str], model: Model, loss: MultiCaptionArcMargin, weight: float
     ) -> CaptionTerm:
         """The term for the captions that were mined for images.
 
@@ -108,9 +108,7 @@ class ImageTuning:
         self.device, self.transform = torch.device(device), images.transform
         self.ids, self.unreadable = images.table.ids, dict[str, str]()
         self.team = processes()
-        self.classes = sorted({label for label in images.table.labels if label is not None})
-        number = {name: index for index, name in enumerate(self.classes)}
-        self.labels = torch.tensor([number[label] for label in images.table.labels if label is not None])
+        self.classes, self.labels = images.table.classes, torch.from_numpy(images.table.label_numbers)
         visual = model.clip.visual
         if not any(map(is_sharded, visual.parameters())):
             visual = visual.to(self.device, memory_format=torch.channels_last)
