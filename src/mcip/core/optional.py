@@ -13,7 +13,7 @@ EXTRAS = {
     "search": "Indexing and searching images",
     "serve": "Serving an index over HTTP and as a page",
     "onnx": "Search without PyTorch, by ONNX Runtime",
-    "photos": "Images as HEIC, HEIF and JPEG XL",
+    "photos": "HEIC, HEIF, JPEG XL and camera RAW, and watching folders",
     "ray": "Indexing on a cluster",
     "siglip": "Texts of SigLIP models",
     "benchmarks": "Benchmarks whose labels are MATLAB files",
@@ -24,6 +24,7 @@ _PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxruntime.quantization": ("onnx", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
+    "watchfiles": ("watchfiles", "photos"),
     "ray": ("ray", "ray"),
     "ray.data": ("ray[data]", "ray"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from mcip.data.formats import (
 from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
 from mcip.data.quiet import without_pillow_warnings
+from mcip.data.raw import is_raw, raw_preview
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -132,6 +134,8 @@ def media_type(content: bytes) -> str:
         UnreadableImage: It is no image, or one of a format whose extra is not installed.
     """
     with _reasons(MAX_PIXELS), without_pillow_warnings():
+        if is_raw(content):
+            return "image/x-dcraw"
         register_extra(content)
         eager = eager_size(content)
         if eager is not None:
@@ -144,6 +148,10 @@ def media_type(content: bytes) -> str:
 
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     with _reasons(max_pixels), without_pillow_warnings():
+        if is_raw(content):
+            return raw_preview(
+                content, lambda jpeg: decode(jpeg, max_pixels), partial(_check_size, max_pixels=max_pixels)
+            )
         register_extra(content)
         eager = eager_size(content)
         if eager is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ from mcip import models
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import DataError
 from mcip.core.progress import Advance, progress
+from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
 from mcip.retrieval.identity import Root
@@ -58,7 +59,9 @@ class Changes:
         removed: Rows that were deleted.
         kept: Rows that were left as they are.
         unreadable: Ids that could not be read, with the reason.
-        skipped: Files that are no images or cannot be listed, with the reason.
+        skipped: Files that are no images, with the reason.
+        closed: Folders that cannot be listed and files that cannot be read now, with the reason: what was indexed of
+            them was kept.
     """
 
     embedded: int = 0
@@ -67,6 +70,7 @@ class Changes:
     kept: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
 
 
 def begin(
@@ -84,9 +88,10 @@ def begin(
     # Even were every new image a moved one, the others would be lost. A source that was moved keeps its ids.
     new = sum(listing.ids[number] not in todo.ids for number in todo.fresh)
     places = {root.prefix: root.location for root in table.identity.roots}
+    gone = [name for name in todo.gone if name not in listing.superseded]
     moved = any(places.get(root.prefix, root.location) != root.location for root in roots)
-    if moved or new == 0 or len(todo.gone) - new > options.max_removed * len(todo.ids):
-        check_removal(sorted(todo.ids), todo.gone, options.max_removed, _have_folders(roots), listing.name)
+    if moved or new == 0 or len(gone) - new > options.max_removed * len(todo.ids):
+        check_removal(sorted(todo.ids), gone, options.max_removed, _have_folders(roots), listing.name)
     if roots != table.identity.roots:
         before_change()
         table = table.change_identity(roots=[asdict(root) for root in roots])
@@ -119,9 +124,8 @@ def update(
     Raises:
         DataError: More images are unreadable, or more rows would be deleted, than allowed. What was written stays.
     """
-    changes = Changes(
-        kept=len(listing) - len(todo.fresh) - len(todo.relocated), skipped=listing.skipped | listing.closed
-    )
+    kept = len(listing) - len(todo.fresh) - len(todo.relocated)
+    changes = Changes(kept=kept, skipped=listing.skipped, closed=listing.closed)
     before = table
     with progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
         shards = chain(
@@ -134,6 +138,7 @@ def update(
                 table = table.upsert(rows)
     check_share(changes, listing, options.max_unreadable, len(listing))
     removed, lost = _removed(table, todo, changes)
+    lost = [name for name in lost if name not in listing.superseded]
     check_removal(sorted(todo.ids), lost, options.max_removed, _have_folders(table.identity.roots), listing.name)
     if removed:
         before_change()
@@ -153,7 +158,8 @@ def _embedded_rows(
 ) -> Iterator[pa.Table]:
     """Read and embed the fresh images; yields the rows of a shard at a time, and counts in `changes`."""
     transform = model.transform(transform_of(before))
-    reader = Reader(listing.content, transform, before.identity.thumbnails, set(todo.by_hash), todo.thumbnailed)
+    known = set(todo.by_hash), todo.thumbnailed
+    reader = Reader(listing.content, transform, before.identity.thumbnails, *known, has_facts(listing.metadata.schema))
     size, step = options.shard_rows, options.batch_size
     shards = [todo.fresh[at : at + size] for at in range(0, len(todo.fresh), size)]
     parts = [[shard[at : at + step] for at in range(0, len(shard), step)] for shard in shards]
@@ -257,6 +263,7 @@ def _table(
     }
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
     values |= {name: metadata[name] for name in metadata.column_names}
+    values |= _facts(batch.facts, metadata)
     arrays = [
         pa.array(values[field.name], field.type) if isinstance(values.get(field.name), list)
         else values[field.name].cast(field.type) if field.name in values
@@ -264,6 +271,23 @@ def _table(
         for field in schema
     ]  # fmt: skip
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def has_facts(metadata: pa.Schema) -> bool:
+    """Whether the columns of a listing are those of files, which may say something of themselves."""
+    return all(
+        column.name in metadata.names and metadata.field(column.name).type == column.type for column in PHOTO_COLUMNS
+    )
+
+
+def _facts(facts: Sequence[dict[str, Any]], metadata: pa.Table) -> dict[str, list[Any]]:
+    """What photographs say of themselves, where the source itself says nothing."""
+    names = [name for name in PHOTO_COLUMNS.names if any(name in found for found in facts)]
+    listed = {name: metadata[name].to_pylist() for name in names}
+    return {
+        name: [found.get(name) if value is None else value for found, value in zip(facts, listed[name], strict=True)]
+        for name in names
+    }
 
 
 def check_share(changes: Changes, listing: Listing, allowed: float, count: int | None = None) -> None:
