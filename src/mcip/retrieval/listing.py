@@ -196,11 +196,12 @@ def _file_columns(ids: Sequence[str]) -> pa.Table:
 
 
 def _no_images(location: str, files: Files) -> str:
-    if files.skipped:
-        return f"{location}: no images: none of its {len(files.skipped):,} files is one ({summary(files.skipped)})."
-    if files.closed:
-        name, why = next(iter(files.closed.items()))
-        return f"{location}: no images: {name or location} {why}."
+    if left_out := files.skipped | files.closed:
+        name, why = next(iter((files.closed or left_out).items()))
+        return (
+            f"{location}: no images: none of its {len(left_out):,} files is one ({summary(left_out)}); "
+            f"{name or location}: {why}."
+        )
     return f"{location}: no images: it is empty. If a disk or a bucket should be mounted there, mount it."
 
 

@@ -15,6 +15,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from mcip.core.errors import UnreadableImage
+from mcip.retrieval.results import Hit as FoundHit
 from mcip.retrieval.results import Results, plain
 from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
@@ -237,16 +238,15 @@ def _add_session(app: FastAPI, settings: Settings, problems: Problems) -> None:
 def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:
     return ServiceQuery(
         images, sent.id, sent.text, negative_images, sent.negative_id, sent.negative, sent.weight, sent.balance,
-        sent.where, sent.k, sent.offset, sent.exact,
+        sent.where, sent.k, sent.offset, sent.exact, sent.collapse,
     )  # fmt: skip
 
 
 def _answer(results: Results, version: int, next_offset: int | None, unscored: bool) -> Answer:
-    hits = [
-        Hit(
+    def described(hit: FoundHit) -> Hit:
+        return Hit(
             id=hit.id, score=None if unscored else hit.score, width=hit.width, height=hit.height,
-            metadata=plain(hit.metadata),
-        )
-        for hit in results
-    ]  # fmt: skip
-    return Answer(hits=hits, next_offset=next_offset, version=version)
+            metadata=plain(hit.metadata), others=[described(other) for other in hit.others],
+        )  # fmt: skip
+
+    return Answer(hits=[described(hit) for hit in results], next_offset=next_offset, version=version)
