@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.collapse import collapsed
+from mcip.retrieval.facets import Facets, facets_of
 from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.reading import content_hash, read_image
@@ -65,6 +66,13 @@ class Snapshot:
     def columns(self) -> list[str]:
         """The columns that a filter may use."""
         return self.engine.table.shown
+
+    @cached_property
+    def facets(self) -> Facets:
+        """What the columns hold, counted once; see `mcip.retrieval.facets`."""
+        rows, table = self._rows, self.engine.table
+        read = (lambda name: table.read([name])[name]) if rows is None else rows.column
+        return facets_of(table.schema, self.columns, read)
 
     def search_parts(
         self,

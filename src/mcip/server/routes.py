@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from mcip.core.errors import UnreadableImage
 from mcip.retrieval.results import Hit as FoundHit
 from mcip.retrieval.results import Results, plain
+from mcip.server.facets import add_facets
 from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
 from mcip.server.metrics import MEDIA_TYPE
@@ -85,6 +86,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_searches(guarded, service, problems)
     _add_files(guarded, service, problems)
     _add_facts(guarded, service, problems)
+    add_facets(guarded, service, problems)
     _add_health(app, service)
     _add_session(app, service.settings, problems)
     app.include_router(guarded)
