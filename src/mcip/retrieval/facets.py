@@ -38,7 +38,7 @@ class FacetValue:
 
 @dataclass(frozen=True)
 class Facet:
-    """The most frequent values of a column, at most 12, in descending order of their counts."""
+    """The most frequent values of a column, at most 12: numbers ascending, others in descending order of counts."""
 
     column: str
     values: tuple[FacetValue, ...]
@@ -106,7 +106,10 @@ def _facet(name: str, type_: pa.DataType, read: Callable[[str], pa.ChunkedArray]
     common = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     shown = [(value, count) for value, count in common if count > 1 and 0 < len(str(value)) <= _MAX_LETTERS]
     quoted = '"' + name.replace('"', '""') + '"'
-    values = [FacetValue(str(value), count, _where(name, quoted, value, is_list)) for value, count in shown[:_VALUES]]
+    shown = shown[:_VALUES]
+    if kind == "number":
+        shown.sort()
+    values = [FacetValue(str(value), count, _where(name, quoted, value, is_list)) for value, count in shown]
     return [Facet(name, tuple(values))] if values else []
 
 

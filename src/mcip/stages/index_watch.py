@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Milliseconds without another change until an update begins, and those after which it begins anyway.
 _QUIET: Final = 1_000
 _PATIENCE: Final = 15_000
+# Milliseconds between two looks at the clock.
+_TICK: Final = 2_000
 # Seconds until what failed is tried again, and those between two updates where no change is reported: network drives
 # report none, nor does a folder that another one was mounted on.
 _RETRY: Final = 60.0
@@ -53,11 +55,11 @@ def watch_index(index: Index, update: Update) -> None:
         update: What to do each time.
     """
     from mcip.retrieval.location import local_path
-    from mcip.stages.index_update import note
+    from mcip.stages import index_update
 
     locations = [root.location for root in index.engine.table.identity.roots]
     check_watched(locations)
-    note(f"Watching {', '.join(locations)}: stop with Ctrl-C.")
+    index_update.note(f"Watching {', '.join(locations)}: stop with Ctrl-C.")
     try:
         with _ended_by_sigterm():
             due, failure = True, ""
@@ -70,10 +72,10 @@ def watch_index(index: Index, update: Update) -> None:
                 due, last = False, time.monotonic()
                 error = _updated(index, update)
                 if error and error != failure:
-                    note(f"The index could not be updated: {error}")
+                    index_update.note(f"The index could not be updated: {error}")
                 failure = error
     except KeyboardInterrupt:
-        note("Stopped watching; the index is whole.")
+        index_update.note("Stopped watching; the index is whole.")
 
 
 def _updated(index: Index, update: Update) -> str:
@@ -87,11 +89,11 @@ def _updated(index: Index, update: Update) -> str:
 
 
 def _changes(paths: Sequence[Path], wanted: Callable[[Any, str], bool]) -> Iterator[bool]:
-    """Whether files have changed: at once when they have, and otherwise about once in two seconds."""
+    """Whether files have changed: soon after they have, and otherwise now and then."""
     from watchfiles import watch
 
     for changes in watch(
-        *paths, watch_filter=wanted, debounce=_PATIENCE, step=_QUIET, rust_timeout=2_000, yield_on_timeout=True,
+        *paths, watch_filter=wanted, debounce=_PATIENCE, step=_QUIET, rust_timeout=_TICK, yield_on_timeout=True,
         ignore_permission_denied=True,
     ):  # fmt: skip
         yield bool(changes)
