@@ -28,9 +28,10 @@ from mcip.core.progress import progress
 from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.listing import Listing, read_image
+from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
-from mcip.retrieval.sync import Changes, Options, check_share, finished_rows, has_facts, transform_of
+from mcip.retrieval.sync import Changes, Options, check_share, finished_rows, transform_of
 from mcip.retrieval.table import IndexTable, open_table, vectors_array
 
 JOURNAL: Final = "fragments"

@@ -21,14 +21,13 @@ from mcip.data.column_names import columns_of, find_columns
 from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.locate import locate
 from mcip.data.objects import open_object
-from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.readers import open_source
 from mcip.data.schema import Source
 from mcip.data.table import Table, read_table
 from mcip.data.walk import is_hidden
 from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_closed, why_skipped, without_raw_pairs
 from mcip.retrieval.location import check_utf8, is_remote, resolve
-from mcip.retrieval.metadata import fit_types, useful_columns
+from mcip.retrieval.metadata import file_columns, fit_types, useful_columns
 from mcip.retrieval.reading import Content, LocalFiles, Objects, Rows, file_state, filesystem_of, read_image
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def with_prefix(listing: Listing, prefix: str) -> Listing:
     return replace(
         listing,
         ids=ids,
-        metadata=_file_columns(ids) if listing.kind in FOLDERS else listing.metadata,
+        metadata=file_columns(ids) if listing.kind in FOLDERS else listing.metadata,
         skipped={prefix + name: why for name, why in listing.skipped.items()},
         closed={prefix + name: why for name, why in listing.closed.items()},
         superseded=frozenset(prefix + name for name in listing.superseded),
@@ -180,19 +179,11 @@ def _folder(location: str, files: Files) -> Listing:
         ids,
         paths,
         stamps,
-        _file_columns(ids),
+        file_columns(ids),
         LocalFiles(paths),
         files.skipped,
         files.closed,
     )
-
-
-def _file_columns(ids: Sequence[str]) -> pa.Table:
-    """The columns of files: their folders, and what they will say of themselves when they are read."""
-    folders = pa.table({"folder": pa.array([str(PurePosixPath(name).parent) for name in ids], pa.string())})
-    for column in PHOTO_COLUMNS:
-        folders = folders.append_column(column, pa.nulls(len(ids), column.type))
-    return folders
 
 
 def _no_images(location: str, files: Files) -> str:
@@ -293,7 +284,7 @@ def _remote(uri: str, columns: Mapping[str, str], raw_pairs: bool) -> Listing:
     stamps = [_stamp(facts.size, facts.mtime_ns) for facts in images.values()]
     content, superseded = Objects(filesystem, scheme, uris), frozenset(pairs)
     return Listing(
-        uri, "objects", uri, ids, uris, stamps, _file_columns(ids), content, skipped | pairs, closed, superseded
+        uri, "objects", uri, ids, uris, stamps, file_columns(ids), content, skipped | pairs, closed, superseded
     )
 
 

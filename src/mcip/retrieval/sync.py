@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -15,11 +15,11 @@ from mcip import models
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import DataError
 from mcip.core.progress import Advance, progress
-from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.transforms import ImageTransform
 from mcip.embeddings.encode import encode_pixels
 from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import FOLDERS, Listing
+from mcip.retrieval.metadata import has_facts, merged_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
@@ -263,7 +263,7 @@ def _table(
     }
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
     values |= {name: metadata[name] for name in metadata.column_names}
-    values |= _facts(batch.facts, metadata)
+    values |= merged_facts(batch.facts, metadata)
     arrays = [
         pa.array(values[field.name], field.type) if isinstance(values.get(field.name), list)
         else values[field.name].cast(field.type) if field.name in values
@@ -271,23 +271,6 @@ def _table(
         for field in schema
     ]  # fmt: skip
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def has_facts(metadata: pa.Schema) -> bool:
-    """Whether the columns of a listing are those of files, which may say something of themselves."""
-    return all(
-        column.name in metadata.names and metadata.field(column.name).type == column.type for column in PHOTO_COLUMNS
-    )
-
-
-def _facts(facts: Sequence[dict[str, Any]], metadata: pa.Table) -> dict[str, list[Any]]:
-    """What photographs say of themselves, where the source itself says nothing."""
-    names = [name for name in PHOTO_COLUMNS.names if any(name in found for found in facts)]
-    listed = {name: metadata[name].to_pylist() for name in names}
-    return {
-        name: [found.get(name) if value is None else value for found, value in zip(facts, listed[name], strict=True)]
-        for name in names
-    }
 
 
 def check_share(changes: Changes, listing: Listing, allowed: float, count: int | None = None) -> None:

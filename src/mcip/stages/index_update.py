@@ -162,10 +162,11 @@ def _fit_columns(table: IndexTable, listing: Listing) -> tuple[IndexTable, Listi
     from dataclasses import replace
 
     from mcip.retrieval.metadata import fit_types
+    from mcip.retrieval.table_columns import change_types
 
     types = {column.name: column.type for column in table.schema}
     metadata, wider = fit_types(listing.metadata, types, listing.name)
-    table = table.change_types(wider).add_columns(list(metadata.schema))
+    table = change_types(table, wider).add_columns(list(metadata.schema))
     return table, replace(listing, metadata=metadata)
 
 
