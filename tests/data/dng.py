@@ -13,7 +13,7 @@ _LETTERS = {_BYTE: "B", _SHORT: "H", _LONG: "L", _RATIONAL: "L", _SRATIONAL: "l"
 # A color matrix near that of sRGB, from XYZ, in ten-thousandths.
 _MATRIX = (32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570)
 
-Tag = tuple[int, int, object]
+Tag = tuple[int, int, str | list[int]]
 
 
 def dng(colors: NDArray[np.uint8], preview: bytes = b"", orientation: int = 1, **texts: str) -> bytes:
@@ -71,7 +71,7 @@ def _directory(content: bytearray, tags: list[Tag]) -> int:
             if isinstance(values, str)
             else struct.pack(
                 f"<{len(values)}{_LETTERS[kind]}",
-                *values,  # type: ignore[arg-type, misc]
+                *values,
             )
         )
         place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<L", _put(content, packed))

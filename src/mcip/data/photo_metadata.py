@@ -49,6 +49,8 @@ _XMP_TAG: Final = 700
 _TIFF: Final = (b"II*\0", b"MM\0*")
 
 _Tags = Mapping[int, Any]
+# The tags of the image and of EXIF, those of GPS, and an XMP packet.
+_Blocks = tuple[_Tags, _Tags, bytes]
 
 
 def photo_metadata(content: bytes) -> dict[str, Any]:
@@ -64,9 +66,7 @@ def photo_metadata(content: bytes) -> dict[str, Any]:
         {}
     """
     with without_pillow_warnings():
-        exif, packet = _tried(_blocks, content) or (Image.Exif(), b"")
-        details, gps = ({**(_tried(exif.get_ifd, part) or {})} for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
-        tags: _Tags = {**(_tried(dict, exif) or {}), **details}
+        tags, gps, packet = _tried(_blocks, content) or ({}, {}, b"")
         xmp = _tried(read_xmp, packet) or {}
     first = {name: values[0] for name, values in xmp.items() if values}
     taken, offset = _exif_time(tags) or _tried(parse_time, first.get("taken") or first.get("created")) or (None, None)
@@ -91,9 +91,8 @@ def _tried(function: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _blocks(content: bytes) -> tuple[Image.Exif, bytes]:
+def _blocks(content: bytes) -> _Blocks:
     """The EXIF data and the XMP packet of a file, whose pixels are not decoded."""
-    exif = Image.Exif()
     if is_raw(content) or content.startswith(_TIFF):
         return _tiff_blocks(content)
     register_extra(content)
@@ -101,39 +100,50 @@ def _blocks(content: bytes) -> tuple[Image.Exif, bytes]:
         boxes = dict(jxl_boxes(content))
         # Four bytes say where the data begins, unless the writer has forgotten them.
         found = boxes.get(b"Exif", b"")
-        _tried(exif.load, found if found.startswith(_TIFF) else found[4 + int.from_bytes(found[:4], "big") :])
-        return exif, boxes.get(b"xml ", b"")
+        exif = _exif(found if found.startswith(_TIFF) else found[4 + int.from_bytes(found[:4], "big") :])
+        return *_tags(exif), boxes.get(b"xml ", b"")
     with open_lazily(content) as image:
         # `getexif` would look behind the pixels of a PNG, and decode them for that.
-        _tried(exif.load, image.info.get("exif", b""))
+        exif = _exif(image.info.get("exif", b""))
         packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return exif, packet.encode() if isinstance(packet, str) else bytes(packet)
+    return *_tags(exif), packet.encode() if isinstance(packet, str) else bytes(packet)
 
 
-def _tiff_blocks(content: bytes) -> tuple[Image.Exif, bytes]:
+def _tiff_blocks(content: bytes) -> _Blocks:
     """The same of TIFF, and of camera RAW, most of which is TIFF, perhaps with another number in its first bytes."""
     if content.startswith(b"FUJIFILM"):
         start, length = struct.unpack_from(">II", content, 84)
         return _blocks(content[start : start + length])
-    exif = Image.Exif()
     if content[4:8] == b"ftyp":
         # Canon's CR3 has a TIFF file each for its tags: of the image, of EXIF, and of GPS.
-        parts = [_canon_part(content, name) for name in (b"CMT1", b"CMT2", b"CMT4")]
-        merged = {number: value for part in parts[:2] for number, value in part.items()}
-        exif.update(merged)
-        exif._ifds[ExifTags.IFD.GPSInfo] = dict(parts[2])
-        return exif, b""
-    magic = b"II*\0" if content.startswith(b"II") else b"MM\0*"
-    exif.load(b"Exif\0\0" + magic + content[4:])
-    packet = exif.get(_XMP_TAG) or b""
-    return exif, packet if isinstance(packet, bytes) else bytes(packet)
+        image, details, gps = (_canon_part(content, name) for name in (b"CMT1", b"CMT2", b"CMT4"))
+        return {**image, **details}, gps, b""
+    if not content.startswith(_TIFF):
+        content = (b"II*\0" if content.startswith(b"II") else b"MM\0*") + content[4:]
+    exif = _exif(content)
+    packet = _tried(exif.get, _XMP_TAG)
+    return *_tags(exif), packet if isinstance(packet, bytes) else _tried(bytes, packet) or b""
 
 
-def _canon_part(content: bytes, name: bytes) -> Image.Exif:
-    at, part = content.find(name, 0, 65_536), Image.Exif()
-    if at >= 4:
-        _tried(part.load, b"Exif\0\0" + content[at + 4 : at - 4 + int.from_bytes(content[at - 4 : at], "big")])
-    return part
+def _exif(content: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    _tried(exif.load, content)
+    return exif
+
+
+def _tags(exif: Image.Exif) -> tuple[_Tags, _Tags]:
+    """The tags of an image together with those of EXIF, and the tags of GPS."""
+    details, gps = (_tried(exif.get_ifd, part) or {} for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
+    return {**(_tried(dict, exif) or {}), **details}, dict(gps)
+
+
+def _canon_part(content: bytes, name: bytes) -> _Tags:
+    at = content.find(name, 4, 65_536)
+    if at < 0:
+        return {}
+    size = int.from_bytes(content[at - 4 : at], "big")
+    found: _Tags = _tried(dict, _exif(content[at + 4 : at - 4 + size])) or {}
+    return found
 
 
 def parse_time(value: object) -> tuple[datetime.datetime, str | None] | None:

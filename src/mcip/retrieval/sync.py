@@ -91,7 +91,7 @@ def begin(
     gone = [name for name in todo.gone if name not in listing.superseded]
     moved = any(places.get(root.prefix, root.location) != root.location for root in roots)
     if moved or new == 0 or len(gone) - new > options.max_removed * len(todo.ids):
-        check_removal(sorted(todo.ids), gone, options.max_removed, _have_folders(roots), listing.name)
+        check_removal(sorted(todo.ids), gone, options.max_removed, _are_files(roots), listing.name)
     if roots != table.identity.roots:
         before_change()
         table = table.change_identity(roots=[asdict(root) for root in roots])
@@ -139,7 +139,7 @@ def update(
     check_share(changes, listing, options.max_unreadable, len(listing))
     removed, lost = _removed(table, todo, changes)
     lost = [name for name in lost if name not in listing.superseded]
-    check_removal(sorted(todo.ids), lost, options.max_removed, _have_folders(table.identity.roots), listing.name)
+    check_removal(sorted(todo.ids), lost, options.max_removed, _are_files(table.identity.roots), listing.name)
     if removed:
         before_change()
         table = table.delete(removed)
@@ -213,8 +213,10 @@ def _removed(table: IndexTable, todo: Plan, changes: Changes) -> tuple[list[str]
     return sorted(removed), [name for name, content in pairs if name in removed and content not in left]
 
 
-def _have_folders(roots: Iterable[Root]) -> bool:
-    return all(root.kind in FOLDERS for root in roots)
+def _are_files(roots: Iterable[Root]) -> Callable[[str], bool]:
+    """Whether an id is the path of a file: that of a folder or of object storage, and not of a table."""
+    longest_first = sorted(roots, key=lambda root: -len(root.prefix))
+    return lambda name: next((root.kind in FOLDERS for root in longest_first if name.startswith(root.prefix)), False)
 
 
 def finished_rows(
