@@ -20,6 +20,7 @@ from tests.server.conftest import png
 from tests.server.live import TOKEN, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
