@@ -26,7 +26,8 @@ def bursts(images: int, groups: int, spread: float, seed: int) -> NDArray[np.flo
     generator = np.random.default_rng(seed)
     middles = generator.standard_normal((groups, 16))
     vectors = middles[generator.integers(groups, size=images)] + spread * generator.standard_normal((images, 16))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def rank_by(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> Callable[[int], Ranked]:

@@ -66,7 +66,7 @@ def test_collapsed_results(album: Path, connect: Callable[..., TestClient]) -> N
     index = open_index(album, device="cpu")
     names = [f"burst-{quality}.jpg" for quality in (90, 92, 94, 96)]
     least = min(float(index.vector(one) @ index.vector(other)) for one in names for other in names) - 1e-3
-    query = {"id": names[0], "k": 5, "collapse": least}
+    query: dict[str, str | float] = {"id": names[0], "k": 5, "collapse": least}
     first = client.get("/search", params=query).json()
     groups = [{hit["id"], *(other["id"] for other in hit["others"])} for hit in first["hits"]]
     assert set(names) <= groups[0]

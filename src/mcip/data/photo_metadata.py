@@ -66,7 +66,8 @@ def photo_metadata(content: bytes) -> dict[str, Any]:
         {}
     """
     with without_pillow_warnings():
-        tags, gps, packet = _tried(_blocks, content) or ({}, {}, b"")
+        blocks: _Blocks = _tried(_blocks, content) or ({}, {}, b"")
+        tags, gps, packet = blocks
         xmp = _tried(read_xmp, packet) or {}
     first = {name: values[0] for name, values in xmp.items() if values}
     taken, offset = _exif_time(tags) or _tried(parse_time, first.get("taken") or first.get("created")) or (None, None)
@@ -160,7 +161,7 @@ def parse_time(value: object) -> tuple[datetime.datetime, str | None] | None:
     if match is None:
         return None
     *numbers, fraction, offset = match.groups()
-    moment = datetime.datetime(*(int(number or 0) for number in numbers))  # type: ignore[arg-type, misc]
+    moment = datetime.datetime(*(int(number or 0) for number in numbers))  # type: ignore[arg-type]
     if fraction:
         moment = moment.replace(microsecond=int(fraction[:6].ljust(6, "0")))
     if offset:

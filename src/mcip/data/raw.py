@@ -95,7 +95,7 @@ def _embedded(raw: rawpy.RawPy, library: Any, decode: Callable[[bytes], Image.Im
     try:
         found = raw.extract_thumb()
         turn = _TURNS.get(raw.sizes.flip)
-        if found.format == library.ThumbFormat.BITMAP:
+        if not isinstance(found.data, bytes):
             image = Image.fromarray(found.data).convert("RGB")
         else:
             image = decode(found.data)
