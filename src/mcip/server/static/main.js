@@ -158,7 +158,7 @@ function shownText(count, whole) {
   if (!query.scored && !query.filter && !query.grouped && about) {
     return `${number.format(about.images)} images. Describe one, drop one here, or click one to see more like it.`;
   }
-  return whole ? `${images}, that is all.` : `${images}, best first. Scroll for more.`;
+  return whole ? `${images}, that is all.` : `${images}${query.scored ? ", best first" : ""}. Scroll for more.`;
 }
 
 async function start() {
