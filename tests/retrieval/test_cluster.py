@@ -165,7 +165,7 @@ def test_changed_moved_and_removed_images(in_process: None, own_album: Path, bas
 
 def test_too_many_unreadable_images(in_process: None, own_album: Path, base: Path, tmp_path: Path) -> None:
     for path in sorted(own_album.rglob("*.jpg"))[:3]:
-        path.write_bytes(b"")
+        path.write_bytes(b"no image")
     db = tmp_path / "photos.lance"
     with pytest.raises(DataError, match="3 of the 36 images"):
         build_index(str(own_album), str(db), model=str(base), device="cpu", ray="auto", max_unreadable=0.01)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mcip.core.errors import DataError
+from mcip.data.formats import IMAGE_SUFFIXES, SUFFIX_EXTRAS
 from mcip.retrieval.folder import list_folder, summary
 from mcip.retrieval.index import Index
 from mcip.retrieval.listing import list_images
 from mcip.retrieval.table import open_table
 from mcip.stages.index import index as build_index
+from tests.data.dng import dng
 
 
 @pytest.fixture
@@ -52,23 +57,78 @@ def test_what_the_system_puts_there_is_left_out(folder: Path, image: bytes) -> N
         assert (listing.ids, listing.skipped) == (["0.jpg"], {})
 
 
-def test_formats_that_are_not_read_are_named(folder: Path) -> None:
+@pytest.fixture
+def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra `photos` is not installed."""
+    suffixes = IMAGE_SUFFIXES - SUFFIX_EXTRAS.keys()
+    monkeypatch.setattr("mcip.data.formats.IMAGE_SUFFIXES", suffixes)
+    monkeypatch.setattr("mcip.retrieval.folder.IMAGE_SUFFIXES", suffixes)
+
+
+def test_formats_that_are_not_read_are_named(folder: Path, no_photos: None) -> None:
     for name in ("a/x.HEIC", "a/y.heic", "z.CR2", "notes.txt", "README"):
         add(folder, name, b"x")
-    listing = list_images(str(folder))
-    assert listing.ids == ["0.jpg"]
-    assert {name: why.partition(":")[0] for name, why in listing.skipped.items()} == {
-        "a/x.HEIC": ".heic is read with an extra that is not installed",
-        "a/y.heic": ".heic is read with an extra that is not installed",
-        "z.CR2": "camera RAW (.cr2) is not read",
-        "notes.txt": "not an image by its suffix (.txt)",
-        "README": "not an image by its suffix (no suffix)",
-    }
-    assert summary(listing.skipped).startswith("2 .heic, ")
-    assert summary(listing.skipped).endswith("(some are read with pip install 'mcip[photos]')")
+    for source in (str(folder), folder.as_uri()):
+        listing = list_images(source)
+        assert listing.ids == ["0.jpg"]
+        assert listing.closed == {
+            "a/x.HEIC": ".heic is read with an extra that is not installed: pip install 'mcip[photos]'",
+            "a/y.heic": ".heic is read with an extra that is not installed: pip install 'mcip[photos]'",
+            "z.CR2": ".cr2 is read with an extra that is not installed: pip install 'mcip[photos]'",
+        }
+        assert listing.skipped == {
+            "notes.txt": "not an image by its suffix (.txt)",
+            "README": "not an image by its suffix (no suffix)",
+        }
+    assert summary(listing.closed) == "2 .heic, 1 .cr2 (some are read with pip install 'mcip[photos]')"
     (folder / "0.jpg").unlink()
-    with pytest.raises(DataError, match=r"none of its 5 files is one \(2 .heic, "):
+    with pytest.raises(DataError, match=r"none of its 5 files is one \(2 .heic, .*pip install 'mcip\[photos\]'\)"):
         list_images(str(folder))
+
+
+def test_what_needs_an_extra_that_is_gone_stays_indexed(
+    folder: Path, image: bytes, base: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.open(io.BytesIO(image)).convert("RGB").save(folder / "1.heic")
+    db = str(tmp_path / "t.lance")
+    assert len(build_index(str(folder), db, model=str(base), device="cpu").index) == 2
+    request.getfixturevalue("no_photos")
+    indexed = build_index(str(folder), db, device="cpu")
+    assert indexed.changes is not None
+    assert (indexed.changes.removed, list(indexed.changes.closed)) == (0, ["1.heic"])
+    assert len(indexed.index) == 2
+
+
+def test_raw_beside_an_image_of_the_same_name(folder: Path, image: bytes, base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    colors = np.full((48, 64, 3), 128, np.uint8)
+    for name in ("a/IMG_1.DNG", "a/IMG_2.dng", "a/b/img_1.dng"):
+        add(folder, name, dng(colors, preview=image))
+    add(folder, "a/img_1.JPG", image)
+    for source in (str(folder), folder.as_uri()):
+        listing = list_images(source)
+        assert sorted(listing.ids) == ["0.jpg", "a/IMG_2.dng", "a/b/img_1.dng", "a/img_1.JPG"]
+        assert listing.skipped == {"a/IMG_1.DNG": "camera RAW beside img_1.JPG; --raw-pairs indexes both"}
+    db = str(tmp_path / "t.lance")
+    assert len(build_index(str(folder), db, model=str(base), device="cpu", raw_pairs=True).index) == 5
+    assert len(build_index(str(folder), db, device="cpu").index) == 5
+    assert len(build_index(str(folder), db, device="cpu", raw_pairs=False).index) == 4
+
+
+def test_developing_a_folder_of_raw_loses_nothing(folder: Path, image: bytes, base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    db = str(tmp_path / "t.lance")
+    for number in range(4):
+        add(folder, f"a/{number}.dng", dng(np.full((48, 64, 3), 40 * number, np.uint8)))
+    assert len(build_index(str(folder), db, model=str(base), device="cpu").index) == 5
+    for number in range(4):
+        add(folder, f"a/{number}.jpg", image + bytes([number]))
+    indexed = build_index(str(folder), db, device="cpu")
+    assert sorted(indexed.index.engine.table.read(["id"])["id"].to_pylist()) == [
+        "0.jpg", "a/0.jpg", "a/1.jpg", "a/2.jpg", "a/3.jpg",
+    ]  # fmt: skip
 
 
 def test_a_name_that_is_not_utf8(folder: Path, image: bytes) -> None:
@@ -114,7 +174,7 @@ def test_a_folder_that_may_not_be_entered(
     indexed = build_index(str(folder), db, device="cpu")
     assert indexed.changes is not None
     assert indexed.changes.removed == 0
-    assert indexed.changes.skipped == {"private": "cannot be listed: Permission denied"}
+    assert indexed.changes.closed == {"private": "cannot be listed: Permission denied"}
     assert sorted(open_table(db).read(["id"])["id"].to_pylist()) == ["0.jpg", "private/1.jpg"]
 
 
@@ -164,8 +224,8 @@ def test_files_that_vanish_after_they_were_listed(
         add(folder, f"{number}.jpg", image + bytes([number]))
     from mcip.retrieval import roots
 
-    def list_and_remove(source: str, columns: str) -> object:
-        listing = list_images(source, columns)
+    def list_and_remove(source: str, columns: str, raw_pairs: bool) -> object:
+        listing = list_images(source, columns, raw_pairs)
         (folder / "3.jpg").unlink()
         return listing
 

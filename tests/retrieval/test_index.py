@@ -24,8 +24,8 @@ from mcip.retrieval.ann.cache import derived_folder
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import create_table, open_table, vectors_of
 from mcip.stages.embed import embed
-from mcip.stages.index import REPORT
 from mcip.stages.index import index as build_index
+from mcip.stages.index_update import REPORT
 
 Run = Callable[..., Index]
 
@@ -125,12 +125,12 @@ def test_unreadable_images_are_left_out_and_listed(run_index: Run, own_album: Pa
     with pytest.raises(DataError, match=r"1 of the 37 images of .* are unreadable.*\n  broken.jpg: not an image"):
         run_index(max_unreadable=0.01)
     assert len(run_index()) == 36
-    first.write_bytes(b"")
+    first.write_bytes(b"no image any more")
     index = run_index()
     assert first.name not in rows_of(index)
     listed = json.loads((derived_folder(str(tmp_path / "photos.lance")) / REPORT).read_text())
     assert listed["unreadable"].keys() == {"broken.jpg", first.name}
-    assert listed["unreadable"][first.name] == "empty file (0 bytes)"
+    assert listed["unreadable"][first.name].startswith("not an image (17 bytes")
     assert listed["skipped"].keys() == {"notes.md"}
 
 

@@ -99,15 +99,30 @@ def test_a_second_reader_picks_up_a_new_version(client: Any, base: Path, own_alb
 def test_hidden_objects_and_an_empty_prefix(client: Any, base: Path) -> None:
     index = run_index(base)
     content = client.get_object(Bucket="images", Key=f"photos/{index.browse(1)[0].id}")["Body"].read()
-    for key in ("._x.jpg", ".Trash/x.jpg", "__MACOSX/x.jpg", "a/.y.jpg", "x.heic"):
+    for key in ("._x.jpg", ".Trash/x.jpg", "__MACOSX/x.jpg", "a/.y.jpg", "x.doc"):
         client.put_object(Bucket="images", Key=f"photos/{key}", Body=content)
     listing = list_images(PHOTOS + "/")
     assert len(listing) == 36
-    assert listing.skipped.keys() == {"notes.md", "x.heic"}
+    assert listing.skipped.keys() == {"notes.md", "x.doc"}
     assert (listing.kind, listing.location) == ("objects", PHOTOS)
     for found in client.list_objects_v2(Bucket="images")["Contents"]:
         client.delete_object(Bucket="images", Key=found["Key"])
     with pytest.raises(DataError, match="s3://images/photos"):
+        run_index(base)
+    assert len(Index(DB, device="cpu")) == 36
+
+
+def test_an_empty_prefix_and_objects_of_no_bytes_keep_their_rows(client: Any, base: Path) -> None:
+    run_index(base)
+    keys = [found["Key"] for found in client.list_objects_v2(Bucket="images")["Contents"]]
+    for key in keys:
+        if key.startswith("photos/a/b/"):
+            client.put_object(Bucket="images", Key=key, Body=b"")
+    assert len(run_index(base)) == 36
+    for key in keys:
+        if key.startswith("photos/a/b/"):
+            client.delete_object(Bucket="images", Key=key)
+    with pytest.raises(DataError, match=r"all images of these folders are among them:\n  a/b: 12\n"):
         run_index(base)
     assert len(Index(DB, device="cpu")) == 36
 

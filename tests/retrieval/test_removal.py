@@ -12,6 +12,7 @@ from mcip.core.errors import DataError
 from mcip.retrieval.index import Index
 from mcip.retrieval.removal import check_removal
 from mcip.retrieval.table import open_table
+from mcip.stages.index import index as build_index
 
 Run = Callable[..., Index]
 
@@ -57,15 +58,18 @@ def test_a_large_share_without_a_whole_folder(run_index: Run, own_album: Path) -
     assert len(run_index(max_removed=0.5)) == 21
 
 
-def test_placeholders_of_no_bytes(run_index: Run, own_album: Path) -> None:
+def test_placeholders_of_no_bytes_keep_their_rows(run_index: Run, own_album: Path) -> None:
     run_index()
     before = rows(own_album)
-    contents = {path: path.read_bytes() for path in sorted(own_album.rglob("*.jpg"))[::2]}
+    contents = {path: path.read_bytes() for path in sorted(own_album.rglob("*.jpg"))}
+    for path in list(contents)[::2]:
+        path.write_bytes(b"")
+    assert len(run_index(max_removed=0)) == 36
+    assert rows(own_album) == before
     for path in contents:
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"18 of the 36 images of the index are missing .* or cannot be read any more"):
+    with pytest.raises(DataError, match="has 0 bytes: perhaps a cloud has not downloaded it"):
         run_index()
-    assert rows(own_album) == before
     for path, content in contents.items():
         path.write_bytes(content)
     run_index()
@@ -91,12 +95,20 @@ def test_an_empty_folder_says_so(run_index: Run, own_album: Path) -> None:
 
 def test_the_topmost_folders_are_named() -> None:
     ids = [*(f"a/{part}/{number}" for part in "bc" for number in range(3)), *(f"d/{number}" for number in range(94))]
-    check_removal(ids, ids[6:20], 0.2, True, "s")
-    check_removal(ids, ids[:6], 0.2, False, "s")
-    check_removal(ids, ids, 1, True, "s")
+    check_removal(ids, ids[6:20], 0.2, lambda _: True, "s")
+    check_removal(ids, ids[:6], 0.2, lambda _: False, "s")
+    check_removal(ids, ids, 1, lambda _: True, "s")
     with pytest.raises(DataError, match=r"6 of the 100 images .* among them:\n  a: 6\nNothing was deleted"):
-        check_removal(ids, ids[:6], 0.2, True, "s")
+        check_removal(ids, ids[:6], 0.2, lambda _: True, "s")
     with pytest.raises(DataError, match=r"3 of the 100 images .* among them:\n  a/b: 3\nNothing"):
-        check_removal(ids, ids[:3], 0.2, True, "s")
+        check_removal(ids, ids[:3], 0.2, lambda _: True, "s")
     with pytest.raises(DataError, match=r"30 of the 100 images .*more than max_removed = 0.2 of them:\n  d: 30\n"):
-        check_removal(ids, ids[6:36], 0.2, True, "s")
+        check_removal(ids, ids[6:36], 0.2, lambda _: True, "s")
+
+
+def test_a_folder_beside_a_table(run_index: Run, own_album: Path, base: Path, train: Path, tmp_path: Path) -> None:
+    db = str(tmp_path / "t.lance")
+    build_index([str(own_album), str(train)], db, model=str(base), device="cpu")
+    shutil.rmtree(own_album / "a" / "b")
+    with pytest.raises(DataError, match=r"all images of these folders are among them:\n  photos/a/b: 12\n"):
+        build_index(db=db, device="cpu", max_removed=0.5)

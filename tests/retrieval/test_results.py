@@ -38,7 +38,7 @@ def test_results_as_json_list_and_frame() -> None:
     (first, _) = json.loads(results.to_json())["hits"]
     assert first == {
         "id": "a", "score": 0.5, "path": "a.jpg", "width": 1, "height": 2,
-        "metadata": {"when": "2020-01-02", "price": None, "tags": ["x"], "score": 3},
+        "metadata": {"when": "2020-01-02", "price": None, "tags": ["x"], "score": 3}, "others": [],
     }  # fmt: skip
     assert results.to_list()[0]["metadata"]["when"] == np.datetime64("2020-01-02")
     frame = results.to_pandas()

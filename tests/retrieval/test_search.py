@@ -16,6 +16,7 @@ import mcip
 from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError, DataError, ModelError, UnreadableImage
 from mcip.data import decode
+from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.retrieval.ann.cache import derived_folder
 from mcip.retrieval.index import Index
 from mcip.retrieval.results import Results
@@ -39,7 +40,7 @@ def test_by_image(index: Index, album: Path, names: list[str]) -> None:
     for hit in found:
         assert hit.score == pytest.approx(expected[hit.id], abs=1e-3)
         assert (hit.path, hit.width, hit.height) == (str(album / hit.id), 64, 64)
-        assert hit.metadata == {"folder": str(Path(hit.id).parent)}
+        assert hit.metadata == {**dict.fromkeys(PHOTO_COLUMNS.names), "folder": str(Path(hit.id).parent)}
     assert ids(index.search(image=decode(path), k=5)) == ids(found)
     assert ids(index.search(image=str(path), k=5)) == ids(found)
     assert ids(index.search(image=path.as_uri(), k=5)) == ids(found)
@@ -95,6 +96,7 @@ def test_rows_images_and_thumbnails(index: Index, album: Path, names: list[str])
     row = index.row(names[0])
     assert row == {
         "id": names[0], "path": str(album / names[0]), "width": 64, "height": 64, "folder": str(Path(names[0]).parent),
+        **dict.fromkeys(PHOTO_COLUMNS.names),
     }  # fmt: skip
     assert index.columns == list(row)
     assert index.image_file(names[0]) == ((album / names[0]).read_bytes(), "image/jpeg")

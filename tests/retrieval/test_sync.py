@@ -14,7 +14,7 @@ from PIL import Image
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import open_table
-from mcip.stages import index as stage
+from mcip.stages import index_update
 from mcip.stages.index import index as build_index
 
 Run = Callable[..., Index]
@@ -157,7 +157,7 @@ def test_nothing_readable_makes_no_index(own_album: Path, base: Path, tmp_path: 
 def test_what_is_returned(own_album: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    (own_album / "x.heic").write_bytes(b"x")
+    (own_album / "x.doc").write_bytes(b"x")
     (own_album / "[bold]broken.jpg").write_bytes(b"x")
     db = tmp_path / "t.lance"
     indexed = build_index([str(own_album)], str(db), model=str(base), device="cpu")
@@ -169,7 +169,7 @@ def test_what_is_returned(own_album: Path, base: Path, tmp_path: Path, capsys: p
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "36 images embedded" in printed.err
-    assert "1 .heic" in printed.err
+    assert "1 .doc" in printed.err
     assert "1 images could not be read" in printed.err
     assert "2 other files were left out: " in printed.err
     Console().print(indexed)
@@ -182,7 +182,7 @@ def test_what_is_returned(own_album: Path, base: Path, tmp_path: Path, capsys: p
 
 def test_the_toy_model_warns(own_album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(stage, "_note", notes.append)
+    monkeypatch.setattr(index_update, "note", notes.append)
     for path in sorted(own_album.rglob("*.jpg"))[3:]:
         path.unlink()
     build_index(str(own_album), str(tmp_path / "t.lance"), model="toyshop", device="cpu")

@@ -88,7 +88,7 @@ def test_an_index_remembers_them(other: Path, base: Path, tmp_path: Path) -> Non
 
 def test_files_have_no_columns(tmp_path: Path, base: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.png").write_bytes(b"")
+    (tmp_path / "folder" / "a.png").write_bytes(b"x")
     with pytest.raises(ConfigError, match="have no columns"):
         mcip.index(str(tmp_path / "folder"), str(tmp_path / "t.lance"), model=str(base), columns=COLUMNS)
 

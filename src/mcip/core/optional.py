@@ -14,7 +14,7 @@ EXTRAS = {
     "serve": "Serving an index over HTTP and as a page",
     "mcp": "Letting programs search by the Model Context Protocol",
     "onnx": "Search without PyTorch, by ONNX Runtime",
-    "photos": "Images as HEIC, HEIF and JPEG XL",
+    "photos": "HEIC, HEIF, JPEG XL and camera RAW, and watching folders",
     "ray": "Indexing on a cluster",
     "siglip": "Texts of SigLIP models",
     "hub": "Models of transformers and sentence-transformers, and the Hugging Face hub",
@@ -28,6 +28,7 @@ _PACKAGES = {
     "onnxscript": ("onnxscript", "onnx"),
     "transformers": ("transformers", "hub"),
     "sentence_transformers": ("sentence-transformers", "hub"),
+    "watchfiles": ("watchfiles", "photos"),
     "ray": ("ray", "ray"),
     "ray.data": ("ray[data]", "ray"),
 }

@@ -12,12 +12,17 @@ from typing import Final
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
 
 from mcip.core.errors import UnreadableImage
+from mcip.data.raw import RAW_SUFFIXES
 
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 _OTHER_SUFFIXES: Final = (".png", ".apng", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm")
 # Of each format that comes with an extra: the extra and the module that reads it.
-_EXTRAS: Final = {"HEIC": ("photos", "pillow_heif"), "JPEG XL": ("photos", "pillow_jxl")}
-_EXTRA_FORMATS: Final = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL"}
+_EXTRAS: Final = {
+    "HEIC": ("photos", "pillow_heif"), "JPEG XL": ("photos", "pillow_jxl"), "camera RAW": ("photos", "rawpy"),
+}  # fmt: skip
+_EXTRA_FORMATS: Final = {
+    ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", **dict.fromkeys(RAW_SUFFIXES, "camera RAW"),
+}  # fmt: skip
 
 # The suffixes of images that are read with an extra, and the name of that extra.
 SUFFIX_EXTRAS: Final = {suffix: _EXTRAS[format_][0] for suffix, format_ in _EXTRA_FORMATS.items()}
@@ -183,16 +188,31 @@ def _jxl_codestream(content: bytes) -> int:
     """Where the codestream of a JPEG XL file begins: at once, or in a box of its container (ISO/IEC 18181-2)."""
     if content.startswith(_JXL[0]):
         return 0
-    at = len(_JXL[1])
-    while True:
+    for name, start, _ in _boxes(content, len(_JXL[1])):
+        if name in (b"jxlc", b"jxlp"):
+            # Part of a codestream: its number comes first.
+            return start + (4 if name == b"jxlp" else 0)
+    raise ValueError("a JPEG XL file without a codestream")
+
+
+def jxl_boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The metadata in the container of a JPEG XL file, such as `Exif` and `xml `: the name and content of each box."""
+    if content.startswith(_JXL[1]):
+        for name, start, end in _boxes(content, len(_JXL[1])):
+            if name in (b"Exif", b"xml "):
+                yield name, content[start:end]
+
+
+def _boxes(content: bytes, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """The name of each box from a place on, and where its content begins and ends."""
+    while at + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, at)
         header = 8
         if size == 1:
             (size,) = struct.unpack_from(">Q", content, at + 8)
             header = 16
-        if name in (b"jxlc", b"jxlp"):
-            # Part of a codestream: its number comes first.
-            return at + header + (4 if name == b"jxlp" else 0)
-        if size < header:
-            raise ValueError("a JPEG XL file without a codestream")
-        at += size
+        end = at + size if size else len(content)
+        if size and size < header:
+            return
+        yield name, at + header, end
+        at = end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,6 +30,7 @@ from mcip.data.grey import grey_range, is_deep, to_8_bits
 from mcip.data.icc import opaque_mode, srgb_transform
 from mcip.data.jpeg import draft_pixels
 from mcip.data.quiet import without_pillow_warnings
+from mcip.data.raw import is_raw, raw_preview
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -136,6 +138,8 @@ def media_type(content: bytes) -> str:
         UnreadableImage: It is no image, or one of a format whose extra is not installed.
     """
     with _reasons(MAX_PIXELS), without_pillow_warnings():
+        if is_raw(content):
+            return "image/x-dcraw"
         register_extra(content)
         eager = eager_size(content)
         if eager is not None:
@@ -162,6 +166,10 @@ def _of_any_version(image: bytes | str | Path, max_pixels: int, read: Callable[[
 
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     with _reasons(max_pixels), without_pillow_warnings():
+        if is_raw(content):
+            return raw_preview(
+                content, lambda jpeg: decode(jpeg, max_pixels), partial(check_size, max_pixels=max_pixels)
+            )
         result, turn = _converted(encoded := _opened(content, max_pixels), max_pixels)
         # Turning takes as much memory again: by then, the image as it was decoded is gone.
         encoded.close()
@@ -171,7 +179,7 @@ def _decoded(content: bytes, max_pixels: int) -> Image.Image:
 
 def _reduced(content: bytes, side: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     with _reasons(max_pixels), without_pillow_warnings():
-        encoded = _opened(content, max_pixels)
+        encoded = None if is_raw(content) else _opened(content, max_pixels)
         if not isinstance(encoded, JpegImageFile):
             image = _decoded(content, max_pixels)
             return np.array(image), image.size

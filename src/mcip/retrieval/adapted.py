@@ -18,6 +18,7 @@ from mcip.core.errors import ArtefactError
 from mcip.models.carried import ADAPTER_FILE, read_adapter
 from mcip.models.saved import SavedModel
 from mcip.retrieval.table import IndexTable
+from mcip.retrieval.table_columns import rewrite_vectors
 
 # What the folder of a run of `mcip adapt` holds.
 _KIND = "adapted"
@@ -86,7 +87,7 @@ class Adapter:
             )
         matrix = self._inverse() if undo else self.matrix
         before_change()
-        table.rewrite_vectors(lambda vectors: multiply(vectors, matrix), model=end[0], fingerprint=end[1])
+        rewrite_vectors(table, lambda vectors: multiply(vectors, matrix), model=end[0], fingerprint=end[1])
         return True
 
     def _inverse(self) -> Tensor:

@@ -25,8 +25,10 @@ from mcip.core.errors import ConfigError, ModelError
 from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
+from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.listing import Listing, read_image
+from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
 from mcip.retrieval.sync import Changes, Options, check_share, finished_rows, transform_of
@@ -185,6 +187,7 @@ _DECODED: Final = pa.schema(
         pa.field("_width", pa.int32()),
         pa.field("_height", pa.int32()),
         pa.field("_thumbnail", pa.binary()),
+        pa.field("_facts", pa.struct(list(PHOTO_COLUMNS))),
         pa.field("_unreadable", pa.string()),
     ]
 )
@@ -193,12 +196,14 @@ _DECODED: Final = pa.schema(
 def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: frozenset[str]) -> pa.Table:
     """Read and decode images; those of known content are left out."""
     torch.set_num_threads(1)
-    reader = Reader(_listing(rows).content, transform, thumbnails, known, known)
+    listing = _listing(rows)
+    reader = Reader(listing.content, transform, thumbnails, known, known, has_facts(listing.metadata.schema))
     batch = reader[list(range(rows.num_rows))]
-    decoded: dict[int, tuple[Any, ...]] = {number: (None,) * 5 + (why,) for number, why in batch.unreadable.items()}
+    decoded: dict[int, tuple[Any, ...]] = {number: (None,) * 6 + (why,) for number, why in batch.unreadable.items()}
     for place, at in enumerate(batch.embed):
         pixels = batch.pixels[place].numpy().tobytes()
-        decoded[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], batch.thumbnails.get(at), None)
+        facts = batch.thumbnails.get(at), batch.facts[at]
+        decoded[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], *facts, None)
     numbers = sorted(decoded)
     columns = zip(*(decoded[number] for number in numbers), strict=True) if numbers else [()] * len(_DECODED)
     kept = rows.take(pa.array(numbers, pa.int64()))
@@ -234,6 +239,7 @@ class _Embedder:
             pixels=torch.from_numpy(np.frombuffer(bytearray(pixels), np.uint8).reshape(count, 3, side, side)),
             sizes=list(zip(readable["_width"].to_pylist(), readable["_height"].to_pylist(), strict=True)),
             thumbnails={at: small for at, small in enumerate(readable["_thumbnail"].to_pylist()) if small is not None},
+            facts=readable["_facts"].to_pylist(),
         )
         found = finished_rows(batch, self.table, _listing(readable), self.model, self.transform, Plan(), self.precision)
         lost = rows.filter(pc.is_valid(rows["_unreadable"]))

@@ -7,13 +7,16 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from mcip.data.formats import IMAGE_SUFFIXES, missing_extra
+from mcip.data.raw import RAW_SUFFIXES
 from mcip.data.walk import by_suffix, counted, is_hidden
 
+Value = TypeVar("Value")
 _TABLE_SUFFIXES: Final = (".parquet", ".pq", ".tar", ".tar.gz", ".tgz", ".csv", ".tsv")
-_RAW_SUFFIXES: Final = frozenset((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"))
+# What cameras write beside RAW.
+_PAIRED_SUFFIXES: Final = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif"))
 
 # Real paths of a folder and of those above it: (path, those above it).
 _Chain: TypeAlias = "tuple[str, _Chain] | None"
@@ -27,7 +30,7 @@ class Files:
         images: For each path below the folder, "/" between its parts, what is known of the file, in order.
         tables: Paths of files that may be tables of images.
         skipped: Paths that are left out, with the reason.
-        closed: Paths of folders that cannot be listed, with the reason.
+        closed: Paths of folders that cannot be listed and of files that cannot be read now, with the reason.
     """
 
     images: dict[str, os.stat_result] = field(default_factory=dict)
@@ -58,15 +61,45 @@ def list_folder(root: Path) -> Files:
     return found
 
 
-def why_skipped(name: str) -> str:
-    """Why a file that is no image by its suffix is left out."""
+def why_closed(name: str, size: int) -> str | None:
+    """Why a file that is an image by its suffix cannot be read now; None where nothing speaks against it."""
     suffix = PurePosixPath(name).suffix.lower()
     extra = missing_extra(suffix)
     if extra is not None:
         return f"{suffix} is read with an extra that is not installed: pip install 'mcip[{extra}]'"
-    if suffix in _RAW_SUFFIXES:
-        return f"camera RAW ({suffix}) is not read: convert it to JPEG"
+    if size == 0 and suffix in IMAGE_SUFFIXES:
+        return "has 0 bytes: perhaps a cloud has not downloaded it"
+    return None
+
+
+def why_skipped(name: str) -> str:
+    """Why a file that is no image by its suffix is left out."""
+    suffix = PurePosixPath(name).suffix.lower()
     return f"not an image by its suffix ({suffix or 'no suffix'})"
+
+
+def without_raw_pairs(images: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, str]]:
+    """Leave out camera RAW beside a JPEG or HEIC of the same name, which is the same photograph.
+
+    Args:
+        images: What is known of each image, by its path.
+
+    Returns:
+        Those that are left, and the others with the reason.
+    """
+    developed = {_stem(name): name for name in images if PurePosixPath(name).suffix.lower() in _PAIRED_SUFFIXES}
+    pairs = {
+        name: f"camera RAW beside {PurePosixPath(developed[_stem(name)]).name}; --raw-pairs indexes both"
+        for name in images
+        if PurePosixPath(name).suffix.lower() in RAW_SUFFIXES and _stem(name) in developed
+    }
+    return {name: facts for name, facts in images.items() if name not in pairs}, pairs
+
+
+def _stem(name: str) -> str:
+    """A path without its suffix; cameras write names in capitals, and programs may not."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{PurePosixPath(file).stem.lower()}"
 
 
 def is_image_name(name: str) -> bool:
@@ -93,8 +126,7 @@ def _add(found: Files, left: list[tuple[str, _Chain]], name: str, entry: os.DirE
         found.skipped[printable(name)] = "a link to nothing, or a file that vanished"
         return
     except OSError as error:
-        unlisted = found.closed if entry.is_dir(follow_symlinks=False) else found.skipped
-        unlisted[printable(name)] = f"cannot be read: {error.strerror or error}"
+        found.closed[printable(name)] = f"cannot be read: {error.strerror or error}"
         return
     if stat.S_ISDIR(facts.st_mode):
         assert above is not None
@@ -105,6 +137,8 @@ def _add(found: Files, left: list[tuple[str, _Chain]], name: str, entry: os.DirE
         found.skipped[printable(name)] = "not a regular file"
     elif printable(name) != name:
         found.skipped[printable(name)] = "its name is not UTF-8: rename it"
+    elif why := why_closed(name, facts.st_size):
+        found.closed[name] = why
     elif is_image_name(name):
         found.images[name] = facts
     elif name.lower().endswith(_TABLE_SUFFIXES):

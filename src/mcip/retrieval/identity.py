@@ -25,12 +25,14 @@ class Root:
         location: Where it is, resolved by `mcip.retrieval.location.resolve`.
         prefix: What the ids of its images begin with; empty for the first source of an index.
         columns: Which of its columns are the table's, as `mcip.data.column_names.write_columns` writes them.
+        raw_pairs: Whether camera RAW beside a JPEG or HEIC of the same name is indexed too.
     """
 
     kind: str
     location: str
     prefix: str = ""
     columns: str = ""
+    raw_pairs: bool = False
 
 
 @dataclass(frozen=True)

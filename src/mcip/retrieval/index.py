@@ -149,6 +149,7 @@ class Index:
         offset: int = 0,
         rerank: Rerank | None = None,
         exact: bool = False,
+        collapse: float | None = None,
     ) -> Results:
         """Find images.
 
@@ -162,6 +163,7 @@ class Index:
             offset: Leave out this many of the best ones, for a next page.
             rerank: Gives the best `max(100, offset + k)` hits new scores.
             exact: Compare with every image, whatever the table's size.
+            collapse: Let one result stand for all within this cosine of it: its `others`. Not together with `rerank`.
 
         Returns:
             At most k images, in descending order of score; equal scores in the order in which they were indexed. The
@@ -179,7 +181,7 @@ class Index:
         """
         snapshot = self._snapshot
         parts = embed_parts(self.encoder, snapshot.vector, image, text, negative, weights)
-        return snapshot.search_parts(parts, k, offset, where, rerank, exact)
+        return snapshot.search_parts(parts, k, offset, where, rerank, exact, collapse)
 
     def parts(
         self,
@@ -210,9 +212,9 @@ class Index:
         """
         return self._snapshot.search_vectors(vectors, kind, k, where, exact)
 
-    def browse(self, k: int = 10, offset: int = 0, where: str | None = None) -> Results:
+    def browse(self, k: int = 10, offset: int = 0, where: str | None = None, collapse: float | None = None) -> Results:
         """The images in the order in which they were indexed, with the score 0; see `search`."""
-        return self._snapshot.browse(k, offset, where)
+        return self._snapshot.browse(k, offset, where, collapse)
 
     def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
         """Find images like one of the index, without that one itself.

@@ -25,9 +25,9 @@ from mcip.data.readers import open_source
 from mcip.data.schema import Source
 from mcip.data.table import Table, read_table
 from mcip.data.walk import is_hidden
-from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_skipped
+from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_closed, why_skipped, without_raw_pairs
 from mcip.retrieval.location import check_utf8, is_remote, resolve
-from mcip.retrieval.metadata import fit_types, useful_columns
+from mcip.retrieval.metadata import file_columns, fit_types, useful_columns
 from mcip.retrieval.reading import Content, LocalFiles, Objects, Rows, file_state, filesystem_of, read_image
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Listing:
         metadata: The source's other columns, one row per image.
         content: Reads an image's file.
         skipped: Files that are left out, with the reason.
-        closed: Folders that cannot be listed, with the reason: what was indexed of them is kept.
+        closed: Folders that cannot be listed and files that cannot be read now, with the reason: what was indexed of
+            them is kept.
+        superseded: Those of `skipped` that another image stands for.
     """
 
     name: str
@@ -69,18 +71,20 @@ class Listing:
     content: Content
     skipped: dict[str, str] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
+    superseded: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def list_images(source: DataLike, columns: str = "") -> Listing:
+def list_images(source: DataLike, columns: str = "", raw_pairs: bool = False) -> Listing:
     """List the images of a source, without decoding them.
 
     Args:
         source: A folder, searched to its depths; what `mcip.read_table` takes; or a URI such as "s3://bucket/photos" or
             "s3://bucket/table.parquet".
         columns: Which columns of a table are image, id, label, ..., see `mcip.read_table`; empty where it says itself.
+        raw_pairs: Whether to list camera RAW beside a JPEG or HEIC of the same name too.
 
     Raises:
         DataError: There is no such source, or no image in it.
@@ -92,7 +96,7 @@ def list_images(source: DataLike, columns: str = "") -> Listing:
     location = resolve(source)
     check_utf8(location)
     if is_remote(location):
-        return _remote(location, named)
+        return _remote(location, named, raw_pairs)
     if not os.path.isdir(location):  # noqa: PTH112 - False for a path that no file can have
         return _table(location, named)
     files = list_folder(Path(location))
@@ -101,8 +105,9 @@ def list_images(source: DataLike, columns: str = "") -> Listing:
     if not files.images or (files.tables and locate(location).kind != "images"):
         return _table(location, named)
     _check_no_columns(location, named)
-    skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped
-    return _folder(location, replace(files, skipped=skipped))
+    images, pairs = (files.images, {}) if raw_pairs else without_raw_pairs(files.images)
+    skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped | pairs
+    return replace(_folder(location, replace(files, images=images, skipped=skipped)), superseded=frozenset(pairs))
 
 
 def joined(listings: Sequence[Listing]) -> Listing:
@@ -130,6 +135,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         content=_Joined(listings),
         skipped={name: why for listing in listings for name, why in listing.skipped.items()},
         closed={name: why for listing in listings for name, why in listing.closed.items()},
+        superseded=frozenset(name for listing in listings for name in listing.superseded),
     )
 
 
@@ -141,9 +147,10 @@ def with_prefix(listing: Listing, prefix: str) -> Listing:
     return replace(
         listing,
         ids=ids,
-        metadata=_folders(ids) if listing.kind in FOLDERS else listing.metadata,
+        metadata=file_columns(ids) if listing.kind in FOLDERS else listing.metadata,
         skipped={prefix + name: why for name, why in listing.skipped.items()},
         closed={prefix + name: why for name, why in listing.closed.items()},
+        superseded=frozenset(prefix + name for name in listing.superseded),
     )
 
 
@@ -166,20 +173,26 @@ def _folder(location: str, files: Files) -> Listing:
         _stamp(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino) for facts in files.images.values()
     ]
     return Listing(
-        location, "images", location, ids, paths, stamps, _folders(ids), LocalFiles(paths), files.skipped, files.closed
+        location,
+        "images",
+        location,
+        ids,
+        paths,
+        stamps,
+        file_columns(ids),
+        LocalFiles(paths),
+        files.skipped,
+        files.closed,
     )
 
 
-def _folders(ids: Sequence[str]) -> pa.Table:
-    return pa.table({"folder": pa.array([str(PurePosixPath(name).parent) for name in ids], pa.string())})
-
-
 def _no_images(location: str, files: Files) -> str:
-    if files.skipped:
-        return f"{location}: no images: none of its {len(files.skipped):,} files is one ({summary(files.skipped)})."
-    if files.closed:
-        folder, why = next(iter(files.closed.items()))
-        return f"{location}: no images: the folder {folder or location} {why}."
+    if left_out := files.skipped | files.closed:
+        name, why = next(iter((files.closed or left_out).items()))
+        return (
+            f"{location}: no images: none of its {len(left_out):,} files is one ({summary(left_out)}); "
+            f"{name or location}: {why}."
+        )
     return f"{location}: no images: it is empty. If a disk or a bucket should be mounted there, mount it."
 
 
@@ -246,7 +259,7 @@ def _stamp(*facts: object) -> str:
     return hashlib.blake2b(repr([str(fact) for fact in facts]).encode(), digest_size=12).hexdigest()
 
 
-def _remote(uri: str, columns: Mapping[str, str]) -> Listing:
+def _remote(uri: str, columns: Mapping[str, str], raw_pairs: bool) -> Listing:
     if PurePosixPath(uri).suffix.lower() in _TABLES:
         return _remote_table(uri, columns)
     _check_no_columns(uri, columns)
@@ -262,14 +275,19 @@ def _remote(uri: str, columns: Mapping[str, str]) -> Listing:
         if facts.type == fs.FileType.File
     }
     shown = {name: facts for name, facts in objects.items() if not any(map(is_hidden, name.split("/")))}
-    images = {name: facts for name, facts in shown.items() if is_image_name(name)}
-    skipped = {name: why_skipped(name) for name in shown if name not in images}
+    closed = {name: why for name, facts in shown.items() if (why := why_closed(name, facts.size))}
+    images = {name: facts for name, facts in shown.items() if is_image_name(name) and name not in closed}
+    skipped = {name: why_skipped(name) for name in shown.keys() - images.keys() - closed.keys()}
     if not images:
-        raise DataError(f"{uri}: no images: none of its {len(objects):,} objects has the suffix of one.")
+        raise DataError(f"{uri}: no images: none of its {len(objects):,} objects has the suffix of one and a content.")
+    images, pairs = (images, {}) if raw_pairs else without_raw_pairs(images)
     ids = list(images)
     uris = [scheme + facts.path for facts in images.values()]
     stamps = [_stamp(facts.size, facts.mtime_ns) for facts in images.values()]
-    return Listing(uri, "objects", uri, ids, uris, stamps, _folders(ids), Objects(filesystem, scheme, uris), skipped)
+    content, superseded = Objects(filesystem, scheme, uris), frozenset(pairs)
+    return Listing(
+        uri, "objects", uri, ids, uris, stamps, file_columns(ids), content, skipped | pairs, closed, superseded
+    )
 
 
 def _remote_table(uri: str, columns: Mapping[str, str]) -> Listing:

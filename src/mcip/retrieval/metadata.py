@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final
 
 import datasets
 import pyarrow as pa
 
 from mcip.core.errors import DataError
 from mcip.data.numbers import as_numbers
+from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.retrieval.table import OWN
 
 # Columns that Lance adds to what it returns; those it reserves besides begin with `_row`.
@@ -110,3 +112,28 @@ def fit_types(
 
 def _is_simple(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def file_columns(ids: Sequence[str]) -> pa.Table:
+    """The columns of files: their folders, and what they will say of themselves when they are read."""
+    folders = pa.table({"folder": pa.array([str(PurePosixPath(name).parent) for name in ids], pa.string())})
+    for column in PHOTO_COLUMNS:
+        folders = folders.append_column(column, pa.nulls(len(ids), column.type))
+    return folders
+
+
+def has_facts(metadata: pa.Schema) -> bool:
+    """Whether the columns of a listing are those of files, which may say something of themselves."""
+    return all(
+        column.name in metadata.names and metadata.field(column.name).type == column.type for column in PHOTO_COLUMNS
+    )
+
+
+def merged_facts(facts: Sequence[dict[str, Any]], metadata: pa.Table) -> dict[str, list[Any]]:
+    """What photographs say of themselves, where the source itself says nothing."""
+    names = [name for name in PHOTO_COLUMNS.names if any(name in found for found in facts)]
+    listed = {name: metadata[name].to_pylist() for name in names}
+    return {
+        name: [found.get(name) if value is None else value for found, value in zip(facts, listed[name], strict=True)]
+        for name in names
+    }

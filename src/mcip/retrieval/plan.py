@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from mcip.retrieval.listing import Listing
@@ -16,7 +17,7 @@ class Plan:
         fresh: Numbers of the images that have to be read: those that the table lacks as they are now.
         relocated: Numbers of the images that are as they were, but at another path.
         ids: The ids of the table.
-        gone: The ids of the table that are not in the listing.
+        gone: The ids of the table that are not in the listing, and not kept because they cannot be read now.
         surplus: Row ids of rows whose id another row has too.
         by_hash: `_rowid` of a row for each content hash of the table: an image with this content needs no embedding.
         thumbnailed: The hashes whose row has a thumbnail.
@@ -56,9 +57,18 @@ def plan(listing: Listing, table: IndexTable) -> Plan:
         elif paths[at] != path:
             relocated.append(number)
     closed = tuple(f"{folder}/" if folder else "" for folder in listing.closed)
-    gone = [name for name in row_of if name not in listed and not name.startswith(closed)]
+    gone = [
+        name for name in row_of if name not in listed and name not in listing.closed and not name.startswith(closed)
+    ]
     # Of several rows with a hash the last one counts: let it be one with a thumbnail.
     order = sorted(range(len(hashes)), key=lambda row: row_ids[row] not in lacking)
     by_hash = {hashes[row]: row_ids[row] for row in order}
     thumbnailed = frozenset(hashes[row] for row in order if row_ids[row] not in lacking)
     return Plan(fresh, relocated, frozenset(row_of), gone, surplus, by_hash, thumbnailed)
+
+
+def _is_closed(name: str, closed: Container[str]) -> bool:
+    """Whether a file or a folder above it is among those that cannot be read now; the outermost folder is ""."""
+    while name and name not in closed:
+        name = name.rpartition("/")[0]
+    return name in closed

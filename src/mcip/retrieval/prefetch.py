@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mcip.core.errors import ConfigError, UnreadableImage
 from mcip.data.images import decode_reduced
 from mcip.data.loader import prefetch
+from mcip.data.photo_metadata import photo_metadata
 from mcip.data.thumbnails import thumbnail
 from mcip.data.transforms import ImageTransform
 from mcip.retrieval.reading import Content, content_hash
@@ -30,6 +32,7 @@ class Batch:
         pixels: Theirs, uint8 of shape (len(embed), 3, S, S).
         sizes: Their width and height in pixels.
         thumbnails: JPEG thumbnails by position in `numbers`.
+        facts: What each of them says of itself, see `mcip.data.photo_metadata`; empty where it is not read.
         unreadable: Numbers of images that could not be read, with the reason.
     """
 
@@ -39,6 +42,7 @@ class Batch:
     pixels: Tensor = field(default_factory=lambda: torch.empty(0))
     sizes: list[tuple[int, int]] = field(default_factory=list)
     thumbnails: dict[int, bytes] = field(default_factory=dict)
+    facts: list[dict[str, Any]] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
@@ -51,16 +55,24 @@ class Reader(Dataset[Batch]):
         thumbnails: Largest side of thumbnails in pixels; 0 makes none.
         known: Hashes of files that need no pixels.
         thumbnailed: Hashes of files that need no thumbnail; those that are known too are not decoded.
+        facts: Whether to read what a photograph says of itself.
     """
 
     def __init__(
-        self, content: Content, transform: ImageTransform, thumbnails: int, known: Set[str], thumbnailed: Set[str]
+        self,
+        content: Content,
+        transform: ImageTransform,
+        thumbnails: int,
+        known: Set[str],
+        thumbnailed: Set[str],
+        facts: bool = False,
     ) -> None:
         self.content = content
         self.transform = transform
         self.thumbnails = thumbnails
         self.known = known
         self.thumbnailed = thumbnailed
+        self.facts = facts
 
     def __getitem__(self, numbers: list[int]) -> Batch:
         batch, pixels = Batch(), list[Tensor]()
@@ -84,6 +96,7 @@ class Reader(Dataset[Batch]):
             else:
                 batch.numbers.append(number)
                 batch.hashes.append(hashed)
+                batch.facts.append(photo_metadata(content) if self.facts else {})
         if pixels:
             batch.pixels = torch.stack(pixels)
         return batch

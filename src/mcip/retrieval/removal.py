@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from mcip.core.errors import DataError
@@ -11,14 +11,16 @@ from mcip.core.errors import DataError
 _SHOWN = 5
 
 
-def check_removal(ids: Sequence[str], lost: Iterable[str], allowed: float, folders: bool, name: str) -> None:
+def check_removal(
+    ids: Sequence[str], lost: Iterable[str], allowed: float, is_file: Callable[[str], bool], name: str
+) -> None:
     """Refuse to delete a large share of an index, or all of a folder.
 
     Args:
         ids: Of all rows of the index, before.
         lost: Ids of the rows that would be deleted and whose images are nowhere else in the index.
         allowed: The share of the rows that may be lost; 1 allows everything.
-        folders: Whether ids are paths.
+        is_file: Whether an id is the path of a file.
         name: What messages call the source.
 
     Raises:
@@ -27,10 +29,11 @@ def check_removal(ids: Sequence[str], lost: Iterable[str], allowed: float, folde
     missing = list(lost)
     if not missing or allowed >= 1:
         return
-    emptied = _emptied_folders(ids, missing) if folders else {}
+    missing_files = list(filter(is_file, missing))
+    emptied = _emptied_folders(filter(is_file, ids), missing_files)
     if len(missing) <= allowed * len(ids) and not emptied:
         return
-    concerned = emptied or (_by_folder(missing) if folders else {})
+    concerned = emptied or _by_folder(missing_files)
     shown = "".join(f"\n  {folder}: {count:,}" for folder, count in list(concerned.items())[:_SHOWN])
     more = f"\n  and {len(concerned) - _SHOWN:,} more folders" if len(concerned) > _SHOWN else ""
     what = "all images of these folders are" if emptied else f"that is more than max_removed = {allowed:g} of them"

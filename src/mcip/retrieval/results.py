@@ -30,6 +30,7 @@ class Hit:
         width: Of the image, upright, in pixels.
         height: Likewise.
         metadata: The other columns of the index.
+        others: Where results are collapsed, those that this one stands for, in descending order of score.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Hit:
     width: int
     height: int
     metadata: dict[str, Any]
+    others: tuple[Hit, ...] = ()
 
 
 # Returns the JPEG thumbnail of an image, by its id; raises UnreadableImage.
@@ -82,7 +84,10 @@ class Results(Sequence[Hit]):
         return [asdict(hit) for hit in self.hits]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per hit: id, score, path, width, height, then the index's other columns."""
+        """One row per hit: id, score, path, width, height, then the index's other columns.
+
+        Where results are collapsed, `others` is the number of those that a hit stands for.
+        """
         import pandas as pd
 
         names = ["id", "score", "path", "width", "height"]
@@ -92,6 +97,8 @@ class Results(Sequence[Hit]):
             f"source_{name}" if name in names else name: [hit.metadata.get(name) for hit in self.hits]
             for name in self._metadata_names()
         }
+        if self._collapsed:
+            columns["others"] = [len(hit.others) for hit in self.hits]
         return pd.DataFrame(columns)
 
     def to_json(self) -> str:
@@ -107,13 +114,14 @@ class Results(Sequence[Hit]):
         from rich.text import Text
 
         names = [name for name in self._metadata_names() if any(hit.metadata.get(name) is not None for hit in self)]
-        table = Table("score")
+        table = Table("score", *(["others"] if self._collapsed else []))
         table.add_column("id", overflow="fold")
         table.add_column("pixels", no_wrap=True)
         for name in names:
             table.add_column(Text(printable(name)), no_wrap=True, overflow="ellipsis", max_width=40)
         for hit in self:
-            cells = [f"{hit.score:.3f}", hit.id, f"{hit.width} x {hit.height}"]
+            others = [f"+{len(hit.others)}" if hit.others else ""] if self._collapsed else []
+            cells = [f"{hit.score:.3f}", *others, hit.id, f"{hit.width} x {hit.height}"]
             cells += [_brief(hit.metadata.get(name)) for name in names]
             # As `Text`, since words in brackets are no markup here.
             table.add_row(*(Text(printable(cell)) for cell in cells))
@@ -136,6 +144,10 @@ class Results(Sequence[Hit]):
         environment = Environment(loader=PackageLoader("mcip.retrieval"), autoescape=True, trim_blocks=True)
         template = environment.get_template("results.html.j2")
         return template.render(shown=shown, more=len(self.hits) - len(shown))
+
+    @property
+    def _collapsed(self) -> bool:
+        return any(hit.others for hit in self.hits)
 
     def _metadata_names(self) -> list[str]:
         return list(dict.fromkeys(name for hit in self.hits for name in hit.metadata))

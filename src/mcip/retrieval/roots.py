@@ -21,6 +21,7 @@ def list_roots(
     replace: bool,
     uri: str,
     columns: str = "",
+    raw_pairs: bool | None = None,
 ) -> tuple[tuple[Root, ...], Listing]:
     """List what an index shall hold.
 
@@ -31,6 +32,7 @@ def list_roots(
         replace: Whether sources that are not in `data` may be removed.
         uri: Of the index, for messages.
         columns: Which columns of the tables in `data` are image, label, ...; those named before if empty.
+        raw_pairs: Whether camera RAW beside a JPEG or HEIC is listed; as before if not given, at first not.
 
     Returns:
         The sources that it holds then, and their images.
@@ -44,15 +46,17 @@ def list_roots(
         raise ConfigError(f"{uri} was made from an object in memory: give that object again to update it.")
     before = {root.location: root for root in known}
     named = {root.location: root.columns for root in known}
+    pairs = {root.location: root.raw_pairs if raw_pairs is None else raw_pairs for root in known}
     listings: dict[str, Listing] = {}
     for source in data:
-        listing = list_images(source, columns or named.get(_location(source) or "", ""))
+        location = _location(source)
+        listing = list_images(source, columns or named.get(location, ""), pairs.get(location, bool(raw_pairs)))
         if columns:
             named[listing.location] = columns
         listings.setdefault(listing.location, listing)
     for root in [] if data else known:
         named[root.location] = columns or root.columns
-        listings[root.location] = _listed_again(root.location, named[root.location], uri)
+        listings[root.location] = _listed_again(root.location, named[root.location], pairs[root.location], uri)
     _check_apart(listings)
     missing = [root for root in known if root.location not in listings]
     changed = [root for root in known if root.location in listings and listings[root.location].kind != root.kind]
@@ -71,7 +75,8 @@ def list_roots(
     for location, listing in listings.items():
         old = before.get(location)
         prefix = old.prefix if old else _new_prefix(location, [*known, *roots], listings)
-        roots.append(Root(listing.kind, location, prefix, named.get(location, "")))
+        paired = pairs.get(location, bool(raw_pairs))
+        roots.append(Root(listing.kind, location, prefix, named.get(location, ""), paired))
     every = joined([with_prefix(listings[root.location], root.prefix) for root in roots])
     if len(set(every.ids)) < len(every):
         twice = Counter(every.ids).most_common(1)[0][0]
@@ -106,10 +111,10 @@ def moved_roots(known: Sequence[Root], moved_to: Sequence[str]) -> tuple[Root, .
     return roots
 
 
-def _listed_again(location: str, columns: str, uri: str) -> Listing:
+def _listed_again(location: str, columns: str, raw_pairs: bool, uri: str) -> Listing:
     """The images of a source that an index holds already."""
     try:
-        return list_images(location, columns)
+        return list_images(location, columns, raw_pairs)
     except DataError as error:
         if is_remote(location) or os.path.lexists(location):
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +18,10 @@ from mcip.data.images import media_type
 from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
+from mcip.retrieval.ann.exact import Ranked
 from mcip.retrieval.ann.subset import RowSubset
+from mcip.retrieval.collapse import collapsed
+from mcip.retrieval.facets import Facets, facets_of
 from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.reading import content_hash, read_image
@@ -62,6 +67,13 @@ class Snapshot:
         """The columns that a filter may use."""
         return self.engine.table.shown
 
+    @cached_property
+    def facets(self) -> Facets:
+        """What the columns hold, counted once; see `mcip.retrieval.facets`."""
+        rows, table = self._rows, self.engine.table
+        read = (lambda name: table.read([name])[name]) if rows is None else rows.column
+        return facets_of(table.schema, self.columns, read)
+
     def search_parts(
         self,
         parts: Sequence[Part],
@@ -70,22 +82,35 @@ class Snapshot:
         where: str | None = None,
         rerank: Rerank | None = None,
         exact: bool = False,
+        collapse: float | None = None,
     ) -> Results:
         """Find images by a query that is embedded already; see `mcip.retrieval.index.Index.search`."""
         _check_range(k, offset)
-        subset = self.subset(where)
-        count = max(k + offset, _RERANKED) if rerank else k + offset
-        active = [part for part in parts if part.weight]
-        if len(active) == 1 and active[0].weight > 0:
-            scores, slots = self.engine.search(active[0].vector, active[0].kind, count, subset, exact)
-        else:
-            query, constant = self.engine.background.combine(active)
-            length = max(float(np.linalg.norm(query)), 1e-12)
-            scores, slots = self.engine.search(query / np.float32(length), "mixed", count, subset, exact)
-            scores = scores * np.float32(length) + np.float32(constant)
+        ranking = partial(self._ranked, [part for part in parts if part.weight], self.subset(where), exact)
+        if collapse is not None:
+            if rerank:
+                raise ConfigError("Results are either re-ranked or collapsed: leave one of them out.")
+            return self._collapsed(ranking, collapse, k, offset)
+        scores, slots = ranking(max(k + offset, _RERANKED) if rerank else k + offset)
         if rerank:
             return self._results(reranked(self.hits(slots, scores), rerank)[offset : offset + k])
         return self._results(self.hits(slots[offset:], scores[offset:]))
+
+    def _ranked(self, parts: Sequence[Part], subset: RowSubset | None, exact: bool, count: int) -> Ranked:
+        """The best scores and slots of a query, whose parts have weights."""
+        if len(parts) == 1 and parts[0].weight > 0:
+            return self.engine.search(parts[0].vector, parts[0].kind, count, subset, exact)
+        query, constant = self.engine.background.combine(parts)
+        length = max(float(np.linalg.norm(query)), 1e-12)
+        scores, slots = self.engine.search(query / np.float32(length), "mixed", count, subset, exact)
+        return scores * np.float32(length) + np.float32(constant), slots
+
+    def _collapsed(self, ranking: Callable[[int], Ranked], threshold: float, k: int, offset: int) -> Results:
+        (scores, slots), groups = collapsed(ranking, self.engine.take, threshold, k + offset)
+        page = groups[offset:]
+        ranks = np.concatenate([[group.rank, *group.others] for group in page] or [[]]).astype(np.int64)
+        hits = iter(self.hits(slots[ranks], scores[ranks]))
+        return self._results([replace(next(hits), others=tuple(islice(hits, len(group.others)))) for group in page])
 
     def search_vectors(
         self,
@@ -106,13 +131,16 @@ class Snapshot:
         ranked = self.engine.search_many(queries, kind, k, self.subset(where), exact)
         return [self._results(self.hits(slots, scores)) for scores, slots in ranked]
 
-    def browse(self, k: int = 10, offset: int = 0, where: str | None = None) -> Results:
+    def browse(self, k: int = 10, offset: int = 0, where: str | None = None, collapse: float | None = None) -> Results:
         """The images in the order in which they were indexed, with the score 0."""
         _check_range(k, offset)
         subset = self.subset(where) or self.engine.alive
         slots = np.arange(len(self.engine.row_ids)) if subset is None else subset.slots
+        scores = np.zeros(len(slots), np.float32)
+        if collapse is not None:
+            return self._collapsed(lambda count: (scores[:count], slots[:count]), collapse, k, offset)
         page = slots[offset : offset + k]
-        return self._results(self.hits(page, np.zeros(len(page), np.float32)))
+        return self._results(self.hits(page, scores[: len(page)]))
 
     def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
         """Find images like one of the index, without that one itself.

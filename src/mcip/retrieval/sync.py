@@ -20,6 +20,7 @@ from mcip.embeddings.encode import encode_pixels
 from mcip.models import Model
 from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import FOLDERS, Listing
+from mcip.retrieval.metadata import has_facts, merged_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
@@ -59,7 +60,9 @@ class Changes:
         removed: Rows that were deleted.
         kept: Rows that were left as they are.
         unreadable: Ids that could not be read, with the reason.
-        skipped: Files that are no images or cannot be listed, with the reason.
+        skipped: Files that are no images, with the reason.
+        closed: Folders that cannot be listed and files that cannot be read now, with the reason: what was indexed of
+            them was kept.
     """
 
     embedded: int = 0
@@ -68,6 +71,7 @@ class Changes:
     kept: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
 
 
 def begin(
@@ -85,9 +89,10 @@ def begin(
     # Even were every new image a moved one, the others would be lost. A source that was moved keeps its ids.
     new = sum(listing.ids[number] not in todo.ids for number in todo.fresh)
     places = {root.prefix: root.location for root in table.identity.roots}
+    gone = [name for name in todo.gone if name not in listing.superseded]
     moved = any(places.get(root.prefix, root.location) != root.location for root in roots)
-    if moved or new == 0 or len(todo.gone) - new > options.max_removed * len(todo.ids):
-        check_removal(sorted(todo.ids), todo.gone, options.max_removed, _have_folders(roots), listing.name)
+    if moved or new == 0 or len(gone) - new > options.max_removed * len(todo.ids):
+        check_removal(sorted(todo.ids), gone, options.max_removed, _are_files(roots), listing.name)
     if roots != table.identity.roots:
         before_change()
         table = table.change_identity(roots=[asdict(root) for root in roots])
@@ -120,9 +125,8 @@ def update(
     Raises:
         DataError: More images are unreadable, or more rows would be deleted, than allowed. What was written stays.
     """
-    changes = Changes(
-        kept=len(listing) - len(todo.fresh) - len(todo.relocated), skipped=listing.skipped | listing.closed
-    )
+    kept = len(listing) - len(todo.fresh) - len(todo.relocated)
+    changes = Changes(kept=kept, skipped=listing.skipped, closed=listing.closed)
     before = table
     with progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
         shards = chain(
@@ -135,7 +139,8 @@ def update(
                 table = table.upsert(rows)
     check_share(changes, listing, options.max_unreadable, len(listing))
     removed, lost = _removed(table, todo, changes)
-    check_removal(sorted(todo.ids), lost, options.max_removed, _have_folders(table.identity.roots), listing.name)
+    lost = [name for name in lost if name not in listing.superseded]
+    check_removal(sorted(todo.ids), lost, options.max_removed, _are_files(table.identity.roots), listing.name)
     if removed:
         before_change()
         table = table.delete(removed)
@@ -153,8 +158,9 @@ def _embedded_rows(
     advance: Advance,
 ) -> Iterator[pa.Table]:
     """Read and embed the fresh images; yields the rows of a shard at a time, and counts in `changes`."""
+    known = set(todo.by_hash), todo.thumbnailed
     transform = transform_of(before, model)
-    reader = Reader(listing.content, transform, before.identity.thumbnails, set(todo.by_hash), todo.thumbnailed)
+    reader = Reader(listing.content, transform, before.identity.thumbnails, *known, has_facts(listing.metadata.schema))
     size, step = options.shard_rows, options.batch_size
     shards = [todo.fresh[at : at + size] for at in range(0, len(todo.fresh), size)]
     parts = [[shard[at : at + step] for at in range(0, len(shard), step)] for shard in shards]
@@ -210,8 +216,10 @@ def _removed(table: IndexTable, todo: Plan, changes: Changes) -> tuple[list[str]
     return sorted(removed), [name for name, content in pairs if name in removed and content not in left]
 
 
-def _have_folders(roots: Iterable[Root]) -> bool:
-    return all(root.kind in FOLDERS for root in roots)
+def _are_files(roots: Iterable[Root]) -> Callable[[str], bool]:
+    """Whether an id is the path of a file: that of a folder or of object storage, and not of a table."""
+    longest_first = sorted(roots, key=lambda root: -len(root.prefix))
+    return lambda name: next((root.kind in FOLDERS for root in longest_first if name.startswith(root.prefix)), False)
 
 
 def finished_rows(
@@ -260,6 +268,7 @@ def _table(
     }
     metadata = listing.metadata.take(pa.array(numbers, pa.int64()))
     values |= {name: metadata[name] for name in metadata.column_names}
+    values |= merged_facts(batch.facts, metadata)
     arrays = [
         pa.array(values[field.name], field.type) if isinstance(values.get(field.name), list)
         else values[field.name].cast(field.type) if field.name in values

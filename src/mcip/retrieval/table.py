@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
@@ -37,10 +36,6 @@ _SMALL_FRAGMENT: Final = 8192
 _SMALL_FRAGMENTS: Final = 32
 # The share of deleted rows from which the rest is written anew.
 _DELETED: Final = 0.1
-# Rows in memory while all are written anew; they may have thumbnails.
-_REWRITTEN_AT_ONCE: Final = 8192
-# Ends the name of a column whose type is being changed.
-_CAST: Final = "__mcip_cast"
 
 
 def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
@@ -204,26 +199,6 @@ class IndexTable:
         """
         self.dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
 
-    def change_types(self, types: Mapping[str, pa.DataType]) -> IndexTable:
-        """Give columns another type, text or float64, to which their values are cast.
-
-        Lance cannot do so in place. Interrupted, it is taken up again by the next call.
-        """
-        table = self
-        for name in table.schema.names:
-            if name.endswith(_CAST) and name.removesuffix(_CAST) in table.schema.names:
-                table.dataset.drop_columns([name])
-            elif name.endswith(_CAST):
-                table.dataset.alter_columns({"path": name, "name": name.removesuffix(_CAST)})
-            table = table.latest() if name.endswith(_CAST) else table
-        for name, kind in types.items():
-            cast = f"cast(`{name}` as {'double' if pa.types.is_floating(kind) else 'string'})"
-            table.dataset.add_columns({name + _CAST: cast})
-            table.latest().dataset.drop_columns([name])
-            table.latest().dataset.alter_columns({"path": name + _CAST, "name": name})
-            table = table.latest()
-        return table
-
     def add_columns(self, columns: Sequence[pa.Field]) -> IndexTable:
         """Add those of these columns that the table lacks, empty."""
         present = set(self.schema.names)
@@ -241,34 +216,6 @@ class IndexTable:
             self.dataset.optimize.optimize_indices(index_names=[name])
         else:
             return self
-        return self.latest()
-
-    def rewrite_vectors(
-        self, change: Callable[[NDArray[np.float16]], NDArray[np.float16]], **identity: Any
-    ) -> IndexTable:
-        """Change all vectors, and what the table was made with, in one commit.
-
-        The rows are written anew, a batch at a time, and get other `_rowid`s; so the identity is a new one for what is
-        derived from the table. Readers that have the old version open keep it.
-
-        Args:
-            change: Takes vectors (n, D), and gives those that take their place.
-            identity: Facts of the identity that change.
-        """
-        lance = module("lance")
-        content = json.dumps({**asdict(self.identity), **identity, "created": uuid.uuid4().hex})
-        schema = self.schema.with_metadata({**(self.schema.metadata or {}), KEY: content.encode()})
-        place = schema.get_field_index("vector")
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for batch in self.dataset.to_batches(batch_size=_REWRITTEN_AT_ONCE):
-                vectors = vectors_array(change(vectors_of(batch["vector"])))
-                columns = [vectors if number == place else batch[name] for number, name in enumerate(schema.names)]
-                yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-        reader = pa.RecordBatchReader.from_batches(schema, batches())
-        with explain_full_disk(Path(self.uri)):
-            lance.write_dataset(reader, self.uri, mode="overwrite", enable_stable_row_ids=True)
         return self.latest()
 
     def change_identity(self, **changes: Any) -> IndexTable:

@@ -13,6 +13,7 @@ from mcip.server.guard import STATIC
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
+    "filters.js": "text/javascript; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",
     "query.js": "text/javascript; charset=utf-8",
     "results.js": "text/javascript; charset=utf-8",

@@ -15,7 +15,9 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from mcip.core.errors import UnreadableImage
+from mcip.retrieval.results import Hit as FoundHit
 from mcip.retrieval.results import Results, plain
+from mcip.server.facets import add_facets
 from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
 from mcip.server.metrics import MEDIA_TYPE
@@ -84,6 +86,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_searches(guarded, service, problems)
     _add_files(guarded, service, problems)
     _add_facts(guarded, service, problems)
+    add_facets(guarded, service, problems)
     _add_health(app, service)
     _add_session(app, service.settings, problems)
     app.include_router(guarded)
@@ -237,16 +240,15 @@ def _add_session(app: FastAPI, settings: Settings, problems: Problems) -> None:
 def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:
     return ServiceQuery(
         images, sent.id, sent.text, negative_images, sent.negative_id, sent.negative, sent.weight, sent.balance,
-        sent.where, sent.k, sent.offset, sent.exact,
+        sent.where, sent.k, sent.offset, sent.exact, sent.collapse,
     )  # fmt: skip
 
 
 def _answer(results: Results, version: int, next_offset: int | None, unscored: bool) -> Answer:
-    hits = [
-        Hit(
+    def described(hit: FoundHit) -> Hit:
+        return Hit(
             id=hit.id, score=None if unscored else hit.score, width=hit.width, height=hit.height,
-            metadata=plain(hit.metadata),
-        )
-        for hit in results
-    ]  # fmt: skip
-    return Answer(hits=hits, next_offset=next_offset, version=version)
+            metadata=plain(hit.metadata), others=[described(other) for other in hit.others],
+        )  # fmt: skip
+
+    return Answer(hits=[described(hit) for hit in results], next_offset=next_offset, version=version)

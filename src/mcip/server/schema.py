@@ -45,6 +45,12 @@ class SearchRequest(BaseModel):
     k: int = Field(default=24, ge=1, le=MAX_DEPTH, description="Images to return; `/about` says how many at most.")
     offset: int = Field(default=0, ge=0, le=MAX_DEPTH, description="Leave out this many of the best images.")
     exact: bool = Field(default=False, description="Compare with every image, whatever the index's size.")
+    collapse: float | None = Field(
+        default=None,
+        gt=-1,
+        le=1,
+        description="Let one image stand for all within this cosine of it, such as 0.97 for those of a burst.",
+    )
 
 
 class ImageSearchRequest(SearchRequest):
@@ -67,6 +73,9 @@ class Hit(BaseModel):
     width: int | None = Field(description="Pixels.")
     height: int | None = Field(description="Pixels.")
     metadata: dict[str, Any] = Field(description="The other columns of the index.")
+    others: list[Hit] = Field(
+        default=[], description="With `collapse`, the images that this one stands for, best first."
+    )
 
 
 class Answer(BaseModel):

@@ -52,6 +52,7 @@ class Query:
     k: int = 24
     offset: int = 0
     exact: bool = False
+    collapse: float | None = None
 
     @property
     def empty(self) -> bool:
@@ -168,10 +169,10 @@ class Service:
         self._check(query, current)
         index = current.index
         if query.empty:
-            return await self.call(index.browse, query.k, query.offset, query.where), current.version
+            return await self.call(index.browse, query.k, query.offset, query.where, query.collapse), current.version
         parts = await self._parts(query, current)
         search = index.snapshot().search_parts
-        results = await self.call(search, parts, query.k, query.offset, query.where, None, query.exact)
+        results = await self.call(search, parts, query.k, query.offset, query.where, None, query.exact, query.collapse)
         return results, current.version
 
     async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:

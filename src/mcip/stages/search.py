@@ -35,6 +35,7 @@ def search(
     output: Output = "table",
     sheet: Path | None = None,
     exact: bool = False,
+    collapse: float | None = None,
     model: ModelInput | None = None,
     device: str = "auto",
     backend: Backend = "auto",
@@ -48,12 +49,13 @@ def search(
         text: More texts to look for.
         negative: Texts and images that results shall not be like.
         weights: One for each image to look for, then one for each text, in the order given.
-        where: A filter over the index's columns, such as "year > 2015".
+        where: A filter over the index's columns, such as "taken >= '2024-06-01' and camera like 'Canon%'".
         k: Images to return.
         offset: Leave out this many of the best ones.
         output: A table, JSON for programs, or one path per line.
         sheet: Also draw the images into this file, .png or .jpg.
         exact: Compare with every image, whatever the index's size.
+        collapse: Let one result stand for all within this cosine of it, such as 0.97 for the images of a burst.
         model: The index's model, if it is not where the index says.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         backend: What embeds the query: "onnx", which starts without PyTorch, "torch", or "auto": the first where there
@@ -83,7 +85,7 @@ def search(
     parts = as_list(query)
     images = [*(part for part in parts if is_image(part)), *as_list(image)]
     texts = [*(part for part in parts if not is_image(part)), *as_list(text)]
-    results = index.search(images, texts, as_list(negative), weights, where, k, offset, exact=exact)
+    results = index.search(images, texts, as_list(negative), weights, where, k, offset, None, exact, collapse)
     if sheet is not None:
         from mcip.retrieval.contact_sheet import contact_sheet
 

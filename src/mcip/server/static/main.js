@@ -1,11 +1,13 @@
 // The page: what a person does becomes a query, the query becomes the address, and the address results.
 
+import { Filters } from "./filters.js";
 import { original, Query, thumbnail } from "./query.js";
 import { nameOf, Results } from "./results.js";
 
 const at = (id) => document.getElementById(id);
 const [form, text, negative, where, balance, file] = ["ask", "text", "negative", "where", "balance", "file"].map(at);
 const [status, problem, parts, viewer, login] = ["status", "problem", "parts", "viewer", "login"].map(at);
+const grouped = at("grouped");
 const number = new Intl.NumberFormat("en");
 
 let about = null;
@@ -15,6 +17,11 @@ const kept = new Map();
 const previews = new WeakMap();
 
 const results = new Results(at("results"), at("hit"), at("end"), act, report);
+
+const filters = new Filters(
+  { days: at("days"), from: at("from"), to: at("to"), label: at("dated"), values: at("values"), picked: at("picked") },
+  (changes) => go(changes),
+);
 
 function go(changes, replace = false) {
   query = query.with(changes);
@@ -35,6 +42,8 @@ function show() {
   where.value = query.where;
   balance.value = query.balance;
   at("mix").hidden = !query.mixed;
+  grouped.checked = query.grouped;
+  filters.show(query);
   showShares();
   if (query.negative || query.where) at("more").open = true;
   at("unshared").hidden = query.files.length === 0;
@@ -144,12 +153,12 @@ function report({ state, status: code, detail, count, whole }) {
 }
 
 function shownText(count, whole) {
-  if (count === 0) return query.where ? "No image fulfils the filter." : "No image found.";
+  if (count === 0) return query.filter ? "No image fulfils the filter." : "No image found.";
   const images = count === 1 ? "1 image" : `${number.format(count)} images`;
-  if (!query.scored && !query.where && about) {
+  if (!query.scored && !query.filter && !query.grouped && about) {
     return `${number.format(about.images)} images. Describe one, drop one here, or click one to see more like it.`;
   }
-  return whole ? `${images}, that is all.` : `${images}, best first. Scroll for more.`;
+  return whole ? `${images}, that is all.` : `${images}${query.scored ? ", best first" : ""}. Scroll for more.`;
 }
 
 async function start() {
@@ -178,6 +187,8 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   go({ text: text.value.trim(), negative: negative.value.trim(), where: where.value.trim() });
 });
+at("more").addEventListener("toggle", () => at("more").open && filters.load());
+grouped.addEventListener("change", () => go({ grouped: grouped.checked }));
 balance.addEventListener("input", showShares);
 balance.addEventListener("change", () => go({ balance: Number(balance.value) }, true));
 at("choose").addEventListener("click", () => file.click());

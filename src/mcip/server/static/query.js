@@ -1,6 +1,27 @@
 // A query, and how it stands in the address and in a request to the API. The names are the API's.
 
 const MIDDLE = 0.5;
+// The least cosine of images that are shown as one, where the page groups them.
+const GROUPED = 0.97;
+const DAY = /^\d{4}-\d\d-\d\d$/;
+
+const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+
+// A value that was clicked on stands in the address as [column, value, filter].
+function pickOf(text) {
+  try {
+    const pick = JSON.parse(text);
+    return Array.isArray(pick) && pick.length === 3 && pick.every((part) => typeof part === "string") ? [pick] : [];
+  } catch {
+    return [];
+  }
+}
+
+function dayAfter(day) {
+  const next = new Date(`${day}T00:00:00Z`);
+  next.setUTCDate(next.getUTCDate() + 1);
+  return next.toISOString().slice(0, 10);
+}
 
 export class Query {
   text = "";
@@ -9,6 +30,9 @@ export class Query {
   negativeIds = [];
   balance = MIDDLE;
   where = "";
+  picks = []; // values of columns: [column, value, filter]
+  span = { column: "", from: "", to: "" }; // days of a column of dates
+  grouped = false;
   files = []; // images of this device; the address cannot carry them
 
   static fromAddress(search, files = []) {
@@ -21,6 +45,10 @@ export class Query {
     const balance = Number.parseFloat(given.get("balance") ?? MIDDLE);
     query.balance = balance >= 0 && balance <= 1 ? balance : MIDDLE;
     query.where = given.get("where") ?? "";
+    query.picks = given.getAll("pick").flatMap(pickOf);
+    const day = (name) => (DAY.test(given.get(name) ?? "") ? given.get(name) : "");
+    query.span = { column: given.get("in") ?? "", from: day("from"), to: day("to") };
+    query.grouped = given.has("collapse");
     query.files = files;
     return query;
   }
@@ -41,25 +69,46 @@ export class Query {
     return this.positive || this.negative !== "" || this.negativeIds.length > 0;
   }
 
-  parameters() {
+  // All filters as one: of the values of a column one is enough, everything else has to be so.
+  get filter() {
+    const columns = [...new Set(this.picks.map(([column]) => column))];
+    const clauses = columns.map((name) =>
+      this.picks.filter(([column]) => column === name).map(([, , filter]) => filter).join(" OR "),
+    );
+    if (this.where) clauses.unshift(this.where);
+    const { column, from, to } = this.span;
+    if (column && from) clauses.push(`${quoted(column)} >= '${from}'`);
+    if (column && to) clauses.push(`${quoted(column)} < '${dayAfter(to)}'`);
+    return clauses.length === 1 ? clauses[0] : clauses.map((clause) => `(${clause})`).join(" AND ");
+  }
+
+  // What the address and a request have in common.
+  shared() {
     const given = new URLSearchParams();
     if (this.text) given.set("text", this.text);
     for (const id of this.ids) given.append("id", id);
     if (this.negative) given.set("negative", this.negative);
     for (const id of this.negativeIds) given.append("negative_id", id);
     if (this.mixed && this.balance !== MIDDLE) given.set("balance", this.balance);
-    if (this.where) given.set("where", this.where);
+    if (this.grouped) given.set("collapse", GROUPED);
     return given;
   }
 
   address() {
-    const given = this.parameters().toString();
-    return given ? `/?${given}` : "/";
+    const given = this.shared();
+    if (this.where) given.set("where", this.where);
+    for (const pick of this.picks) given.append("pick", JSON.stringify(pick));
+    const { column, from, to } = this.span;
+    if (column && (from || to)) given.set("in", column);
+    if (column && from) given.set("from", from);
+    if (column && to) given.set("to", to);
+    return given.size > 0 ? `/?${given}` : "/";
   }
 
   // Ask the API for a page of results.
   request(k, offset, signal) {
-    const given = this.parameters();
+    const given = this.shared();
+    if (this.filter) given.set("where", this.filter);
     given.set("k", k);
     given.set("offset", offset);
     if (this.files.length === 0) return fetch(`/search?${given}`, { signal });

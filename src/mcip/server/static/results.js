@@ -14,6 +14,12 @@ export function nameOf(hit) {
   return hit.id;
 }
 
+// A result without the images that were searched by: the best one that is left stands for its group.
+function withoutQueried(hit, queried) {
+  const [best, ...others] = [hit, ...hit.others].filter((one) => !queried.has(one.id));
+  return best ? [{ ...best, others }] : [];
+}
+
 export class Results {
   #list;
   #template;
@@ -41,7 +47,7 @@ export class Results {
   }
 
   get count() {
-    return this.#list.children.length;
+    return this.#list.querySelectorAll("li:not(.member)").length;
   }
 
   focus() {
@@ -77,7 +83,7 @@ export class Results {
       if (first) this.#empty();
       // A query image is the best match of itself.
       const queried = new Set([...this.#query.ids, ...this.#query.negativeIds]);
-      this.#list.append(...answer.hits.filter((hit) => !queried.has(hit.id)).map((hit) => this.#tile(hit)));
+      this.#list.append(...answer.hits.flatMap((hit) => withoutQueried(hit, queried)).map((hit) => this.#tile(hit)));
       if (!this.#list.querySelector('[tabindex="0"]')) this.#reach(this.#list.firstElementChild);
       this.#next = answer.next_offset;
       this.report({ state: "shown", count: this.count, whole: this.#next === null });
@@ -111,7 +117,11 @@ export class Results {
     image.src = thumbnail(hit.id, SIDE);
     image.addEventListener("error", () => item.classList.add("gone"), { once: true });
     item.querySelector(".score").textContent = score;
-    const labels = { like: "More like", view: "View", add: "Add to search:", away: "Less like" };
+    const group = item.querySelector(".group");
+    group.hidden = hit.others.length === 0;
+    group.textContent = `+${hit.others.length}`;
+    group.title = `${hit.others.length} near-duplicates`;
+    const labels = { like: "More like", view: "View", add: "Add to search:", away: "Less like", open: "Near-duplicates of" };
     for (const button of item.querySelectorAll("[data-act]")) {
       button.setAttribute("aria-label", `${labels[button.dataset.act]} ${name}`);
     }
@@ -121,7 +131,22 @@ export class Results {
 
   #click(event) {
     const button = event.target.closest("[data-act]");
-    if (button) this.act(button.dataset.act, this.#hits.get(button.closest("li").dataset.id));
+    if (button?.dataset.act === "open") this.#open(button);
+    else if (button) this.act(button.dataset.act, this.#hits.get(button.closest("li").dataset.id));
+  }
+
+  // Show the images that a result stands for behind it, or hide them again.
+  #open(button) {
+    const item = button.closest("li");
+    const open = button.getAttribute("aria-expanded") !== "true";
+    button.setAttribute("aria-expanded", open);
+    if (open) {
+      const members = this.#hits.get(item.dataset.id).others.map((hit) => this.#tile(hit));
+      for (const member of members) member.classList.add("member");
+      item.after(...members);
+    } else {
+      while (item.nextElementSibling?.classList.contains("member")) item.nextElementSibling.remove();
+    }
   }
 
   #key(event) {

@@ -1,0 +1,209 @@
+"""One update of an index: what `mcip index` does once, and again and again where it watches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcip.core.choices import Decode, TransformName
+from mcip.core.errors import ArtefactError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    import pyarrow as pa
+
+    from mcip.models import Model
+    from mcip.retrieval.identity import Root
+    from mcip.retrieval.listing import Listing
+    from mcip.retrieval.sync import Changes, Options
+    from mcip.retrieval.table import IndexTable
+    from mcip.stages.inputs import DataInput, ModelInput
+
+# Where the ids of what could not be read, and the files that are no images, are listed, beside the derived files.
+REPORT = "not-indexed.json"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update is to do; see the parameters of `mcip.index`, which have the same names.
+
+    Attributes:
+        uri: Of the table, resolved.
+        sources: What to index; what was indexed last time if empty.
+        columns: As `mcip.data.column_names.write_columns` writes them.
+        keep: For how long versions of the table before this one are kept.
+    """
+
+    uri: str
+    sources: Sequence[DataInput]
+    model: ModelInput | None
+    columns: str
+    transform: TransformName
+    decode: Decode | None
+    thumbnails: int
+    moved_to: Sequence[str]
+    replace: bool
+    raw_pairs: bool | None
+    ray: str | None
+    device: str
+    options: Options
+    keep: timedelta
+
+    def again(self, model: Model) -> Update:
+        """The update that follows this one, with the model that is loaded: nothing is moved or replaced any more."""
+        return dataclasses.replace(self, model=model, moved_to=[], replace=False)
+
+    def run(self) -> tuple[Model, Changes, float]:
+        """Bring the index up to date; returns its model, what was done, and the seconds that it took."""
+        import time
+
+        from mcip.core.files import write_json
+        from mcip.retrieval.ann.cache import derived_folder
+        from mcip.retrieval.cluster import append_on_cluster
+        from mcip.retrieval.lock import write_lock
+        from mcip.retrieval.plan import plan
+        from mcip.retrieval.roots import list_roots
+        from mcip.retrieval.sync import begin, update
+        from mcip.retrieval.table import open_table, table_exists
+
+        uri, options = self.uri, self.options
+        folder, start = derived_folder(uri), time.perf_counter()
+        with write_lock(uri) as check_lock:
+            table = open_table(uri) if table_exists(uri) else None
+            if table is None and not self.sources:
+                raise ConfigError(f"There is no index at {uri} yet: say which images to index.")
+            known = table.identity.roots if table else ()
+            loaded = _model(table, self.model, uri, self.device)
+            roots, listing = list_roots(
+                known, self.sources, self.moved_to, self.replace, uri, self.columns, self.raw_pairs
+            )
+            if table is None:
+                table = _create(uri, loaded, self, roots, listing.metadata.schema)
+            table = _fit(table, loaded, self)
+            table, todo = begin(table, listing, roots, options, check_lock)
+            table, listing = _fit_columns(table, listing)
+            added = 0
+            if self.ray is not None:
+                table, added = append_on_cluster(table, listing, loaded, self.ray, folder, options, check_lock)
+                todo = plan(listing, table)
+            table, changes = update(table, listing, loaded, todo, options, check_lock)
+            changes.embedded, changes.kept = changes.embedded + added, changes.kept - added
+            left_out: dict[str, Any] = {"unreadable": changes.unreadable, "skipped": changes.skipped | changes.closed}
+            write_json(folder / REPORT, left_out)
+            _refuse_empty(table, listing.name, changes)
+            table.tidy().forget_versions(self.keep)
+            seconds = time.perf_counter() - start
+            _tell(changes, seconds, folder / REPORT)
+        return loaded, changes, seconds
+
+
+def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device: str) -> Model:
+    from mcip import models
+    from mcip.core.device import pick_device
+    from mcip.models.registry import TOYSHOP
+
+    if table is None and model is None:
+        raise ConfigError(f"There is no index at {uri} yet: say which model shall make it, with --model.")
+    if isinstance(model, models.Model):
+        loaded = model
+    else:
+        name = os.fspath(model) if model is not None else table.identity.model if table else ""
+        loaded = models.load(name, device=str(pick_device(device)))
+    if loaded.source == TOYSHOP:
+        note(
+            "The model `toyshop` knows drawn toys only: on photographs its results are arbitrary. "
+            "Index them with a model such as ViT-B-32/openai."
+        )
+    return loaded
+
+
+def _create(uri: str, model: Model, update: Update, roots: tuple[Root, ...], metadata: pa.Schema) -> IndexTable:
+    from mcip.retrieval.identity import Identity
+    from mcip.retrieval.table import create_table, schema_of
+
+    # A name by which the model is found from other folders too.
+    name = str(model.folder.absolute()) if model.folder is not None else model.source
+    identity = Identity.new(
+        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=update.transform,
+        decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots,
+    )  # fmt: skip
+    return create_table(uri, schema_of(identity, metadata))
+
+
+def _fit(table: IndexTable, model: Model, update: Update) -> IndexTable:
+    """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
+    from mcip.retrieval.table import THUMBNAIL
+
+    identity, transform, thumbnails = table.identity, update.transform, update.thumbnails
+    if model.fingerprint != identity.fingerprint:
+        raise ArtefactError(
+            f"{table.uri} was made with the model {identity.model}, whose weights are not those of {model.source}: "
+            "vectors of different models cannot be compared. Choose another --db for this model."
+        )
+    other_thumbnails = identity.thumbnails > 0 and thumbnails not in (identity.thumbnails, 0)
+    if transform not in (identity.transform, "model") or other_thumbnails:
+        raise ConfigError(
+            f"{table.uri} was made with --transform {identity.transform} --thumbnails {identity.thumbnails}, not "
+            f"--transform {transform} --thumbnails {thumbnails}. Leave them out, or choose another --db."
+        )
+    if update.decode not in (identity.decode, None):
+        raise ConfigError(
+            f"{table.uri} was made with --decode {identity.decode}, not {update.decode}: its images are all read in "
+            "one way. Leave --decode out, or choose another --db."
+        )
+    if thumbnails in (identity.thumbnails, 0):
+        return table
+    return table.add_columns([THUMBNAIL]).change_identity(thumbnails=thumbnails)
+
+
+def _fit_columns(table: IndexTable, listing: Listing) -> tuple[IndexTable, Listing]:
+    """Bring the columns of a table and of a listing together."""
+    from dataclasses import replace
+
+    from mcip.retrieval.metadata import fit_types
+    from mcip.retrieval.table_columns import change_types
+
+    types = {column.name: column.type for column in table.schema}
+    metadata, wider = fit_types(listing.metadata, types, listing.name)
+    table = change_types(table, wider).add_columns(list(metadata.schema))
+    return table, replace(listing, metadata=metadata)
+
+
+def _refuse_empty(table: IndexTable, name: str, changes: Changes) -> None:
+    if len(table) == 0:
+        first = "\n".join(f"  {image}: {why}" for image, why in list(changes.unreadable.items())[:5])
+        raise DataError(f"None of the {len(changes.unreadable):,} images of {name} can be read:\n{first}")
+
+
+def _tell(changes: Changes, seconds: float, report: Path) -> None:
+    """Say on stderr what was done."""
+    from mcip.retrieval.folder import summary
+
+    rate = f", {changes.embedded / seconds:,.0f} per second" if changes.embedded else ""
+    note(
+        f"{changes.embedded:,} images embedded in {seconds:,.1f} s{rate}; {changes.reused:,} moved, touched or with "
+        f"other metadata, {changes.removed:,} removed, {changes.kept:,} as they were."
+    )
+    if changes.unreadable:
+        note(f"{len(changes.unreadable):,} images could not be read.")
+    if changes.skipped:
+        note(f"{len(changes.skipped):,} other files were left out: {summary(changes.skipped)}.")
+    if changes.closed:
+        note(
+            f"{len(changes.closed):,} files or folders cannot be read now, and what was indexed of them is kept: "
+            f"{summary(changes.closed)}."
+        )
+    if changes.unreadable or changes.skipped or changes.closed:
+        note(f"They are listed in {report}.")
+
+
+def note(text: str) -> None:
+    """Say something on stderr."""
+    from mcip.core.progress import console
+
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
