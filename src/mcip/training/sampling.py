@@ -86,9 +86,7 @@ class SourceWeightedOrder(EpochOrder):
         counts: Rows of each source in a batch: the weights' shares of the batch size, by largest remainders.
     """
 
-    def __init__(
-        self, sources: Sequence[str | None], weights: Mapping[str, float], batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, sources: Sequence[str | None], weights: Mapping[str, float], batch_size: int, seed: int) -> None:
         """Set the order.
 
         Args:
