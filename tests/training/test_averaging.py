@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,11 @@ def test_it_is_exchanged_for_a_block_even_where_the_block_fails() -> None:
     weights = torch.tensor([1.0])
     average = WeightAverage({"w": weights}, decay=0.9)
     weights.fill_(3.0)
-    with pytest.raises(ValueError, match="in the block"), average.applied():
-        assert weights.item() == 1.0
-        raise ValueError("in the block")
+    shown = []
+    with contextlib.suppress(ValueError), average.applied():
+        shown.append(weights.item())
+        raise ValueError
+    assert shown == [1.0]
     assert weights.item() == 3.0
     assert average.tensors["w"].item() == 1.0
 

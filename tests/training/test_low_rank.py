@@ -57,7 +57,7 @@ def test_the_merged_tower_equals_the_unmerged_one(visual: Any) -> None:
         if f"{place}.0.up" in factors:
             naive = before[name] + factors[f"{place}.0.up"] @ factors[f"{place}.0.down"]
             torch.testing.assert_close(tensor, naive.detach())
-            assert torch.linalg.matrix_rank(tensor - before[name], atol=1e-6) <= 2
+            assert torch.linalg.svdvals(tensor - before[name])[2] < 1e-5
         else:
             assert torch.equal(tensor, before[name]), name
 

@@ -16,3 +16,5 @@ Dtype: TypeAlias = Literal["float32", "float16"]
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 # How the weights of an ONNX model are stored.
 Quantize: TypeAlias = Literal["none", "int8"]
+# "auto" compiles the image tower on CUDA, where the run is long enough to pay for it.
+Compile: TypeAlias = Literal["auto", "on", "off"]
