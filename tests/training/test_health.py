@@ -76,12 +76,12 @@ def test_a_leap_is_judged_by_the_ten_means_before_it(tmp_path: Path) -> None:
     run(4.0, [*steady, 3.9, 8.0], [])  # not above the ratio; not above the first
     run(0.0, [*steady, 1e9], [])
     run(4.0, [8.0, *[1.0] * 8, 99.0], [])  # too early to tell
-    with pytest.raises(ConfigError, match="The loss leapt to 8.1 before step 14, from 1; there is no checkpoint"):
+    with pytest.raises(ConfigError, match=r"The loss leapt to 8\.1 before step 14, from 1; there is no checkpoint"):
         run(4.0, [*steady, 8.1], [])
-    with pytest.raises(ConfigError, match="The loss leapt to 8.1 before step 1, from 1"):
+    with pytest.raises(ConfigError, match=r"The loss leapt to 8\.1 before step 1, from 1"):
         run(4.0, [8.1], steady)
     assert "--max-loss-ratio" in read_json(tmp_path / REPORT)["what_to_do"][-1]
-    with pytest.raises(ConfigError, match="max_loss_ratio is 0.5"):
+    with pytest.raises(ConfigError, match=r"max_loss_ratio is 0\.5"):
         health(tmp_path, 0.5)
 
 
