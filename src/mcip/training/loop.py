@@ -9,123 +9,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import nn
 
-from mcip.core.choices import Precision
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.processes import check_one_process
 from mcip.core.progress import Advance, console, duration, progress
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
+from mcip.training.objective import Batch, Objective
+from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 
-Batch: TypeAlias = Any
 CHECKPOINTS = "checkpoints"
 # Steps, after the first, by which is estimated how long a run takes.
 _TIMED_STEPS = 5
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters that share a learning rate and a weight decay and whose gradients are clipped together."""
-
-    name: str
-    parameters: list[nn.Parameter]
-    lr: float
-    weight_decay: float
-
-
-class Objective(Protocol):
-    """What is trained, on what, and how it is validated.
-
-    Attributes:
-        modules: The modules in training, by name.
-        groups: Their parameters.
-        tensors: Everything that training changes, by name: it is kept in checkpoints.
-        unreadable: Images that could not be read so far: id to reason. It is kept in checkpoints.
-    """
-
-    modules: dict[str, nn.Module]
-    groups: list[Group]
-    tensors: dict[str, torch.Tensor]
-    unreadable: dict[str, str]
-
-    def batches(self, steps: range) -> Iterator[Batch]:
-        """One batch per step."""
-
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing in it could be read."""
-
-    def after_step(self) -> None:
-        """Called after each optimiser step."""
-
-    def validate(self) -> dict[str, float]:
-        """Scores by name, higher is better; empty where there is nothing to validate on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How to train; the fields that are named like parameters of `mcip.tune` mean what they mean there."""
-
-    steps: int
-    warmup: int = 0
-    min_lr_ratio: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    precision: Precision = "auto"
-    device: str = "auto"
-    checkpoint_every: int = 200
-    validate_every: int = 0
-    patience: int = 0
-    select: str = "mean"
-    log_every: int = 20
-    unit: str = "images"
-    per_step: int = 1
-    title: str = "train"
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: One makes no sense.
-        """
-        if self.steps < 1:
-            raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
-        if self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
-
-
-@dataclass
-class Fit:
-    """How a training run ended.
-
-    Attributes:
-        steps: Steps that were made.
-        best_step: The step whose weights were kept; the last one where nothing was validated.
-        best_score: Its score, or None.
-        validation: The validation scores by step.
-    """
-
-    steps: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    validation: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def learning_rate_factor(step: int, steps: int, warmup: int, min_ratio: float) -> float:
-    """Linear warm-up over `warmup` steps, then a half cosine from 1 to `min_ratio` at the end."""
-    if step < warmup:
-        return (step + 1) / warmup
-    part = (step - warmup) / max(1, steps - warmup)
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * part))
 
 
 def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:

@@ -14,7 +14,7 @@ from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
 from mcip.losses import MultiCaptionArcMargin
 from mcip.models import Model
-from mcip.training.loop import Group
+from mcip.training.objective import Group
 from mcip.training.order import EpochOrder
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mcip.training.loop import Group
+from mcip.training.objective import Group
 from mcip.training.objectives.image_tuning import CaptionTerm
 from mcip.training.order import EpochOrder
 
