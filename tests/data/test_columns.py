@@ -188,7 +188,7 @@ def test_digits_survive(cells: list[str | None]) -> None:
 def test_a_column_of_sources_is_kept_where_there_is_one(tmp_path: Path, make_image: MakeImage) -> None:
     make_image("x.png")
     image = "x.png"
-    table = read_table(write_csv(tmp_path / "a.csv", ("image", "source"), (image, "shop"), (image, "")))
+    table = read_table(write_csv(tmp_path / "a.csv", ("image", "source", "id"), (image, "shop", "1"), (image, "", "2")))
     assert table.sources == ["shop", None]
     assert table.subset([1, 0]).sources == [None, "shop"]
     assert read_table(write_csv(tmp_path / "b.csv", ("image",), (image,))).sources == []
