@@ -24,13 +24,13 @@ def add(watch: Health, step: int, loss: float, norms: tuple[float, float] | None
 
 def test_the_means_are_those_of_the_steps_since_the_last(tmp_path: Path) -> None:
     watch = health(tmp_path)
-    assert not watch
+    assert watch.steps == 0
     add(watch, 1, 2.0)
     watch.check(None)
     add(watch, 2, 4.0)
-    assert watch
+    assert watch.steps == 2
     assert watch.means(2, None) == {"loss": 3.0, "class_loss": 6.0}
-    assert not watch
+    assert watch.steps == 0
     add(watch, 3, 8.0)
     assert watch.means(3, None)["loss"] == 8.0
 

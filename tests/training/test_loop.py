@@ -79,7 +79,12 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypat
 
 def test_groups_are_clipped_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, limit: sizes.append(len(parameters)))
+
+    def spy(parameters: list[Tensor], limit: float) -> Tensor:
+        sizes.append(len(parameters))
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     fit(Toy(), tmp_path / CHECKPOINTS, settings(steps=2))
     assert sizes == [1, 1, 1, 1]
 
@@ -151,7 +156,7 @@ def test_a_batch_of_nothing_is_no_step(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"The loss is (nan|inf) at step 2; there is no checkpoint yet\. Lower the learning"
+        ConfigError, match=r"The loss is (nan|inf) at step 1; there is no checkpoint yet\. Lower the learning"
     ):
         fit(Toy(factor=math.inf), tmp_path / CHECKPOINTS, settings())
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mcip import models
 from mcip.core.errors import ConfigError
-from mcip.training.optimizer import freeze, layer_factors
+from mcip.training.optimizer import freeze_parameters, layer_factors
 from tests.tiny import CONFIG, TINY_SIGLIP
 
 RESNET: dict[str, Any] = {
@@ -84,7 +84,7 @@ def test_what_has_no_layers_is_refused() -> None:
 
 def test_frozen_parameters_are_those_that_match() -> None:
     visual = tower(CONFIG)
-    kept = freeze(visual, r"conv1|resblocks\.0\.")
+    kept = freeze_parameters(visual, r"conv1|resblocks\.0\.")
     frozen = [name for name, parameter in visual.named_parameters() if not parameter.requires_grad]
     assert kept == frozen
     assert frozen == [
@@ -94,7 +94,7 @@ def test_frozen_parameters_are_those_that_match() -> None:
 
 def test_frozen_batch_normalisation_keeps_its_statistics() -> None:
     visual = tower(RESNET)
-    freeze(visual, r"^bn1\.")
+    freeze_parameters(visual, r"^bn1\.")
     visual.train()
     before = {name: tensor.clone() for name, tensor in visual.state_dict().items() if "running_mean" in name}
     visual(torch.randn(2, 3, 32, 32))
@@ -109,4 +109,4 @@ def test_frozen_batch_normalisation_keeps_its_statistics() -> None:
 )
 def test_patterns_that_make_no_sense(pattern: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        freeze(tower(CONFIG), pattern)
+        freeze_parameters(tower(CONFIG), pattern)

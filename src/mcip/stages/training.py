@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
-from mcip.core.errors import DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.progress import console
 from mcip.data import Table
@@ -22,6 +22,7 @@ from mcip.losses import ArcMargin
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
 from mcip.training.objectives import ImageTuning, LinearAdapter
+from mcip.training.sampling import ClassBalancedOrder, SourceWeightedOrder, parse_weights
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
 _FEW_STEPS = 100
@@ -78,6 +79,25 @@ def save_classes(out: Path, objective: ImageTuning | LinearAdapter) -> None:
     with atomic_write(out / "class_centers.safetensors") as temporary:
         save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)
     write_json(out / "classes.json", objective.classes)
+
+
+def make_order(
+    table: Table, batch_size: int, seed: int, classes_per_batch: int, source_weights: str | None
+) -> EpochOrder:
+    """The order of the rows: epoch by epoch, or balanced by class, or weighted by source.
+
+    Raises:
+        ConfigError: The parameters do not fit together or the table.
+    """
+    if classes_per_batch and source_weights:
+        raise ConfigError("classes_per_batch and source_weights cannot go together: leave one of them out.")
+    if classes_per_batch:
+        return ClassBalancedOrder(table.labels, batch_size, classes_per_batch, seed)
+    if source_weights is None:
+        return EpochOrder(len(table), batch_size, seed)
+    if not table.sources:
+        raise ConfigError(f"source_weights needs a column `source`, which {table.name} has not.{table.columns_hint}")
+    return SourceWeightedOrder(table.sources, parse_weights(source_weights), batch_size, seed)
 
 
 def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:

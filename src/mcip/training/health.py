@@ -51,9 +51,10 @@ class Health:
         self._unread: list[tuple[int, dict[str, Tensor], Tensor | None]] = []
         self._recent: list[dict[str, float]] = []
 
-    def __bool__(self) -> bool:
-        """Whether there were steps since the last call of `means`."""
-        return bool(self._unread or self._recent)
+    @property
+    def steps(self) -> int:
+        """How many steps there were since the last call of `means`."""
+        return len(self._unread) + len(self._recent)
 
     def add(self, step: int, losses: Mapping[str, Tensor], norms: Tensor | None) -> None:
         """Note a step.

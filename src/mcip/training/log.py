@@ -24,10 +24,15 @@ class MetricsLog:
         """
         self.path = folder / METRICS
         kept = [line for line in self._lines() if 0 < step >= json.loads(line)["step"]]
+        self._kept = [json.loads(line) for line in kept]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         with explain_full_disk(self.path):
             self.writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else 0)
+
+    def earlier(self, name: str) -> list[float]:
+        """The values of this name that were recorded up to the step it resumes from."""
+        return [float(values[name]) for values in self._kept if name in values]
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

@@ -7,7 +7,7 @@ never interrupted, on the same machine with the same settings.
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.processes import check_one_process
 from mcip.core.progress import Advance, console, duration, progress
+from mcip.training.averaging import WeightAverage
 from mcip.training.checkpoint import Checkpoints, copy_into
+from mcip.training.health import Health, stack_norms
 from mcip.training.log import MetricsLog
-from mcip.training.objective import Batch, Objective
+from mcip.training.objective import Batch, Objective, Splittable
+from mcip.training.optimizer import make_optimizer, set_learning_rates
 from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 
 CHECKPOINTS = "checkpoints"
@@ -38,8 +41,8 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         settings: How to train.
 
     Raises:
-        ConfigError: The loss is not finite, the settings do not fit the objective or the machine, or this is
-            one of several processes of one run.
+        ConfigError: A loss or a gradient is not finite or the loss leapt (`stopped.json` says more), the settings do
+            not fit the objective or the machine, or this is one of several processes of one run.
         ArtefactError: A checkpoint is damaged or does not fit.
 
     Example:
@@ -58,20 +61,19 @@ class _Loop:
         self.device = pick_device(settings.device)
         precision = pick_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        groups = [
-            {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
-            for group in objective.groups
-        ]
-        self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+        self.optimizer = make_optimizer(objective.groups, settings.betas, settings.eps)
+        self.average = WeightAverage(objective.tensors, settings.ema) if settings.ema else None
         self.checkpoints = Checkpoints(folder)
         self.done = Fit()
-        self.recent: list[dict[str, torch.Tensor]] = []
         self.timed_from = self.validation_seconds = 0.0
 
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
             self._restore()
         log = MetricsLog(self.folder.parent, self.done.steps)
+        names = [group.name for group in self.objective.groups]
+        ratio = self.settings.max_loss_ratio
+        self.health = Health(self.folder.parent, names, ratio, log.earlier("loss"))
         settings, start = self.settings, self.done.steps
         try:
             self._train_mode(True)
@@ -84,6 +86,7 @@ class _Loop:
                 self._train(log, advance)
         finally:
             log.close()
+        self.health.check(self.checkpoints.step("latest"))
         self._train_mode(False)
         self._keep_best()
         return self.done
@@ -98,9 +101,10 @@ class _Loop:
             self.done.steps = step + 1
             advance(settings.per_step)
             self._estimate(steps)
-            if self.recent and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
-                rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
-                values, since = self._mean_losses(), time.perf_counter()
+            if self.health.steps and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
+                made = self.health.steps
+                values = self.health.means(self.done.steps, self.checkpoints.step("latest"))
+                rate, since = made * settings.per_step / (time.perf_counter() - since), time.perf_counter()
                 lr = float(self.optimizer.param_groups[0]["lr"])
                 log.write(self.done.steps, {**values, "lr": lr, f"{settings.unit}_per_second": rate})
                 advance(0, f"loss {values['loss']:.3f}")
@@ -127,42 +131,60 @@ class _Loop:
     def _step(self, step: int, batch: Batch) -> None:
         settings = self.settings
         factor = learning_rate_factor(step, settings.steps, settings.warmup, settings.min_lr_ratio)
-        for parameters, group in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
-            parameters["lr"] = group.lr * factor
+        set_learning_rates(self.optimizer, factor)
         torch.manual_seed(settings.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        with autocast(self.device, settings.precision):
-            losses = self.objective.losses(batch, generator)
+        losses = self._backward(batch, generator)
         if not losses:
             return
-        self.scaler.scale(losses["loss"]).backward()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.scaler.unscale_(self.optimizer)
-        for group in self.objective.groups:
-            torch.nn.utils.clip_grad_norm_(group.parameters, settings.max_grad_norm)
+        norms, broken = stack_norms(
+            [
+                torch.nn.utils.clip_grad_norm_(group.parameters, settings.max_grad_norm)
+                for group in self.objective.groups
+            ]
+        )
+        if not self.scaler.is_enabled():
+            # The optimiser makes no step then; with fp16 its scaler sees to that.
+            self.optimizer.found_inf = broken  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.objective.after_step()
-        self.recent.append({name: loss.detach() for name, loss in losses.items()})
+        if self.average is not None:
+            self.average.update()
+        self.health.add(step + 1, losses, None if self.scaler.is_enabled() else norms)
+
+    def _backward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Add up the gradients of a batch, part by part, and give its losses."""
+        parts = [batch]
+        if self.settings.accumulate > 1:
+            if not isinstance(self.objective, Splittable):
+                raise ConfigError("accumulate: the batches of this objective cannot be taken in parts.")
+            parts = self.objective.split(batch, self.settings.accumulate, generator)
+        total: dict[str, torch.Tensor] = {}
+        for part in parts:
+            with autocast(self.device, self.settings.precision):
+                losses = self.objective.losses(part, generator)
+            if losses:
+                self.scaler.scale(losses["loss"]).backward()
+            total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()} or total
+        return total
 
     def _train_mode(self, on: bool) -> None:
         for module in self.objective.modules.values():
             module.train(on)
 
-    def _mean_losses(self) -> dict[str, float]:
-        means = {name: torch.stack([losses[name] for losses in self.recent]).mean().item() for name in self.recent[0]}
-        self.recent.clear()
-        if not math.isfinite(means["loss"]):
-            last = self.checkpoints.step("latest")
-            kept = f"the last checkpoint, of step {last}, is kept" if last else "there is no checkpoint yet"
-            raise ConfigError(
-                f"The loss is {means['loss']} at step {self.done.steps}; {kept}. "
-                "Lower the learning rate, or use --precision fp32."
-            )
-        return means
-
     def _validate(self, log: MetricsLog) -> None:
+        self.health.check(self.checkpoints.step("latest"))
+        with self._averaged():
+            self._score(log)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return self.average.applied() if self.average is not None else contextlib.nullcontext()
+
+    def _score(self, log: MetricsLog) -> None:
         self._train_mode(False)
         scores = self.objective.validate()
         self._train_mode(True)
@@ -188,10 +210,12 @@ class _Loop:
         return waited >= settings.patience
 
     def _checkpoint(self) -> None:
+        self.health.check(self.checkpoints.step("latest"))
         state = {
             "tensors": self.objective.tensors,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
             "best_step": self.done.best_step,
             "best_score": self.done.best_score,
             "validation": self.done.validation,
@@ -206,6 +230,8 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"], self.folder)
         self.objective.unreadable.update(state["unreadable"])
         self.done = Fit(state["step"], state["best_step"], state["best_score"], state["validation"])
         if self.done.best_score is not None and self.checkpoints.step("best") != self.done.best_step:
@@ -216,6 +242,8 @@ class _Loop:
         console.print(f"Resuming from step {self.done.steps} of {self.settings.steps}.")
 
     def _keep_best(self) -> None:
+        if self.average is not None:
+            copy_into(self.objective.tensors, self.average.tensors, self.folder)
         if self.done.best_score is None:
             self.done.best_step = self.done.steps
         elif self.done.best_step != self.done.steps:

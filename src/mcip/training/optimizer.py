@@ -1,18 +1,39 @@
-"""Which parameters are trained, and how fast each: freezing by name, and layer-wise decay of the learning rate."""
+"""Which parameters are trained, and how fast each: freezing by name, layer-wise decay of the learning rate, AdamW."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
 from timm.models import group_parameters
 from torch import nn
 
 from mcip.core.errors import ConfigError
+from mcip.training.objective import Group
 
 # open_clip's towers: the blocks, in order, and what comes after them. Everything else comes before them.
 _BLOCK: Final = re.compile(r"transformer\.resblocks\.(\d+)\.|layer(\d+)\.(\d+)\.")
 _HEAD: Final = re.compile(r"ln_post\b|proj\b|attn_pool\b|attnpool\b|head\b")
+
+
+def make_optimizer(groups: Sequence[Group], betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
+    """AdamW over groups of parameters, those of a group that learn fastest first; see `set_learning_rates`."""
+    parts = []
+    for group in groups:
+        factors = group.lr_factors or [1.0] * len(group.parameters)
+        for factor in sorted(set(factors), reverse=True):
+            chosen = [p for p, of_it in zip(group.parameters, factors, strict=True) if of_it == factor]
+            lr = group.lr * factor
+            parts.append({"params": chosen, "lr": lr, "base_lr": lr, "weight_decay": group.weight_decay})
+    return torch.optim.AdamW(parts, betas=betas, eps=eps, fused=True)
+
+
+def set_learning_rates(optimizer: torch.optim.AdamW, factor: float) -> None:
+    """Multiply the learning rates that the groups gave by the schedule's factor."""
+    for part in optimizer.param_groups:
+        part["lr"] = part["base_lr"] * factor
 
 
 def layer_factors(visual: nn.Module, decay: float) -> dict[str, float]:
@@ -42,7 +63,7 @@ def layer_factors(visual: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (last - layer) for name, layer in layers.items()}
 
 
-def freeze(visual: nn.Module, pattern: str) -> list[str]:
+def freeze_parameters(visual: nn.Module, pattern: str) -> list[str]:
     r"""Keep the parameters of an image tower whose name matches a regular expression as they are.
 
     Batch normalisation whose parameters are all kept stays in evaluation mode: its statistics are kept too.
@@ -75,6 +96,11 @@ def freeze(visual: nn.Module, pattern: str) -> list[str]:
         ):
             _stay_in_evaluation(module)
     return kept
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether what a module computes for an image depends on the others of the batch."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in module.modules())
 
 
 def _stay_in_evaluation(module: nn.Module) -> None:
