@@ -118,7 +118,7 @@ def tune(
         layer_decay: The learning rate of each layer of the image tower is this share of that of the layer above; 1 is
             the same rate for all.
         freeze: A regular expression: parameters of the image tower with a match in their name are not trained, for
-            example conv1|resblocks\.[0-5]\.
+            example conv1|ln_pre|resblocks.[0-5][.]
         lora: The rank of low-rank factors that are trained in place of the image tower's weights and merged into its
             linear layers at the end; 0 trains the weights. Takes a learning rate 10 to 100 times as high.
         ema: Validate and keep the exponential moving average of the weights, with this decay, for example 0.999; 0
@@ -189,7 +189,7 @@ def tune(
     made_from = recorded(
         tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
-        source_weights=source_weights and f"{source_weights}; sources {fingerprint_texts(list(map(str, table.sources)))}",
+        source_weights=source_weights and [source_weights, fingerprint_texts(list(map(str, table.sources)))],
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:

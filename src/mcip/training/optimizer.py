@@ -64,13 +64,13 @@ def layer_factors(visual: nn.Module, decay: float) -> dict[str, float]:
 
 
 def freeze_parameters(visual: nn.Module, pattern: str) -> list[str]:
-    r"""Keep the parameters of an image tower whose name matches a regular expression as they are.
+    """Keep the parameters of an image tower whose name matches a regular expression as they are.
 
     Batch normalisation whose parameters are all kept stays in evaluation mode: its statistics are kept too.
 
     Args:
         visual: The image tower.
-        pattern: It may match anywhere in the name, as in `conv1|resblocks\.[0-5]\.`.
+        pattern: It may match anywhere in the name, as in `conv1|ln_pre|resblocks.[0-5][.]`.
 
     Returns:
         The names of the parameters that are kept.
