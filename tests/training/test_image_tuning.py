@@ -59,7 +59,7 @@ def test_parts_add_up_to_the_batch(method: str, parts: int, rows: int, base: Pat
             parameter.mul_(1.1)
     batch = batch_of(objective, rows)
     whole, expected = gradients(objective, [batch])
-    split = objective.split(batch, parts, torch.Generator().manual_seed(1))
+    split = objective.parts(batch, parts, torch.Generator().manual_seed(1))
     assert len(split) <= parts
     assert max(len(part.pixels) for part in split) <= -(-12 // parts)
     by_part, found = gradients(objective, split)
@@ -70,7 +70,7 @@ def test_parts_add_up_to_the_batch(method: str, parts: int, rows: int, base: Pat
 
 def test_a_batch_of_nothing_has_no_parts(base: Path, train: Path) -> None:
     objective = tuning(base, train, None)
-    assert objective.split(batch_of(objective, 0), 3, torch.Generator()) == []
+    assert objective.parts(batch_of(objective, 0), 3, torch.Generator()) == []
 
 
 def test_images_without_captions_weigh_nothing_in_any_part(base: Path, train: Path, mined: Path) -> None:
@@ -85,7 +85,7 @@ def test_images_without_captions_weigh_nothing_in_any_part(base: Path, train: Pa
     object.__setattr__(lookup, "ids", torch.cat([torch.from_numpy(part) for part in ids]).numpy())
     object.__setattr__(lookup, "offsets", torch.tensor([0, *lengths]).cumsum(0).numpy())
     whole, expected = gradients(objective, [batch])
-    by_part, found = gradients(objective, objective.split(batch, 3, torch.Generator().manual_seed(1)))
+    by_part, found = gradients(objective, objective.parts(batch, 3, torch.Generator().manual_seed(1)))
     assert by_part == pytest.approx(whole, rel=1e-5)
     for gradient, other in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
@@ -128,22 +128,16 @@ def test_the_compiled_tower_gives_the_same_gradients(
     batches = [batch_of(objective, rows) for rows in (12, 9)]
     expected = [gradients(objective, [batch]) for batch in batches]
     shapes: list[tuple[int, ...]] = []
-    objective.compile(12, "fp32")
-    assert "Compiled in" in capsys.readouterr().err
-    compiled = objective._compiled
-    assert compiled is not None
-
-    def spy(pixels: Tensor) -> Tensor:
-        shapes.append(tuple(pixels.shape))
-        return compiled(pixels)
-
-    monkeypatch.setattr(objective, "_compiled", spy)
+    tower = objective.modules["image_tower"]
+    tower.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    objective.compile_for(12, "fp32")
     for batch, (losses, before) in zip(batches, expected, strict=True):
         found, after = gradients(objective, [batch])
         assert found == pytest.approx(losses, rel=1e-5)
         for gradient, other in zip(after, before, strict=True):
             torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
-    assert shapes == [(12, 3, 32, 32)] * 2, "short batches are padded to the one shape"
+    assert "Compiled in" in capsys.readouterr().err
+    assert objective._compiled is not None
     assert list(objective.modules["image_tower"].state_dict()) == names
 
 
@@ -157,7 +151,8 @@ def test_where_compilation_fails_the_run_goes_on_without(
     objective = tuning(base, train, None)
     batch = batch_of(objective, 12)
     expected, _ = gradients(objective, [batch])
-    objective.compile(12, "fp32")
+    objective.compile_for(12, "fp32")
+    assert gradients(objective, [batch])[0] == expected
     notes = " ".join(capsys.readouterr().err.split())
     assert "could not be compiled" in notes
     assert "no compiler here" in notes

@@ -86,11 +86,18 @@ class Processes:
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over the processes, in place; it has no gradient."""
+        return self._reduce(tensor, "SUM")
+
+    def largest(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The largest value of each element over the processes, in place; it has no gradient."""
+        return self._reduce(tensor, "MAX")
+
+    def _reduce(self, tensor: torch.Tensor, operation: str) -> torch.Tensor:
         if self.several:
             import torch.distributed as dist
 
             with explain_lost():
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
         return tensor
 
     def gather_json(self, value: Any) -> list[Any]:
@@ -134,6 +141,14 @@ class Processes:
             raise getattr(errors, outcome["error"], McipError)(outcome["message"])
         value: T = outcome["value"]
         return value
+
+    def first_then_all(self, act: Callable[[], T]) -> T:
+        """Do something in the first process, then in the others, which find the files that it wrote."""
+        if self.several:
+            self.by_first(lambda: _forget(act()))
+            with alone():
+                return act()
+        return act()
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -216,6 +231,10 @@ def check_one_process() -> None:
             f"This is one of {count} processes that were started together (WORLD_SIZE), and each would do the whole "
             "work: start the command once, without torchrun or accelerate launch."
         )
+
+
+def _forget(value: object) -> None:
+    """Keep nothing of a value that JSON cannot hold."""
 
 
 def _number(name: str, otherwise: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mcip.core.errors import ConfigError
+from mcip.core.shards import is_sharded
 from mcip.training.checkpoint import copy_into
 
 
@@ -33,8 +34,10 @@ class WeightAverage:
             decay: From 0 to below 1; 0.999 averages over about 1,000 steps.
 
         Raises:
-            ConfigError: The decay is out of range.
+            ConfigError: The decay is out of range, or a tensor lies in shards.
         """
+        if any(map(is_sharded, tensors.values())):
+            raise ConfigError("ema cannot average weights or class centers in shards: leave it out.")
         if not 0 <= decay < 1:
             raise ConfigError(f"ema is {decay}: it is 0, for none, or a decay below 1 such as 0.999.")
         self.decay, self.updates, self._trained = decay, 0, tensors

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from mcip.core.choices import Compile, Precision
 from mcip.core.device import autocast
+from mcip.core.errors import ConfigError
 from mcip.core.progress import console, duration
 
 # Compiling takes one to three minutes; on an H200 a compiled step of 128 images of a ViT-L-14-336 is 0.1 s shorter.
@@ -18,9 +19,17 @@ ENOUGH_STEPS: Final = 1000
 BACKEND: Final = "inductor"
 
 
-def pays(compile: Compile, device: torch.device, steps: int) -> bool:
-    """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps on."""
-    return compile == "on" or (compile == "auto" and device.type == "cuda" and steps >= ENOUGH_STEPS)
+def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = False) -> bool:
+    """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps on.
+
+    Raises:
+        ConfigError: `compile` is none of its values, or is "on" for weights in shards.
+    """
+    if compile not in get_args(Compile):
+        raise ConfigError(f"compile is {compile!r}: it is one of {', '.join(get_args(Compile))}.")
+    if compile == "on" and sharded:
+        raise ConfigError("compile cannot go with --parallel fsdp yet: use --parallel ddp, or --compile off.")
+    return compile == "on" or (compile == "auto" and device.type == "cuda" and steps >= ENOUGH_STEPS and not sharded)
 
 
 def compiled(
@@ -51,7 +60,7 @@ def compiled(
                 output = call(pixels)
             output.float().sum().backward()
     except Exception as error:  # compilers have dozens of kinds of errors
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = " ".join(str(error).split())[:200]
         console.print(f"The image tower could not be compiled ({type(error).__name__}: {reason}). It trains without.")
         return None
     finally:

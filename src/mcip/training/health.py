@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mcip.core.errors import ConfigError
 from mcip.core.files import write_json
+from mcip.core.processes import processes
+from mcip.core.shards import is_sharded
 
 REPORT: Final = "stopped.json"
 # Means of the loss over `log_every` steps by which a leap is judged, and steps that a report lists.
@@ -44,7 +46,8 @@ class Health:
         if max_loss_ratio and not max_loss_ratio > 1:
             raise ConfigError(f"max_loss_ratio is {max_loss_ratio}: it is above 1, or 0 to let every loss pass.")
         self.report, self.groups, self.max_loss_ratio = folder / REPORT, list(groups), max_loss_ratio
-        self.report.unlink(missing_ok=True)
+        if processes().first:
+            self.report.unlink(missing_ok=True)
         self._first = means[0] if means else math.inf
         self._means = deque(means, _MEANS)
         self._steps: deque[dict[str, Any]] = deque(maxlen=_LISTED)
@@ -118,17 +121,16 @@ class Health:
         ]
         if math.isfinite(self._steps[-1]["loss"]):
             remedies.append("If the loss may leap, raise --max-loss-ratio, or give it 0.")
-        write_json(
-            self.report,
-            {
-                "reason": f"{reason}; {kept}.",
-                "step": step,
-                "checkpoint_step": checkpoint,
-                "what_to_do": remedies,
-                "mean_losses_before": _finite([*self._means]),
-                "steps": _finite([*self._steps]),
-            },
-        )
+        report = {
+            "reason": f"{reason}; {kept}.",
+            "step": step,
+            "checkpoint_step": checkpoint,
+            "what_to_do": remedies,
+            "mean_losses_before": _finite([*self._means]),
+            "steps": _finite([*self._steps]),
+        }
+        if processes().first:
+            write_json(self.report, report)
         raise ConfigError(
             f"{reason}; {kept}. Lower the learning rate, or use --precision fp32. {self.report} holds the losses and "
             "gradient norms of the steps before."
@@ -140,7 +142,8 @@ def stack_norms(norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     The second is what a fused optimiser takes as `found_inf`: it leaves the weights and its state as they are.
     """
-    stacked = torch.stack([norm.float() for norm in norms])
+    whole: list[Any] = [norm.full_tensor() if is_sharded(norm) else norm for norm in norms]  # type: ignore[operator]
+    stacked = torch.stack([norm.float() for norm in whole])
     return stacked, (~stacked.isfinite().all()).float()
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import check_one_process, explain_lost, processes
 from mcip.core.progress import Advance, console, duration, progress
+from mcip.core.shards import is_sharded, optimizer_parts
 from mcip.training.averaging import WeightAverage
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.health import Health, stack_norms
 from mcip.training.log import MetricsLog
-from mcip.training.objective import Batch, Objective, Splittable
+from mcip.training.objective import Batch, Divisible, Objective
 from mcip.training.optimizer import make_optimizer, set_learning_rates
 from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 
@@ -42,7 +44,9 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
 
     Raises:
         ConfigError: A loss or a gradient is not finite or the loss leapt (`stopped.json` says more), the settings do
-            not fit the objective or the machine, or this is one of several processes of one run.
+            not fit the objective or the machine, or this is one of several processes of one run and the objective
+            cannot be trained by them.
+        ProcessError: Another process of the run has failed.
         ArtefactError: A checkpoint is damaged or does not fit.
 
     Example:
@@ -50,8 +54,9 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         >>> fit(objective, Path("runs/mine/checkpoints"), FitSettings(steps=1000)).steps  # doctest: +SKIP
         1000
     """
-    check_one_process()
-    with torch.random.fork_rng():
+    if not objective.split:
+        check_one_process()
+    with torch.random.fork_rng(), explain_lost():
         return _Loop(objective, folder, settings).run()
 
 
@@ -61,6 +66,8 @@ class _Loop:
         self.device = pick_device(settings.device)
         precision = pick_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.team = processes()
+        self.whole_gradients: Callable[[], None] = self._spread() if self.team.several else lambda: None
         self.optimizer = make_optimizer(objective.groups, settings.betas, settings.eps)
         self.average = WeightAverage(objective.tensors, settings.ema) if settings.ema else None
         self.checkpoints = Checkpoints(folder)
@@ -72,8 +79,8 @@ class _Loop:
             self._restore()
         log = MetricsLog(self.folder.parent, self.done.steps)
         names = [group.name for group in self.objective.groups]
-        ratio = self.settings.max_loss_ratio
-        self.health = Health(self.folder.parent, names, ratio, log.earlier("loss"))
+        means = self.team.share(log.earlier("loss"))
+        self.health = Health(self.folder.parent, names, self.settings.max_loss_ratio, means)
         settings, start = self.settings, self.done.steps
         try:
             self._train_mode(True)
@@ -89,7 +96,22 @@ class _Loop:
         self.health.check(self.checkpoints.step("latest"))
         self._train_mode(False)
         self._keep_best()
+        self._share_unreadable()
         return self.done
+
+    def _spread(self) -> Callable[[], None]:
+        """Let the processes sum the gradients of what sees a part of the rows each; the rest is left to the result."""
+        from mcip.training.distributed import average_gradients, sum_gradients
+
+        objective, team = self.objective, self.team
+        every = [parameter for group in objective.groups for parameter in group.parameters]
+        if self.scaler.is_enabled() and any(map(is_sharded, every)):
+            raise ConfigError("Sharded weights cannot be trained in fp16: use --precision bf16 or --precision fp32.")
+        split = {id(parameter) for name in objective.split for parameter in objective.modules[name].parameters()}
+        for name in objective.split:
+            objective.modules[name] = sum_gradients(objective.modules[name])
+        alike = [parameter for parameter in every if id(parameter) not in split]
+        return lambda: average_gradients(alike, team)
 
     def _train(self, log: MetricsLog, advance: Advance) -> None:
         settings, since = self.settings, time.perf_counter()
@@ -137,6 +159,7 @@ class _Loop:
         losses = self._backward(batch, generator)
         if not losses:
             return
+        self.whole_gradients()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.scaler.unscale_(self.optimizer)
         norms, broken = stack_norms(
@@ -160,17 +183,26 @@ class _Loop:
         """Add up the gradients of a batch, part by part, and give its losses."""
         parts = [batch]
         if self.settings.accumulate > 1:
-            if not isinstance(self.objective, Splittable):
+            if not isinstance(self.objective, Divisible):
                 raise ConfigError("accumulate: the batches of this objective cannot be taken in parts.")
-            parts = self.objective.split(batch, self.settings.accumulate, generator)
+            parts = self.objective.parts(batch, self.settings.accumulate, generator)
         total: dict[str, torch.Tensor] = {}
-        for part in parts:
-            with autocast(self.device, self.settings.precision):
-                losses = self.objective.losses(part, generator)
-            if losses:
-                self.scaler.scale(losses["loss"]).backward()
+        for number, part in enumerate(parts, 1):
+            with self._summed(number == len(parts)):
+                with autocast(self.device, self.settings.precision):
+                    losses = self.objective.losses(part, generator)
+                if losses:
+                    self.scaler.scale(losses["loss"]).backward()
             total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()} or total
         return total
+
+    def _summed(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """The gradients of several processes are summed with the last part of a batch: DDP sums what is there."""
+        if last or not self.team.several:
+            return contextlib.nullcontext()
+        from mcip.training.distributed import keep_gradients
+
+        return keep_gradients(self.objective.modules[name] for name in self.objective.split)
 
     def _train_mode(self, on: bool) -> None:
         for module in self.objective.modules.values():
@@ -186,7 +218,7 @@ class _Loop:
 
     def _score(self, log: MetricsLog) -> None:
         self._train_mode(False)
-        scores = self.objective.validate()
+        scores = self._scores()
         self._train_mode(True)
         if not scores:
             return
@@ -202,6 +234,17 @@ class _Loop:
             self.done.best_step, self.done.best_score = step, score
             self.checkpoints.write("best", step, {"tensors": self.objective.tensors})
 
+    def _scores(self) -> dict[str, float]:
+        """Those of the first process. A tower in shards needs all processes to run, so then all validate."""
+        modules = (self.objective.modules[name] for name in self.objective.split)
+        if any(is_sharded(parameter) for module in modules for parameter in module.parameters()):
+            return self.team.share(self.objective.validate())
+        return self.team.by_first(self.objective.validate)
+
+    def _share_unreadable(self) -> None:
+        for unreadable in self.team.gather_json(self.objective.unreadable):
+            self.objective.unreadable.update(unreadable)
+
     def _stopped_early(self) -> bool:
         settings = self.settings
         if not settings.patience or self.done.best_score is None:
@@ -211,6 +254,7 @@ class _Loop:
 
     def _checkpoint(self) -> None:
         self.health.check(self.checkpoints.step("latest"))
+        self._share_unreadable()
         state = {
             "tensors": self.objective.tensors,
             "optimizer": self.optimizer.state_dict(),
@@ -227,7 +271,8 @@ class _Loop:
     def _restore(self) -> None:
         state = self.checkpoints.load("latest")
         copy_into(self.objective.tensors, state["tensors"], self.folder)
-        self.optimizer.load_state_dict(state["optimizer"])
+        parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
+        self.optimizer.load_state_dict(optimizer_parts(state["optimizer"], parameters))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:

@@ -36,12 +36,15 @@ class Objective(Protocol):
 
     Attributes:
         modules: The modules in training, by name.
+        split: Those of them that see this process's rows of a batch only, where there are several processes; what is
+            left is computed alike in all. Empty where an objective cannot be trained by several.
         groups: Their parameters.
         tensors: Everything that training changes, by name: it is kept in checkpoints.
         unreadable: Images that could not be read so far: id to reason. It is kept in checkpoints.
     """
 
     modules: dict[str, nn.Module]
+    split: tuple[str, ...]
     groups: list[Group]
     tensors: dict[str, torch.Tensor]
     unreadable: dict[str, str]
@@ -60,8 +63,8 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Splittable(Protocol):
+class Divisible(Protocol):
     """An objective whose batch can be taken part by part."""
 
-    def split(self, batch: Batch, count: int, generator: torch.Generator) -> list[Batch]:
-        """At most `count` parts of a batch, whose losses sum up to the batch's."""
+    def parts(self, batch: Batch, count: int, generator: torch.Generator) -> list[Batch]:
+        """The parts of a batch, `count` of them, whose losses sum up to the batch's."""

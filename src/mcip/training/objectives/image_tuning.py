@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcip.core.choices import Precision
+from mcip.core.processes import processes
+from mcip.core.shards import is_sharded
 from mcip.data import Pixels
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
-from mcip.losses import MultiCaptionArcMargin
+from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models import Model
 from mcip.training.compilation import compiled
 from mcip.training.objective import Group
@@ -38,21 +40,24 @@ class CaptionTerm:
     lookup: CaptionLookup
     texts: Embeddings
 
-    def of_batch(self, images: Tensor, rows: list[int], part: slice | None = None) -> Tensor:
+    def of_batch(self, images: Tensor, rows: list[int], batch: list[int] | None = None) -> Tensor:
         """The loss of image embeddings (B, D) that are those of these rows; a scalar.
 
         Args:
-            images: The embeddings, of all rows or of a part of them.
-            rows: The rows of the batch: all their captions count.
-            part: The place of the images among the rows. The losses of the parts sum up to the batch's.
+            images: The embeddings.
+            rows: Their rows.
+            batch: The rows of the batch that these are a part of: their captions count, and the losses of the batch's
+                parts sum up to its loss. The rows are the batch where None.
         """
-        captions, targets = self.lookup.batch(rows)
+        captions, targets = self.lookup.batch(rows if batch is None else batch)
         texts = torch.from_numpy(self.texts.take(captions)).to(images.device)
         loss: Tensor
-        if part is None:
+        if batch is None:
             loss = self.loss(images, texts, targets.to(images.device))
         else:
-            loss = self.loss(images, texts, targets[part].to(images.device), rows=float(targets.any(1).sum()))
+            place = {row: number for number, row in enumerate(batch)}
+            of_rows = targets[[place[row] for row in rows]].to(images.device)
+            loss = self.loss(images, texts, of_rows, rows=float(targets.any(1).sum()))
         return loss
 
     @classmethod
@@ -76,14 +81,14 @@ class _Part:
     """Some rows of a batch, for which the losses are their share of the batch's.
 
     Attributes:
-        pixels: Finished, of the part's rows.
-        rows: All rows of the batch.
-        place: The part's among them.
+        pixels: Finished, of this process's rows of the part.
+        rows: The rows of the part, of all processes.
+        batch: The rows of the batch, of all processes.
     """
 
     pixels: Tensor
     rows: list[int]
-    place: slice
+    batch: list[int]
 
 
 class ImageTuning:
@@ -91,6 +96,7 @@ class ImageTuning:
 
     The loss is (1 - w) class loss + w caption loss, w being the caption term's weight (Schall et al., SISAP 2024). With
     x the base's embedding of the same augmented pixels and y the one in training, keep (1 - x y) is added.
+    Of several processes each decodes and embeds its part of a batch, and all compute the loss of the whole batch.
 
     Example:
         >>> class_loss = ArcMargin(num_classes=100, dim=model.embed_dim)        # doctest: +SKIP
@@ -99,6 +105,8 @@ class ImageTuning:
         >>> objective = ImageTuning(model, images, order, class_loss, lr=1e-6, class_lr=1e-4)  # doctest: +SKIP
         >>> fit(objective, Path("run/checkpoints"), FitSettings(steps=1000))    # doctest: +SKIP
     """
+
+    split: tuple[str, ...] = ("image_tower",)
 
     def __init__(
         self,
@@ -137,14 +145,17 @@ class ImageTuning:
         self.images, self.order, self.captions, self.validation = images, order, captions, validation
         self.device, self.transform = torch.device(device), images.transform
         self.ids, self.unreadable = images.table.ids, dict[str, str]()
+        self.team = processes()
         self.classes = sorted({label for label in images.table.labels if label is not None})
         number = {name: index for index, name in enumerate(self.classes)}
         self.labels = torch.tensor([number[label] for label in images.table.labels if label is not None])
-        visual = model.clip.visual.to(self.device, memory_format=torch.channels_last)
-        self.keep, self.base = keep, copy.deepcopy(visual).eval().requires_grad_(False) if keep else None
-        self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._compiled_for = 0
+        visual = model.clip.visual
+        if not any(map(is_sharded, visual.parameters())):
+            visual = visual.to(self.device, memory_format=torch.channels_last)
         class_loss.to(self.device)
+        self.keep, self.base = keep, copy.deepcopy(visual).eval().requires_grad_(False) if keep else None
+        self._compile: tuple[int, Precision] | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
         self.tensors |= {f"class_loss.{name}": tensor for name, tensor in class_loss.state_dict().items()}
@@ -157,56 +168,77 @@ class ImageTuning:
         ]
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
-        """The prepared pixels and the rows of each step."""
-        return self.images.batches(self.order.batch(step) for step in steps)
+        """The prepared pixels and the rows of each step, of this process."""
+        batches = (self.order.batch(step) for step in steps)
+        return self.images.batches([rows[place] for place in self.team.part(len(rows))] for rows in batches)
 
-    def compile(self, rows: int, precision: Precision) -> None:
-        """Compile the image tower for batches, or parts of them, of a number of rows; see `compiled`."""
-        side = self.transform.size
-        tower = self.modules["image_tower"]
-        self._compiled_for = rows
-        self._compiled = compiled(tower, (rows, 3, side, side), self.device, precision)
+    def compile_for(self, rows: int, precision: Precision) -> None:
+        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process."""
+        self._compile = rows, precision
 
-    def split(self, batch: tuple[Tensor, list[int]], count: int, generator: torch.Generator) -> list[_Part]:
-        """At most `count` parts of a batch, as equal as can be, whose losses sum up to the batch's."""
-        pixels, rows = batch
-        if not rows:
+    def parts(self, batch: tuple[Tensor, list[int]], count: int, generator: torch.Generator) -> list[_Part]:
+        """The parts of a batch, as equal as they can be, whose losses sum up to the batch's."""
+        before = sum(self.team.gather(torch.tensor([len(batch[1])])).tolist()[: self.team.rank])
+        every = self.team.gather(torch.tensor(batch[1], dtype=torch.int64)).tolist()
+        if not every:
             return []
-        finished = self._finish(pixels, generator)
-        size = -(-self.order.batch_size // count)
-        places = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-        return [_Part(finished[place], rows, place) for place in places]
+        pixels = self._finish(batch[0], before, len(every), generator)
+        if isinstance(self.modules["class_loss"], ShardedArcMargin):
+            self.modules["class_loss"].draw(generator)
+        if count == 1:
+            return [_Part(pixels, every, every)]
+        size = -(-len(self.team.part(self.order.batch_size)) // count)
+        places = [slice(number * size, (number + 1) * size) for number in range(count)]
+        rows = [self.team.gather(torch.tensor(batch[1][place], dtype=torch.int64)).tolist() for place in places]
+        return [_Part(pixels[place], some, every) for place, some in zip(places, rows, strict=True) if some]
 
     def losses(self, batch: tuple[Tensor, list[int]] | _Part, generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
-        if isinstance(batch, _Part):
-            pixels, rows, place, share = batch.pixels, batch.rows, batch.place, len(batch.pixels) / len(batch.rows)
-        elif batch[1]:
-            pixels, rows, place, share = self._finish(batch[0], generator), batch[1], None, 1.0
-        else:
-            return {}
-        images = F.normalize(self._embed(pixels).float(), dim=-1)
-        labels = self.labels[rows if place is None else rows[place]].to(self.device)
-        parts = {"class_loss": share * self.modules["class_loss"](images, labels)}
+        if not isinstance(batch, _Part):
+            found = self.parts(batch, 1, generator)
+            return self.losses(found[0], generator) if found else {}
+        share, whole = len(batch.rows) / len(batch.batch), len(batch.rows) == len(batch.batch)
+        # A process without an image takes part with one that does not count.
+        pixels = batch.pixels if len(batch.pixels) else batch.pixels.new_zeros(1, *batch.pixels.shape[1:])
+        own = F.normalize(self._embed(pixels).float(), dim=-1)[: len(batch.pixels)]
+        images = self.team.gather_with_gradient(own)
+        parts = {"class_loss": share * self.modules["class_loss"](images, self.labels[batch.rows].to(self.device))}
         loss = parts["class_loss"]
         if self.captions is not None:
-            parts["caption_loss"] = self.captions.of_batch(images, rows, place)
+            parts["caption_loss"] = self.captions.of_batch(images, batch.rows, None if whole else batch.batch)
             loss = (1 - self.captions.weight) * loss + self.captions.weight * parts["caption_loss"]
         if self.base is not None:
             with torch.no_grad():
-                base = F.normalize(self.base(pixels).float(), dim=-1)
+                base = self.team.gather(F.normalize(self.base(pixels).float(), dim=-1)[: len(batch.pixels)])
             parts["distance"] = share * (1 - (images * base).sum(dim=-1)).mean()
             loss = loss + self.keep * parts["distance"]
         return {"loss": loss, **parts}
 
-    def _finish(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        finished = self.transform.finish(pixels.to(self.device, non_blocking=True), generator)
+    def _finish(self, pixels: Tensor, before: int, total: int, generator: torch.Generator) -> Tensor:
+        """The pixels of this process's images of a batch as the image tower takes them.
+
+        Args:
+            pixels: The images, prepared.
+            before: The images of the batch in the processes before this one.
+            total: Those in all of them: random numbers are drawn for all, so that they do not depend on their number.
+            generator: Of the random numbers.
+        """
+        draws = self.transform.draw(total, generator)
+        if draws is not None:
+            draws = draws[before : before + len(pixels)]
+        finished = self.transform.finish(pixels.to(self.device, non_blocking=True), draws=draws)
         return finished.contiguous(memory_format=torch.channels_last)
 
     def _embed(self, pixels: Tensor) -> Tensor:
-        tower, missing = self.modules["image_tower"], self._compiled_for - len(pixels)
+        tower = self.modules["image_tower"]
+        embeddings: Tensor
+        if self._compile is not None and self._compiled is None:
+            rows, precision = self._compile
+            self._compiled = compiled(tower, (rows, *pixels.shape[1:]), self.device, precision)
+            self._compile = None if self._compiled is None else self._compile
+        missing = self._compile[0] - len(pixels) if self._compile is not None else 0
         if self._compiled is None or (missing and has_batch_norm(tower)):
-            embeddings: Tensor = tower(pixels)
+            embeddings = tower(pixels)
             return embeddings
         # What stands for images that could not be read has no part in the loss, and so no gradient.
         padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)

@@ -23,6 +23,8 @@ class LinearAdapter:
     what ILIAS (Kordopatis-Zilos et al., CVPR 2025) found to be the best cheap step for vision-language models.
     """
 
+    split: tuple[str, ...] = ()
+
     def __init__(
         self,
         vectors: NDArray[np.float32],
