@@ -32,6 +32,8 @@ def sum_gradients(module: nn.Module) -> nn.Module:
 @contextlib.contextmanager
 def keep_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within the block gradients are added up in each process by itself, to be summed over the processes later."""
+    from torch.nn.parallel import DistributedDataParallel
+
     with contextlib.ExitStack() as stack:
         for module in modules:
             if isinstance(module, DistributedDataParallel):
