@@ -54,7 +54,7 @@ TINY_SIGLIP: dict[str, Any] = {
     },
     "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
 }
-_PRELOADED = (
+PRELOADED = (
     "mcip.stages.embed",
     "mcip.stages.mine",
     "mcip.stages.tune",
@@ -102,7 +102,7 @@ def start(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> 
             appear: flushing it to the disk, replacing another.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
+    context.set_forkserver_preload(list(PRELOADED))
     process = context.Process(target=_run, args=(stage, arguments, kill_at))
     process.start()
     return process

@@ -23,9 +23,8 @@ def sum_gradients(module: nn.Module) -> nn.Module:
         return module
     from torch.nn.parallel import DistributedDataParallel
 
-    # Buffers are not sent around: no tower in training changes any.
-    parallel = DistributedDataParallel(module, broadcast_buffers=False)
-    parallel.register_comm_hook(None, _sum_bucket)  # type: ignore[no-untyped-call]
+    parallel = DistributedDataParallel(module)
+    parallel.register_comm_hook(None, lambda state, bucket: _sum(bucket))  # type: ignore[no-untyped-call]
     return parallel
 
 
@@ -41,7 +40,7 @@ def keep_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-def _sum_bucket(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """DDP divides by the number of processes; the loss is a mean over the global batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
