@@ -62,6 +62,9 @@ def shard_tower(tower: nn.Module, device: torch.device) -> None:
         sharded: FSDPModule = fully_shard(module, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+        # Memory for the whole weights is made now: made in a validation, torch would refuse to train with it.
+        sharded.unshard()
+        sharded.reshard()
 
 
 def _blocks(part: nn.Module) -> list[nn.Module]:
