@@ -22,6 +22,7 @@ from mcip.training import compilation
 from mcip.training.health import REPORT
 from mcip.training.objectives import ImageTuning
 from tests.tiny import contents
+from tests.together import run_together
 
 QUICK: dict[str, Any] = {"method": "gpr-ft", "steps": 4, "batch_size": 8, "lr": 1e-3, "device": "cpu"}
 
@@ -158,3 +159,19 @@ def test_a_run_that_diverges_stops_with_a_report(train: Path, base: Path, tmp_pa
     report = read_json(run / REPORT)
     assert report["steps"][-1]["step"] == report["step"]
     assert set(report["steps"][-1]["gradient_norms"]) == {"image tower", "class loss"}
+
+
+def test_two_processes_take_batches_in_parts_as_one_does(train: Path, base: Path, mined: Path, tmp_path: Path) -> None:
+    run: dict[str, Any] = {
+        **QUICK, "data": str(train), "model": str(base), "method": "mcip", "captions": str(mined), "batch_size": 7,
+        "lr": 1e-4, "accumulate": 2, "ema": 0.5, "layer_decay": 0.5, "keep": 0.5,
+    }  # fmt: skip
+    tune(out=tmp_path / "one", **run)
+    run_together(2, _tune, {**run, "out": tmp_path / "two"})
+    one, two = (weights(tmp_path / name / "model") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+def _tune(run: dict[str, Any]) -> None:
+    tune(**run)

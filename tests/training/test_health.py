@@ -91,7 +91,8 @@ def test_an_optimiser_leaves_weights_as_they_are_where_a_norm_is_not_finite() ->
     for norm, moves in ((1.0, True), (math.inf, False), (math.nan, False), (2.0, True)):
         before, steps = weight.detach().clone(), float(optimizer.state[weight].get("step", 0.0))
         weight.grad = torch.full((3,), norm)
-        norms, optimizer.found_inf = stack_norms([torch.tensor(1.0), weight.grad.norm()])
+        norms, broken = stack_norms([torch.tensor(1.0), weight.grad.norm()])
+        optimizer.found_inf = broken  # type: ignore[attr-defined]
         optimizer.step()
         assert norms.shape == (2,)
         assert torch.equal(before, weight.detach()) != moves

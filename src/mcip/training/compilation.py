@@ -68,8 +68,10 @@ def compiled(
         tower.zero_grad()
         for name, buffer in tower.named_buffers():
             buffer.copy_(kept[name])
+    from torch._inductor import config
+
     console.print(f"Compiled in {duration(time.perf_counter() - start)}.")
-    if device.type == "cuda" and not torch._inductor.config.deterministic:
+    if device.type == "cuda" and not config.deterministic:
         console.print(
             "Note: the compiler chooses kernels by their time. A run that is resumed on another card, or without the "
             "compiler's cache, may differ in the last digits; with TORCHINDUCTOR_DETERMINISTIC=1, or --compile off, it "

@@ -142,9 +142,14 @@ def stack_norms(norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     The second is what a fused optimiser takes as `found_inf`: it leaves the weights and its state as they are.
     """
-    whole: list[Any] = [norm.full_tensor() if is_sharded(norm) else norm for norm in norms]  # type: ignore[operator]
-    stacked = torch.stack([norm.float() for norm in whole])
+    stacked = torch.stack([_whole(norm).float() for norm in norms])
     return stacked, (~stacked.isfinite().all()).float()
+
+
+def _whole(norm: Any) -> Tensor:
+    """A norm over all processes where its weights are in shards."""
+    tensor: Tensor = norm.full_tensor() if is_sharded(norm) else norm
+    return tensor
 
 
 def _finite(value: Any) -> Any:

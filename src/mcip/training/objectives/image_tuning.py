@@ -194,9 +194,12 @@ class ImageTuning:
 
     def losses(self, batch: tuple[Tensor, list[int]] | _Part, generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
-        if not isinstance(batch, _Part):
-            found = self.parts(batch, 1, generator)
-            return self.losses(found[0], generator) if found else {}
+        if isinstance(batch, _Part):
+            return self._losses(batch)
+        found = self.parts(batch, 1, generator)
+        return self._losses(found[0]) if found else {}
+
+    def _losses(self, batch: _Part) -> dict[str, Tensor]:
         share, whole = len(batch.rows) / len(batch.batch), len(batch.rows) == len(batch.batch)
         # A process without an image takes part with one that does not count.
         pixels = batch.pixels if len(batch.pixels) else batch.pixels.new_zeros(1, *batch.pixels.shape[1:])
