@@ -42,7 +42,7 @@ def _weights(out: Path) -> dict[str, Tensor]:
     return {**weights, "centers": load_file(out / "class_centers.safetensors")["weight"]}
 
 
-def _check_equal(out: Path, expected: Path) -> None:
+def _check_equal(out: Path, expected: Path, resumed: bool = False) -> None:
     found, one = _weights(out), _weights(expected)
     assert found.keys() == one.keys()
     for name, value in one.items():
@@ -50,7 +50,8 @@ def _check_equal(out: Path, expected: Path) -> None:
     logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (out, expected)]
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
     losses = [[line["loss"] for line in log if "loss" in line] for log in logs]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    if not resumed:  # which logs the mean of the steps since then
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     manifests = [read_json(run / "manifest.json") for run in (out, expected)]
     assert manifests[0]["made_from"] == manifests[1]["made_from"]
     for name in ("unreadable", "best_step", "best_score"):
@@ -106,7 +107,7 @@ def test_another_number_of_processes_goes_on(runs: dict[str, Run], one: dict[str
     run_together(1, _tune, run, 5, ends=-signal.SIGKILL)
     assert read_json(tmp_path / "run" / "checkpoints" / "checkpoint.json")["latest"]["step"] == 4
     run_together(3, _tune, run)
-    _check_equal(tmp_path / "run", one["mcip"])
+    _check_equal(tmp_path / "run", one["mcip"], resumed=True)
 
 
 def _tune(run: Run, kill_at: int | None = None) -> None:
@@ -155,7 +156,7 @@ def test_torchrun_ends_when_one_is_killed_and_resumes(runs: dict[str, Run], tmp_
     assert again.stderr.count("Resuming from step") == 1
     assert again.stdout.splitlines() == [str(tmp_path / "run" / "model")]
     tune(**{**run, "out": tmp_path / "one"})
-    _check_equal(tmp_path / "run", tmp_path / "one")
+    _check_equal(tmp_path / "run", tmp_path / "one", resumed=True)
 
 
 def _child(parent: int, variable: str) -> int:

@@ -59,7 +59,7 @@ def shard_tower(tower: nn.Module, device: torch.device) -> None:
     mesh = mesh_of(device)
     # Blocks before what holds them, as `fully_shard` wants it.
     for module in [*reversed([block for part in tower.modules() for block in _blocks(part)]), tower]:
-        sharded: FSDPModule = fully_shard(module, mesh=mesh)
+        sharded: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
         # Memory for the whole weights is made now: made in a validation, torch would refuse to train with it.
