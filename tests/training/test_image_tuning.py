@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -98,7 +98,7 @@ def test_the_penalty_is_on_the_distance_to_the_base_on_the_same_pixels(base: Pat
     assert first["distance"].item() == pytest.approx(0, abs=1e-6)
     for each in (objective, plain):
         with torch.no_grad():
-            each.modules["image_tower"].proj += 0.1 * torch.ones(32, 16).tril()
+            each.modules["image_tower"].get_parameter("proj").add_(0.1 * torch.ones(32, 16).tril())
     found = objective.losses(batch, torch.Generator().manual_seed(1))
     without = plain.losses(batch, torch.Generator().manual_seed(1))
     pixels = objective.transform.finish(batch[0], torch.Generator().manual_seed(1))
@@ -130,7 +130,8 @@ def test_the_compiled_tower_gives_the_same_gradients(
     expected = [gradients(objective, [batch]) for batch in batches]
     objective.compile_for(12, "fp32")
     # The short batch is padded: a second shape would have to be compiled.
-    for batch, (losses, before), stance in zip(batches, expected, ("default", "fail_on_recompile"), strict=True):
+    stances: list[Literal["default", "fail_on_recompile"]] = ["default", "fail_on_recompile"]
+    for batch, (losses, before), stance in zip(batches, expected, stances, strict=True):
         with torch.compiler.set_stance(stance):
             found, after = gradients(objective, [batch])
         assert found == pytest.approx(losses, rel=1e-5)
