@@ -67,7 +67,9 @@ def runs(shared: Path, base: Path, train: Path, val: Path, mined: Path) -> dict[
         images[row] = {**images[row], "bytes": b"no image"} if isinstance(images[row], dict) else b"no image"
     broken = shared / "broken.parquet"
     column = table.schema.get_field_index("image")
-    pq.write_table(table.set_column(column, table.schema.field(column), pa.array(images, table.schema.field(column).type)), broken)
+    pq.write_table(
+        table.set_column(column, table.schema.field(column), pa.array(images, table.schema.field(column).type)), broken
+    )
     common = {"model": str(base), **TRAINING}
     return {
         "mcip": {"data": str(train), "captions": str(mined), **common},
