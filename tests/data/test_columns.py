@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -182,3 +183,15 @@ def test_digits_survive(cells: list[str | None]) -> None:
     assert len({value for value in numbers if value is not None}) == len(spelled)
     for value, cell in zip(numbers, cells, strict=True):
         assert cell is None or str(value) == cell or str(value) == f"{cell}.0"
+
+
+def test_a_column_of_sources_is_kept_where_there_is_one(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image("x.png")
+    image = "x.png"
+    table = read_table(write_csv(tmp_path / "a.csv", ("image", "source", "id"), (image, "shop", "1"), (image, "", "2")))
+    assert table.sources == ["shop", None]
+    assert table.subset([1, 0]).sources == [None, "shop"]
+    assert read_table(write_csv(tmp_path / "b.csv", ("image",), (image,))).sources == []
+    numbers = pd.DataFrame({"image": [str(tmp_path / image)], "source": [1.5], "from": [7]})
+    assert read_table(numbers).sources == [], "no texts, and not named"
+    assert read_table(numbers, columns={"source": "from"}).sources == ["7"]

@@ -18,7 +18,6 @@ Stage = Callable[[Path, Path, Path, models.Model], object]
 STAGES: dict[str, Stage] = {
     "embed": lambda data, pool, out, model: mcip.embed(data, out, model),
     "mine": lambda data, pool, out, model: mcip.mine(data, pool, out, model),
-    "tune": lambda data, pool, out, model: mcip.tune(data, out, model, method="gpr-ft", steps=1),
     "pretrain": lambda data, pool, out, model: pretrain(data, out, pool),
     "evaluate": lambda data, pool, out, model: mcip.evaluate({"base": model}, out, data=data),
     "index": lambda data, pool, out, model: mcip.index(data, out, model=model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from mcip.core.errors import ConfigError
-from mcip.training import CHECKPOINTS, fit
+from mcip.training import CHECKPOINTS, Group, fit
+from mcip.training.checkpoint import Checkpoints
+from mcip.training.health import REPORT
 from mcip.training.settings import learning_rate_factor
 
 from .toy import KilledError, Toy, settings, stop_at
@@ -37,6 +40,28 @@ def test_it_equals_a_bare_loop(tmp_path: Path) -> None:
         optimizer.zero_grad()
     assert torch.equal(toy.first.weight, bare.first.weight)
     assert torch.equal(toy.second.weight, bare.second.weight)
+
+
+def test_parameters_of_a_group_may_learn_at_rates_of_their_own(tmp_path: Path) -> None:
+    def one_group(toy: Toy) -> Group:
+        weights = [toy.first.weight, toy.second.weight]
+        return Group("both", weights, 0.1, 0.2, lr_factors=[0.25, 1.0])
+
+    toy, bare = Toy(), Toy()
+    toy.groups = [one_group(toy)]
+    fit(toy, tmp_path / CHECKPOINTS, settings(max_grad_norm=0.5, steps=5))
+    weights = one_group(bare).parameters
+    optimizers = [torch.optim.AdamW([p], weight_decay=0.2, fused=True) for p in weights]
+    for step in range(5):
+        bare.losses(step, torch.Generator().manual_seed(step))["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(weights, 0.5)
+        for optimizer, factor in zip(optimizers, (0.25, 1.0), strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 * factor * learning_rate_factor(step, 5, 0, 0.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert torch.equal(toy.first.weight, bare.first.weight)
+    assert torch.equal(toy.second.weight, bare.second.weight)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["lr"] > 0.05
 
 
 def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,14 +104,19 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path: Path, monkeypat
 
 def test_groups_are_clipped_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, limit: sizes.append(len(parameters)))
+
+    def spy(parameters: list[Tensor], limit: float) -> Tensor:
+        sizes.append(len(parameters))
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     fit(Toy(), tmp_path / CHECKPOINTS, settings(steps=2))
     assert sizes == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 8, 9])
-def test_it_resumes_as_if_nothing_had_been(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments: dict[str, Any] = {"checkpoint_every": 3, "validate_every": 2}
+@pytest.mark.parametrize(("stop", "ema"), [(1, 0.0), (3, 0.5), (4, 0.0), (8, 0.5), (9, 0.0)])
+def test_it_resumes_as_if_nothing_had_been(stop: int, ema: float, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"checkpoint_every": 3, "validate_every": 2, "ema": ema}
     scores = [0.1, 0.3, 0.2, 0.9, 0.4, 0.5]
     whole = Toy(list(scores), dropout=0.5)
     torch.manual_seed(1)
@@ -128,6 +158,31 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
     assert torch.equal(toy.first.weight, short.first.weight)
 
 
+def test_the_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:
+    toy, plain = Toy(), Toy()
+    naive, trained, validated = plain.first.weight.detach().clone(), [], []
+    plain.after_step = lambda: trained.append(plain.first.weight.detach().clone())  # type: ignore[method-assign]
+    fit(plain, tmp_path / "a" / CHECKPOINTS, settings(steps=6))
+    expected = [naive]
+    for step, weight in enumerate(trained, 1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected.append(decay * expected[-1] + (1 - decay) * weight)
+    scores = iter([0.1, 0.2, 0.9, 0.3])
+
+    def validate() -> dict[str, float]:
+        validated.append(toy.first.weight.detach().clone())
+        return {"a": next(scores)}
+
+    toy.validate = validate  # type: ignore[method-assign]
+    fit(toy, tmp_path / "b" / CHECKPOINTS, settings(steps=6, validate_every=2, ema=0.5))
+    for step, weight in zip((0, 2, 4, 6), validated, strict=True):
+        torch.testing.assert_close(weight, expected[step])
+    assert torch.equal(toy.first.weight, validated[2])
+    last = Toy()
+    fit(last, tmp_path / "c" / CHECKPOINTS, settings(steps=6, ema=0.5))
+    torch.testing.assert_close(last.first.weight.detach(), expected[6])
+
+
 def test_the_start_may_be_the_best(tmp_path: Path) -> None:
     toy = Toy([0.9, 0.6, 0.4])
     done = fit(toy, tmp_path / CHECKPOINTS, settings(steps=4, validate_every=2))
@@ -151,14 +206,63 @@ def test_a_batch_of_nothing_is_no_step(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"The loss is (nan|inf) at step 2; there is no checkpoint yet\. Lower the learning"
+        ConfigError, match=r"The loss is (nan|inf) at step 1; there is no checkpoint yet\. Lower the learning"
     ):
         fit(Toy(factor=math.inf), tmp_path / CHECKPOINTS, settings())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
+    """The loss stays finite, its gradient does not: the root of 0."""
+    toy, before = Toy(), Toy()
+    losses = toy.losses
+
+    def broken(batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        found = losses(batch, generator)
+        return {**found, "loss": found["loss"] + (0 * toy.first.weight).sum().sqrt()} if batch == 6 else found
+
+    toy.losses = broken  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"The gradient of the first is (nan|inf) at step 7; .* of step 6, is kept"):
+        fit(toy, tmp_path / "a" / CHECKPOINTS, settings(checkpoint_every=3, log_every=100))
+    short = settings(checkpoint_every=3, log_every=100)
+    before.batches = lambda steps: iter(range(6))  # type: ignore[method-assign]
+    fit(before, tmp_path / "b" / CHECKPOINTS, short)
+    saved = Checkpoints(tmp_path / "a" / CHECKPOINTS).load("latest")
+    assert saved["step"] == 6
+    assert torch.equal(saved["tensors"]["first"], before.first.weight)
+    assert toy.first.weight.isfinite().all()
+    report = json.loads((tmp_path / "a" / REPORT).read_text())
+    assert (report["step"], report["checkpoint_step"]) == (7, 6)
+    assert [step["step"] for step in report["steps"]][-1] == 7
+
+
+def test_a_leap_of_the_loss_stops_it(tmp_path: Path) -> None:
+    toy = Toy()
+    losses = toy.losses
+
+    def leaping(batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {name: loss * (1000 if batch == 13 else 1) for name, loss in losses(batch, generator).items()}
+
+    toy.losses = leaping  # type: ignore[method-assign]
+    long = settings(steps=20, log_every=1, checkpoint_every=5)
+    with pytest.raises(ConfigError, match=r"The loss leapt to .* before step 14, from .* of step 10, is kept"):
+        fit(toy, tmp_path / CHECKPOINTS, long)
+    with pytest.raises(ConfigError, match="The loss leapt"):
+        fit(toy, tmp_path / CHECKPOINTS, long)
+    assert fit(toy, tmp_path / CHECKPOINTS, replace(long, max_loss_ratio=0.0)).steps == 20
+    assert not (tmp_path / REPORT).exists()
+
+
+def test_batches_that_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be taken in parts"):
+        fit(Toy(), tmp_path / CHECKPOINTS, settings(accumulate=2))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"max_loss_ratio": 0.5}, "max_loss_ratio is 0.5"),
         ({"steps": 0}, "0 steps to train"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
         ({"precision": "fp16"}, "fp16 needs a CUDA device"),

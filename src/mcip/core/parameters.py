@@ -11,8 +11,8 @@ from typing import Any
 COMPUTING = frozenset(
     {
         "cache_gb", "checkpoint_every", "chunk", "device", "embed_batch_size", "export_csv", "export_jsonl",
-        "grad_checkpointing", "image_block", "max_unreadable", "out", "parallel", "report_to", "shard_centers_from",
-        "workers",
+        "grad_checkpointing", "image_block", "max_loss_ratio", "max_unreadable", "out", "parallel", "report_to",
+        "shard_centers_from", "workers",
     }
 )  # fmt: skip
 

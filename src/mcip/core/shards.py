@@ -91,11 +91,15 @@ def part_like(saved: Tensor, like: Tensor) -> Tensor:
 
 def optimizer_parts(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
     """The state of an optimiser with whole tensors, as it belongs to parameters that may be sharded."""
+
+    def like(value: Tensor, parameter: Tensor) -> Tensor:
+        if value.shape != parameter.shape:
+            return value
+        # Fused optimisers take for granted that moments lie in memory as their parameter does, channels last or not.
+        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(part_like(value, parameter))
+
     parts = {
-        number: {
-            name: part_like(value, parameters[number]) if value.shape == parameters[number].shape else value
-            for name, value in values.items()
-        }
+        number: {name: like(value, parameters[number]) for name, value in values.items()}
         for number, values in state["state"].items()
     }
     return {**state, "state": parts}

@@ -18,12 +18,12 @@ from mcip.data.cells import caption_cell, is_list, is_text
 from mcip.data.column_names import NAME_THEM, find_columns, quoted
 from mcip.data.locate import normal_split, shortened
 from mcip.data.numbers import whole_texts
-from mcip.data.schema import FEATURES, Source, of_arrow
+from mcip.data.schema import FEATURES, SOURCE, Source, of_arrow
 from mcip.data.text_column import first_repeated, numbered
 
 
 def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Dataset:
-    """Make the table's five columns out of a source's, checked.
+    """Make the table's five columns out of a source's, checked, and `source` where there is one.
 
     Embedded images stay memory-mapped; the other columns are views of the source's where their type is right already.
     """
@@ -43,10 +43,14 @@ def standard_rows(source: Source, columns: Mapping[str, str]) -> datasets.Datase
         "split": splits,
         "id": ids,
     }
-    features = datasets.Features({name: FEATURES[name] for name in others})
+    if SOURCE in found and (SOURCE in columns or is_text(arrow_column(source.rows, found[SOURCE]).type)):
+        others[SOURCE] = _as_text(source, found[SOURCE], "sources")
+    features = datasets.Features({name: FEATURES.get(name, datasets.Value("string")) for name in others})
     made_from = source.rows._fingerprint, sorted(found.items()), source.splits
     rest = of_arrow(pa.table(others).cast(features.arrow_schema), features, made_from)
-    return datasets.concatenate_datasets([images, rest], axis=1).select_columns(list(FEATURES))
+    return datasets.concatenate_datasets([images, rest], axis=1).select_columns(
+        [*FEATURES, *(others.keys() - FEATURES.keys())]
+    )
 
 
 def arrow_column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:

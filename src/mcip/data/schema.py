@@ -20,8 +20,10 @@ FEATURES: Final = datasets.Features(
         "id": datasets.Value("string"),
     }
 )
+# Where an image comes from: a table has this column only where its source has it.
+SOURCE: Final = "source"
 # What a source may call its columns where none are named: the table's names, and `caption` for a single one.
-NAMES: Final = (*FEATURES, "caption")
+NAMES: Final = (*FEATURES, SOURCE, "caption")
 
 
 @dataclass(frozen=True)

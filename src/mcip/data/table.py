@@ -30,6 +30,7 @@ from mcip.data.locate import normal_split
 from mcip.data.objects import open_object
 from mcip.data.readers import open_source
 from mcip.data.remote import read_object
+from mcip.data.schema import SOURCE
 from mcip.data.text_column import TextColumn, canonical_bytes, numbered, parts
 from mcip.data.walk import counted
 
@@ -51,7 +52,8 @@ class Table:
         ('mug', (640, 480))
 
     Attributes:
-        rows: Columns image ({"bytes", "path"}), label (string or null), captions (list of strings), split, id.
+        rows: Columns image ({"bytes", "path"}), label (string or null), captions (list of strings), split, id; and
+            source (string or null) where the source has it.
         name: What messages call the table, for example "train.csv".
         skipped: Number of files by suffix that lie beside the table's and are not read.
         source_columns: Names of the columns that the source has.
@@ -111,6 +113,11 @@ class Table:
     def splits(self) -> list[str]:
         """The split of each row."""
         return list(self.rows["split"][:])
+
+    @cached_property
+    def sources(self) -> list[str | None]:
+        """Where the image of each row comes from: the column `source`; empty where there is none."""
+        return list(self.rows[SOURCE][:]) if SOURCE in self.rows.column_names else []
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -239,7 +246,8 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
             is that named by a folder above the files or by the first word of the file's name, else it is "train".
         columns: The table's column names to the source's, for example {"label": "shape", "captions": "title"} or
             "label=shape,captions=title". Columns are image, label, captions (a list, one text, or in CSV a JSON list),
-            caption (one text), split and id; only image is required. Case does not count in the source's names.
+            caption (one text), split, id and source (by which `mcip tune` can weight); only image is required. Case
+            does not count in the source's names.
 
     Raises:
         DataError: The source is missing or empty, a column is missing or of a wrong type, a row has no image, a file

@@ -31,7 +31,7 @@ def apply_adapter(model: Model, matrix: Tensor) -> bool:
     """
     visual = model.clip.visual
     earlier = carried(model.clip)
-    projection = None if earlier is not None else _last_projection(visual)
+    projection = None if earlier is not None else last_projection(visual)
     if projection is not None and _fold(model, projection, matrix):
         return True
     carry(model.clip, matrix if earlier is None else earlier.cpu() @ matrix)
@@ -52,7 +52,7 @@ def refuse_carried(model: Model, form: str) -> None:
         )
 
 
-def _last_projection(visual: Any) -> nn.Parameter | nn.Linear | None:
+def last_projection(visual: Any) -> nn.Parameter | nn.Linear | None:
     """What an image tower's pooled features are multiplied by last, if anything: (width, D), or a linear layer."""
     if isinstance(getattr(visual, "proj", None), nn.Parameter):
         return visual.proj  # type: ignore[no-any-return]

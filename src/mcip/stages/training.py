@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.choices import Parallel
-from mcip.core.errors import DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.processes import processes
 from mcip.core.progress import console
@@ -28,6 +28,7 @@ from mcip.losses import ArcMargin, ShardedArcMargin
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
 from mcip.training.objectives import ImageTuning, LinearAdapter
+from mcip.training.sampling import ClassBalancedOrder, SourceWeightedOrder, parse_weights
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
 _FEW_STEPS = 100
@@ -137,6 +138,25 @@ def sharded_tower(model: models.Model, parallel: Parallel, device: torch.device)
     if kept is not None:
         kept.load_state_dict(trained)
         model.clip.visual = kept
+
+
+def make_order(
+    table: Table, batch_size: int, seed: int, classes_per_batch: int, source_weights: str | None
+) -> EpochOrder:
+    """The order of the rows: epoch by epoch, or balanced by class, or weighted by source.
+
+    Raises:
+        ConfigError: The parameters do not fit together or the table.
+    """
+    if classes_per_batch and source_weights:
+        raise ConfigError("classes_per_batch and source_weights cannot go together: leave one of them out.")
+    if classes_per_batch:
+        return ClassBalancedOrder(table.labels, batch_size, classes_per_batch, seed)
+    if source_weights is None:
+        return EpochOrder(len(table), batch_size, seed)
+    if not table.sources:
+        raise ConfigError(f"source_weights needs a column `source`, which {table.name} has not.{table.columns_hint}")
+    return SourceWeightedOrder(table.sources, parse_weights(source_weights), batch_size, seed)
 
 
 def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:

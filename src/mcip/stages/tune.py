@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from mcip.core.choices import CenterInit, Decode, Parallel, Precision, TransformName
+from mcip.core.choices import CenterInit, Compile, Decode, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
@@ -37,9 +37,13 @@ def tune(
     margin: float = 0.1,
     scale: float = 30.0,
     smoothing: float = 0.0,
+    keep: float = 0.0,
     steps: int | None = None,
     epochs: float = 1.0,
     batch_size: int = 128,
+    accumulate: int = 1,
+    classes_per_batch: int = 0,
+    source_weights: str | None = None,
     lr: float = 1e-6,
     center_init: CenterInit = "random",
     center_lr_factor: float = 100.0,
@@ -48,10 +52,16 @@ def tune(
     warmup: int = 0,
     weight_decay: float = 0.01,
     max_grad_norm: float = 1.0,
+    max_loss_ratio: float = 4.0,
+    layer_decay: float = 1.0,
+    freeze: str | None = None,
+    lora: int = 0,
+    ema: float = 0.0,
     transform: TransformName = "paper",
     decode: Decode = "fast",
     patch_dropout: float = 0.0,
     grad_checkpointing: bool = False,
+    compile: Compile = "auto",
     validate_every: int = 0,
     patience: int = 0,
     select: str = "mean",
@@ -88,9 +98,18 @@ def tune(
         margin: The margin in radians, of classes and of captions.
         scale: The scale of the cosines in both losses.
         smoothing: Weight of the reference's undocumented extra term in the caption loss (0.1 there).
+        keep: Weight of a penalty on 1 - cos between the embedding of an image by the tower in training and by the model
+            as it was, of the same augmented pixels: more keeps more of the text. A copy of the tower computes the
+            second, which takes a third of the time more, and memory for the weights.
         steps: Training steps; if not given, `epochs` counts.
         epochs: Passes over the data.
         batch_size: Images per step.
+        accumulate: Take each batch in this many parts, which needs less memory. The result is that of the whole batch
+            up to rounding, its captions being the whole batch's; but batch normalisation sees the parts.
+        classes_per_batch: This many classes in each batch, each with batch_size / classes_per_batch images; 0 draws
+            images whatever their class.
+        source_weights: Draw the images of each batch in these shares from the values of the column `source`, for
+            example products=2,cars=1.
         lr: Learning rate of the image tower.
         center_init: The class centers start at random (the paper), or at the "class-means" of the model's own
             embeddings: the image tower then has less far to move, and less of the text alignment is lost on the way.
@@ -101,10 +120,22 @@ def tune(
         warmup: Steps of linear warm-up.
         weight_decay: AdamW's weight decay.
         max_grad_norm: Largest gradient norm, of the image tower and of the class centers, each by itself.
+        max_loss_ratio: Stop at the last checkpoint, with a report in stopped.json, where the mean loss of 20 steps is
+            more than this many times the median of the ten means before it, and larger than the run's first; 0 never
+            does. A loss or gradient that is not finite always stops the run, before it reaches the weights.
+        layer_decay: The learning rate of each layer of the image tower is this share of that of the layer above; 1 is
+            the same rate for all.
+        freeze: A regular expression: parameters of the image tower with a match in their name are not trained, for
+            example conv1|ln_pre|resblocks.[0-5][.]
+        lora: The rank of low-rank factors that are trained in place of the image tower's weights and merged into its
+            linear layers at the end; 0 trains the weights. Takes a learning rate 10 to 100 times as high.
+        ema: Validate and keep the exponential moving average of the weights, with this decay, for example 0.999; 0
+            keeps the weights themselves.
         transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
         decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
         patch_dropout: Share of a vision transformer's patches left out in training.
         grad_checkpointing: Trade time for memory.
+        compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes.
         validate_every: Steps between validations; 0 validates never.
         patience: Stop after this many validations without a new best; 0 never stops early.
         select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
@@ -136,13 +167,14 @@ def tune(
     """
     team = processes()
     _check(method, captions, caption_weight, center_sample, parallel)
+    _check_options(keep, lora, ema, parallel if team.several else "ddp")
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import Pixels, read_table
     from mcip.embeddings.class_means import class_means
-    from mcip.embeddings.encode import embed_images
+    from mcip.embeddings.encode import embed_images, fingerprint_texts
     from mcip.evaluation.validation import Validation, validation_table
     from mcip.losses import MultiCaptionArcMargin
     from mcip.models.image_tower import drop_patches
@@ -151,19 +183,23 @@ def tune(
         count_steps,
         finish_training,
         labelled,
+        make_order,
         note_small_changes,
         save_classes,
         sharded_arc_margin,
         sharded_tower,
         trained_model,
     )  # fmt: skip
-    from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
+    from mcip.training import CHECKPOINTS, FitSettings, fit
+    from mcip.training.compilation import pays
+    from mcip.training.low_rank import add_low_rank, merge_low_rank
     from mcip.training.objectives import CaptionTerm, ImageTuning
+    from mcip.training.optimizer import freeze_parameters
 
     out = Path(out)
     loaded = open_model(model)
     table, without_label = labelled(read_table(data, split=split, columns=columns))
-    order = EpochOrder(len(table), batch_size, seed)
+    order = make_order(table, batch_size, seed, classes_per_batch, source_weights)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
     held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
@@ -171,6 +207,7 @@ def tune(
     made_from = recorded(
         tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
+        source_weights=source_weights and [source_weights, fingerprint_texts(list(map(str, table.sources)))],
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
@@ -200,6 +237,10 @@ def tune(
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
                 with loaded.on(target):
                     term = team.first_then_all(lambda: CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight))
+            if freeze:
+                freeze_parameters(loaded.clip.visual, freeze)
+            if lora:
+                add_low_rank(loaded.clip.visual, lora, seed)
             images = Pixels(
                 table, loaded.transform(transform, train=True, decode=decode), workers=workers, cache_gb=cache_gb,
                 max_unreadable=max_unreadable,
@@ -212,10 +253,15 @@ def tune(
             with sharded_tower(loaded, parallel, target):
                 objective = ImageTuning(
                     loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor,
-                    weight_decay=weight_decay, captions=term, device=target, validation=validate,
+                    weight_decay=weight_decay, captions=term, keep=keep, layer_decay=layer_decay, device=target,
+                    validation=validate,
                 )  # fmt: skip
+                if pays(compile, target, steps, sharded=team.several and parallel == "fsdp"):
+                    rows = len(team.part(order.batch_size))
+                    objective.compile_for(-(-rows // accumulate), precision)
                 with note_small_changes(loaded.clip.visual, steps, lr):
                     done = fit(objective, out / CHECKPOINTS, settings)
+            merge_low_rank(loaded.clip.visual)
             save_classes(out, objective)
             finish_training(
                 artefact, objective, loaded, done, method, classes=len(objective.classes), without_label=without_label
@@ -238,3 +284,11 @@ def _check(
         raise ConfigError(f"center_sample is {center_sample}: it is a share of the classes, above 0 and up to 1.")
     if parallel not in get_args(Parallel):
         raise ConfigError(f"parallel is {parallel!r}: it is one of {', '.join(get_args(Parallel))}.")
+
+
+def _check_options(keep: float, lora: int, ema: float, parallel: Parallel) -> None:
+    if not keep >= 0:
+        raise ConfigError(f"keep is {keep}: it is a weight, 0 or more.")
+    for name, value in {"keep": keep, "lora": lora, "ema": ema}.items():
+        if value and parallel == "fsdp":
+            raise ConfigError(f"{name} cannot go with --parallel fsdp yet: use --parallel ddp, or leave it out.")

@@ -1,5 +1,6 @@
 """The training loop that tuning and realignment share."""
 
+from mcip.training.health import REPORT
 from mcip.training.log import METRICS
 from mcip.training.loop import CHECKPOINTS, fit
 from mcip.training.objective import Group, Objective
@@ -8,6 +9,6 @@ from mcip.training.settings import Fit, FitSettings
 from mcip.training.trackers import RUNS, TENSORBOARD
 
 # What a run's folder holds beside its result: how it went, which differs from run to run.
-LOGS = (CHECKPOINTS, METRICS, TENSORBOARD, RUNS, "wandb")
+LOGS = (CHECKPOINTS, METRICS, TENSORBOARD, RUNS, "wandb", REPORT)
 
 __all__ = ["CHECKPOINTS", "LOGS", "TENSORBOARD", "EpochOrder", "Fit", "FitSettings", "Group", "Objective", "fit"]

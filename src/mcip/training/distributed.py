@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,18 @@ def sum_gradients(module: nn.Module) -> nn.Module:
     return parallel
 
 
+@contextlib.contextmanager
+def keep_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block gradients are added up in each process by itself, to be summed over the processes later."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            if isinstance(module, DistributedDataParallel):
+                stack.enter_context(module.no_sync())
+        yield
+
+
 def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """DDP divides by the number of processes; the loss is a mean over the global batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
@@ -46,9 +59,12 @@ def shard_tower(tower: nn.Module, device: torch.device) -> None:
     mesh = mesh_of(device)
     # Blocks before what holds them, as `fully_shard` wants it.
     for module in [*reversed([block for part in tower.modules() for block in _blocks(part)]), tower]:
-        sharded: FSDPModule = fully_shard(module, mesh=mesh)
+        sharded: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+        # Memory for the whole weights is made now: made in a validation, torch would refuse to train with it.
+        sharded.unshard()
+        sharded.reshard()
 
 
 def _blocks(part: nn.Module) -> list[nn.Module]:

@@ -36,9 +36,11 @@ class MetricsLog:
         names = tracker_names(report_to)
         self.path = folder / METRICS
         self.writes = processes().first
+        self._kept: list[dict[str, float]] = []
         if not self.writes:
             return
         kept = [line for line in self._lines() if 0 < step >= json.loads(line)["step"]]
+        self._kept = [json.loads(line) for line in kept]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         with explain_full_disk(self.path):
@@ -46,6 +48,10 @@ class MetricsLog:
                 _TensorBoard(folder, step) if name == TENSORBOARD else open_tracker(name, folder, step > 0)
                 for name in names
             ]
+
+    def earlier(self, name: str) -> list[float]:
+        """The values of this name that were recorded up to the step it resumes from."""
+        return [float(values[name]) for values in self._kept if name in values]
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

@@ -7,7 +7,7 @@ never interrupted, on the same machine with the same settings.
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +19,12 @@ from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.processes import check_one_process, explain_lost, processes
 from mcip.core.progress import Advance, console, duration, progress
 from mcip.core.shards import is_sharded, optimizer_parts
+from mcip.training.averaging import WeightAverage
 from mcip.training.checkpoint import Checkpoints, copy_into
+from mcip.training.health import Health, stack_norms
 from mcip.training.log import MetricsLog
-from mcip.training.objective import Batch, Objective
+from mcip.training.objective import Batch, Divisible, Objective
+from mcip.training.optimizer import make_optimizer, set_learning_rates
 from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 
 CHECKPOINTS = "checkpoints"
@@ -40,8 +43,9 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         settings: How to train.
 
     Raises:
-        ConfigError: The loss is not finite, the settings do not fit the objective or the machine, or this is
-            one of several processes of one run and the objective cannot be trained by them.
+        ConfigError: A loss or a gradient is not finite or the loss leapt (`stopped.json` says more), the settings do
+            not fit the objective or the machine, or this is one of several processes of one run and the objective
+            cannot be trained by them.
         ProcessError: Another process of the run has failed.
         ArtefactError: A checkpoint is damaged or does not fit.
 
@@ -64,20 +68,19 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.team = processes()
         self.whole_gradients: Callable[[], None] = self._spread() if self.team.several else lambda: None
-        groups = [
-            {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
-            for group in objective.groups
-        ]
-        self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+        self.optimizer = make_optimizer(objective.groups, settings.betas, settings.eps)
+        self.average = WeightAverage(objective.tensors, settings.ema) if settings.ema else None
         self.checkpoints = Checkpoints(folder)
         self.done = Fit()
-        self.recent: list[dict[str, torch.Tensor]] = []
         self.timed_from = self.validation_seconds = 0.0
 
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
             self._restore()
         log = MetricsLog(self.folder.parent, self.done.steps, self.settings.report_to)
+        names = [group.name for group in self.objective.groups]
+        means = self.team.share(log.earlier("loss"))
+        self.health = Health(self.folder.parent, names, self.settings.max_loss_ratio, means)
         settings, start = self.settings, self.done.steps
         try:
             self._train_mode(True)
@@ -90,6 +93,7 @@ class _Loop:
                 self._train(log, advance)
         finally:
             log.close()
+        self.health.check(self.checkpoints.step("latest"))
         self._train_mode(False)
         self._keep_best()
         self._share_unreadable()
@@ -119,9 +123,10 @@ class _Loop:
             self.done.steps = step + 1
             advance(settings.per_step)
             self._estimate(steps)
-            if self.recent and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
-                rate = len(self.recent) * settings.per_step / (time.perf_counter() - since)
-                values, since = self._mean_losses(), time.perf_counter()
+            if self.health.steps and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
+                made = self.health.steps
+                values = self.health.means(self.done.steps, self.checkpoints.step("latest"))
+                rate, since = made * settings.per_step / (time.perf_counter() - since), time.perf_counter()
                 lr = float(self.optimizer.param_groups[0]["lr"])
                 log.write(self.done.steps, {**values, "lr": lr, f"{settings.unit}_per_second": rate})
                 advance(0, f"loss {values['loss']:.3f}")
@@ -148,43 +153,70 @@ class _Loop:
     def _step(self, step: int, batch: Batch) -> None:
         settings = self.settings
         factor = learning_rate_factor(step, settings.steps, settings.warmup, settings.min_lr_ratio)
-        for parameters, group in zip(self.optimizer.param_groups, self.objective.groups, strict=True):
-            parameters["lr"] = group.lr * factor
+        set_learning_rates(self.optimizer, factor)
         torch.manual_seed(settings.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        with autocast(self.device, settings.precision):
-            losses = self.objective.losses(batch, generator)
+        losses = self._backward(batch, generator)
         if not losses:
             return
-        self.scaler.scale(losses["loss"]).backward()
         self.whole_gradients()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.scaler.unscale_(self.optimizer)
-        for group in self.objective.groups:
-            torch.nn.utils.clip_grad_norm_(group.parameters, settings.max_grad_norm)
+        norms, broken = stack_norms(
+            [
+                torch.nn.utils.clip_grad_norm_(group.parameters, settings.max_grad_norm)
+                for group in self.objective.groups
+            ]
+        )
+        if not self.scaler.is_enabled():
+            # The optimiser makes no step then; with fp16 its scaler sees to that.
+            self.optimizer.found_inf = broken  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.objective.after_step()
-        self.recent.append({name: loss.detach() for name, loss in losses.items()})
+        if self.average is not None:
+            self.average.update()
+        self.health.add(step + 1, losses, None if self.scaler.is_enabled() else norms)
+
+    def _backward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Add up the gradients of a batch, part by part, and give its losses."""
+        parts = [batch]
+        if self.settings.accumulate > 1:
+            if not isinstance(self.objective, Divisible):
+                raise ConfigError("accumulate: the batches of this objective cannot be taken in parts.")
+            parts = self.objective.parts(batch, self.settings.accumulate, generator)
+        total: dict[str, torch.Tensor] = {}
+        for number, part in enumerate(parts, 1):
+            with self._summed(number == len(parts)):
+                with autocast(self.device, self.settings.precision):
+                    losses = self.objective.losses(part, generator)
+                if losses:
+                    self.scaler.scale(losses["loss"]).backward()
+            total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()} or total
+        return total
+
+    def _summed(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """The gradients of several processes are summed with the last part of a batch: DDP sums what is there."""
+        if last or not self.team.several:
+            return contextlib.nullcontext()
+        from mcip.training.distributed import keep_gradients
+
+        return keep_gradients(self.objective.modules[name] for name in self.objective.split)
 
     def _train_mode(self, on: bool) -> None:
         for module in self.objective.modules.values():
             module.train(on)
 
-    def _mean_losses(self) -> dict[str, float]:
-        means = {name: torch.stack([losses[name] for losses in self.recent]).mean().item() for name in self.recent[0]}
-        self.recent.clear()
-        if not math.isfinite(means["loss"]):
-            last = self.checkpoints.step("latest")
-            kept = f"the last checkpoint, of step {last}, is kept" if last else "there is no checkpoint yet"
-            raise ConfigError(
-                f"The loss is {means['loss']} at step {self.done.steps}; {kept}. "
-                "Lower the learning rate, or use --precision fp32."
-            )
-        return means
-
     def _validate(self, log: MetricsLog) -> None:
+        self.health.check(self.checkpoints.step("latest"))
+        with self._averaged():
+            self._score(log)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return self.average.applied() if self.average is not None else contextlib.nullcontext()
+
+    def _score(self, log: MetricsLog) -> None:
         self._train_mode(False)
         scores = self._scores()
         self._train_mode(True)
@@ -221,11 +253,13 @@ class _Loop:
         return waited >= settings.patience
 
     def _checkpoint(self) -> None:
+        self.health.check(self.checkpoints.step("latest"))
         self._share_unreadable()
         state = {
             "tensors": self.objective.tensors,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
             "best_step": self.done.best_step,
             "best_score": self.done.best_score,
             "validation": self.done.validation,
@@ -237,10 +271,12 @@ class _Loop:
     def _restore(self) -> None:
         state = self.checkpoints.load("latest")
         copy_into(self.objective.tensors, state["tensors"], self.folder)
-        parameters = [parameter for group in self.objective.groups for parameter in group.parameters]
+        parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
         self.optimizer.load_state_dict(optimizer_parts(state["optimizer"], parameters))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"], self.folder)
         self.objective.unreadable.update(state["unreadable"])
         self.done = Fit(state["step"], state["best_step"], state["best_score"], state["validation"])
         if self.done.best_score is not None and self.checkpoints.step("best") != self.done.best_step:
@@ -251,6 +287,8 @@ class _Loop:
         console.print(f"Resuming from step {self.done.steps} of {self.settings.steps}.")
 
     def _keep_best(self) -> None:
+        if self.average is not None:
+            copy_into(self.objective.tensors, self.average.tensors, self.folder)
         if self.done.best_score is None:
             self.done.best_step = self.done.steps
         elif self.done.best_step != self.done.steps:

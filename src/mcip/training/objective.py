@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,12 +14,21 @@ Batch: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share a learning rate and a weight decay and whose gradients are clipped together."""
+    """Parameters that share a learning rate and a weight decay and whose gradients are clipped together.
+
+    Attributes:
+        name: What messages call them.
+        parameters: The parameters.
+        lr: Their learning rate at the top of the schedule.
+        weight_decay: AdamW's weight decay.
+        lr_factors: What the learning rate of each of them is multiplied by; 1 where None.
+    """
 
     name: str
     parameters: list[nn.Parameter]
     lr: float
     weight_decay: float
+    lr_factors: list[float] | None = None
 
 
 class Objective(Protocol):
@@ -51,3 +60,11 @@ class Objective(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Scores by name, higher is better; empty where there is nothing to validate on."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An objective whose batch can be taken part by part."""
+
+    def parts(self, batch: Batch, count: int, generator: torch.Generator) -> list[Batch]:
+        """The parts of a batch, `count` of them, whose losses sum up to the batch's."""

@@ -20,6 +20,9 @@ class FitSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     max_grad_norm: float = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
+    max_loss_ratio: float = 4.0
     seed: int = 0
     precision: Precision = "auto"
     device: str = "auto"
@@ -43,6 +46,8 @@ class FitSettings:
             raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
         if self.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate is {self.accumulate}: it is a number of parts, 1 or more.")
         tracker_names(self.report_to)
 
 

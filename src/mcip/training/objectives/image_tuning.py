@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mcip.core.choices import Precision
 from mcip.core.processes import processes
 from mcip.core.shards import is_sharded
 from mcip.data import Pixels
@@ -16,7 +18,9 @@ from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
 from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models import Model
+from mcip.training.compilation import compiled
 from mcip.training.objective import Group
+from mcip.training.optimizer import has_batch_norm, layer_factors
 from mcip.training.order import EpochOrder
 
 
@@ -36,11 +40,24 @@ class CaptionTerm:
     lookup: CaptionLookup
     texts: Embeddings
 
-    def of_batch(self, images: Tensor, rows: list[int]) -> Tensor:
-        """The loss of image embeddings (B, D) that are those of these rows; a scalar."""
-        captions, targets = self.lookup.batch(rows)
+    def of_batch(self, images: Tensor, rows: list[int], batch: list[int] | None = None) -> Tensor:
+        """The loss of image embeddings (B, D) that are those of these rows; a scalar.
+
+        Args:
+            images: The embeddings.
+            rows: Their rows.
+            batch: The rows of the batch that these are a part of: their captions count, and the losses of the batch's
+                parts sum up to its loss. The rows are the batch where None.
+        """
+        captions, targets = self.lookup.batch(rows if batch is None else batch)
         texts = torch.from_numpy(self.texts.take(captions)).to(images.device)
-        loss: Tensor = self.loss(images, texts, targets.to(images.device))
+        loss: Tensor
+        if batch is None:
+            loss = self.loss(images, texts, targets.to(images.device))
+        else:
+            place = {row: number for number, row in enumerate(batch)}
+            of_rows = targets[[place[row] for row in rows]].to(images.device)
+            loss = self.loss(images, texts, of_rows, rows=float(targets.any(1).sum()))
         return loss
 
     @classmethod
@@ -59,10 +76,26 @@ class CaptionTerm:
         return cls(loss, weight, mined.of_images(ids), mined.text_embeddings(model))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of a batch, for which the losses are their share of the batch's.
+
+    Attributes:
+        pixels: Finished, of this process's rows of the part.
+        rows: The rows of the part, of all processes.
+        batch: The rows of the batch, of all processes.
+    """
+
+    pixels: Tensor
+    rows: list[int]
+    batch: list[int]
+
+
 class ImageTuning:
     """Class labels, and captions where there are any, against the image tower.
 
-    The loss is (1 - w) class loss + w caption loss, w being the caption term's weight (Schall et al., SISAP 2024).
+    The loss is (1 - w) class loss + w caption loss, w being the caption term's weight (Schall et al., SISAP 2024). With
+    x the base's embedding of the same augmented pixels and y the one in training, keep (1 - x y) is added.
     Of several processes each decodes and embeds its part of a batch, and all compute the loss of the whole batch.
 
     Example:
@@ -86,6 +119,8 @@ class ImageTuning:
         class_lr: float,
         weight_decay: float = 0.01,
         captions: CaptionTerm | None = None,
+        keep: float = 0.0,
+        layer_decay: float = 1.0,
         device: str | torch.device = "cpu",
         validation: Callable[[], dict[str, float]] | None = None,
     ) -> None:
@@ -101,6 +136,9 @@ class ImageTuning:
             class_lr: Learning rate of the class loss's parameters.
             weight_decay: AdamW's weight decay.
             captions: The captions' part of the loss.
+            keep: Weight of the penalty on leaving the embeddings of the model as it is now; a copy of its image tower
+                computes them, without graph.
+            layer_decay: What the learning rate falls by from each layer of the image tower to the one below it.
             device: Where to train.
             validation: Gives scores by name.
         """
@@ -113,11 +151,17 @@ class ImageTuning:
         if not any(map(is_sharded, visual.parameters())):
             visual = visual.to(self.device, memory_format=torch.channels_last)
         class_loss.to(self.device)
+        self.keep, self.base = keep, copy.deepcopy(visual).eval().requires_grad_(False) if keep else None
+        self._compile: tuple[int, Precision] | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
         self.tensors |= {f"class_loss.{name}": tensor for name, tensor in class_loss.state_dict().items()}
+        factors = layer_factors(visual, layer_decay) if layer_decay != 1 else {}
+        trained = {name: parameter for name, parameter in visual.named_parameters() if parameter.requires_grad}
+        by_layer = [factors[name] for name in trained] if factors else None
         self.groups = [
-            Group("image tower", [p for p in visual.parameters() if p.requires_grad], lr, weight_decay),
+            Group("image tower", list(trained.values()), lr, weight_decay, by_layer),
             Group("class loss", list(class_loss.parameters()), class_lr, weight_decay),
         ]
 
@@ -126,25 +170,53 @@ class ImageTuning:
         batches = (self.order.batch(step) for step in steps)
         return self.images.batches([rows[place] for place in self.team.part(len(rows))] for rows in batches)
 
-    def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
-        """The total loss and its parts."""
+    def compile_for(self, rows: int, precision: Precision) -> None:
+        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process."""
+        self._compile = rows, precision
+
+    def parts(self, batch: tuple[Tensor, list[int]], count: int, generator: torch.Generator) -> list[_Part]:
+        """The parts of a batch, as equal as they can be, whose losses sum up to the batch's."""
         before = sum(self.team.gather(torch.tensor([len(batch[1])])).tolist()[: self.team.rank])
-        rows = self.team.gather(torch.tensor(batch[1], dtype=torch.int64)).tolist()
-        if not rows:
-            return {}
-        images = self.team.gather_with_gradient(self._embed(batch[0], before, len(rows), generator))
+        every = self.team.gather(torch.tensor(batch[1], dtype=torch.int64)).tolist()
+        if not every:
+            return []
+        pixels = self._finish(batch[0], before, len(every), generator)
         if isinstance(self.modules["class_loss"], ShardedArcMargin):
             self.modules["class_loss"].draw(generator)
-        by_class = self.modules["class_loss"](images, self.labels[rows].to(self.device))
-        if self.captions is None:
-            return {"loss": by_class, "class_loss": by_class}
-        by_caption = self.captions.of_batch(images, rows)
-        weight = self.captions.weight
-        loss = (1 - weight) * by_class + weight * by_caption
-        return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
+        if count == 1:
+            return [_Part(pixels, every, every)]
+        size = -(-len(self.team.part(self.order.batch_size)) // count)
+        places = [slice(number * size, (number + 1) * size) for number in range(count)]
+        rows = [self.team.gather(torch.tensor(batch[1][place], dtype=torch.int64)).tolist() for place in places]
+        return [_Part(pixels[place], some, every) for place, some in zip(places, rows, strict=True) if some]
 
-    def _embed(self, pixels: Tensor, before: int, total: int, generator: torch.Generator) -> Tensor:
-        """The embeddings of this process's images of a batch.
+    def losses(self, batch: tuple[Tensor, list[int]] | _Part, generator: torch.Generator) -> dict[str, Tensor]:
+        """The total loss and its parts."""
+        if isinstance(batch, _Part):
+            return self._losses(batch)
+        found = self.parts(batch, 1, generator)
+        return self._losses(found[0]) if found else {}
+
+    def _losses(self, batch: _Part) -> dict[str, Tensor]:
+        share, whole = len(batch.rows) / len(batch.batch), len(batch.rows) == len(batch.batch)
+        # A process without an image takes part with one that does not count.
+        pixels = batch.pixels if len(batch.pixels) else batch.pixels.new_zeros(1, *batch.pixels.shape[1:])
+        own = F.normalize(self._embed(pixels).float(), dim=-1)[: len(batch.pixels)]
+        images = self.team.gather_with_gradient(own)
+        parts = {"class_loss": share * self.modules["class_loss"](images, self.labels[batch.rows].to(self.device))}
+        loss = parts["class_loss"]
+        if self.captions is not None:
+            parts["caption_loss"] = self.captions.of_batch(images, batch.rows, None if whole else batch.batch)
+            loss = (1 - self.captions.weight) * loss + self.captions.weight * parts["caption_loss"]
+        if self.base is not None:
+            with torch.no_grad():
+                base = self.team.gather(F.normalize(self.base(pixels).float(), dim=-1)[: len(batch.pixels)])
+            parts["distance"] = share * (1 - (images * base).sum(dim=-1)).mean()
+            loss = loss + self.keep * parts["distance"]
+        return {"loss": loss, **parts}
+
+    def _finish(self, pixels: Tensor, before: int, total: int, generator: torch.Generator) -> Tensor:
+        """The pixels of this process's images of a batch as the image tower takes them.
 
         Args:
             pixels: The images, prepared.
@@ -153,14 +225,25 @@ class ImageTuning:
             generator: Of the random numbers.
         """
         draws = self.transform.draw(total, generator)
-        count = len(pixels)
-        if not count:  # this process takes part with an image that does not count
-            pixels, draws = pixels.new_zeros(1, *pixels.shape[1:]), None if draws is None else draws[:1]
-        elif draws is not None:
-            draws = draws[before : before + count]
-        pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), draws=draws)
-        images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
-        return F.normalize(images.float(), dim=-1)[:count]
+        if draws is not None:
+            draws = draws[before : before + len(pixels)]
+        finished = self.transform.finish(pixels.to(self.device, non_blocking=True), draws=draws)
+        return finished.contiguous(memory_format=torch.channels_last)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        tower = self.modules["image_tower"]
+        embeddings: Tensor
+        if self._compile is not None and self._compiled is None:
+            rows, precision = self._compile
+            self._compiled = compiled(tower, (rows, *pixels.shape[1:]), self.device, precision)
+            self._compile = None if self._compiled is None else self._compile
+        missing = self._compile[0] - len(pixels) if self._compile is not None else 0
+        if self._compiled is None or (missing and has_batch_norm(tower)):
+            embeddings = tower(pixels)
+            return embeddings
+        # What stands for images that could not be read has no part in the loss, and so no gradient.
+        padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+        return self._compiled(padded)[: len(pixels)]
 
     def after_step(self) -> None:
         """Note what could not be read."""

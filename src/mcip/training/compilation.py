@@ -1,0 +1,81 @@
+"""The image tower compiled for training by `torch.compile`, where it pays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mcip.core.choices import Compile, Precision
+from mcip.core.device import autocast
+from mcip.core.errors import ConfigError
+from mcip.core.progress import console, duration
+
+# Compiling takes one to three minutes; on an H200 a compiled step of 128 images of a ViT-L-14-336 is 0.1 s shorter.
+ENOUGH_STEPS: Final = 1000
+BACKEND: Final = "inductor"
+
+
+def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = False) -> bool:
+    """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps on.
+
+    Raises:
+        ConfigError: `compile` is none of its values, or is "on" for weights in shards.
+    """
+    if compile not in get_args(Compile):
+        raise ConfigError(f"compile is {compile!r}: it is one of {', '.join(get_args(Compile))}.")
+    if compile == "on" and sharded:
+        raise ConfigError("compile cannot go with --parallel fsdp yet: use --parallel ddp, or --compile off.")
+    return compile == "on" or (compile == "auto" and device.type == "cuda" and steps >= ENOUGH_STEPS and not sharded)
+
+
+def compiled(
+    tower: nn.Module, shape: tuple[int, ...], device: torch.device, precision: Precision
+) -> Callable[[Tensor], Tensor] | None:
+    """Compile a module for training on inputs of one shape, forward and backward, and say so.
+
+    The module itself, its parameters, buffers and names stay as they are. Inputs are channels last.
+
+    Args:
+        tower: The module, on the device.
+        shape: The shape of all inputs.
+        device: Where they are.
+        precision: In which precision it is called.
+
+    Returns:
+        What computes the module's output; None where compilation fails, which is said on the console too.
+    """
+    console.print("Compiling the image tower: one to three minutes before the first step.")
+    start, training = time.perf_counter(), tower.training
+    kept = {name: buffer.clone() for name, buffer in tower.named_buffers()}
+    call: Any = torch.compile(tower, backend=BACKEND, dynamic=False)
+    try:
+        with torch.random.fork_rng():
+            tower.train()
+            pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+            with autocast(device, precision):
+                output = call(pixels)
+            output.float().sum().backward()
+    except Exception as error:  # compilers have dozens of kinds of errors
+        reason = " ".join(str(error).split())[:200]
+        console.print(f"The image tower could not be compiled ({type(error).__name__}: {reason}). It trains without.")
+        return None
+    finally:
+        tower.train(training)
+        tower.zero_grad()
+        for name, buffer in tower.named_buffers():
+            buffer.copy_(kept[name])
+    from torch._inductor import config
+
+    console.print(f"Compiled in {duration(time.perf_counter() - start)}.")
+    if device.type == "cuda" and not config.deterministic:
+        console.print(
+            "Note: the compiler chooses kernels by their time. A run that is resumed on another card, or without the "
+            "compiler's cache, may differ in the last digits; with TORCHINDUCTOR_DETERMINISTIC=1, or --compile off, it "
+            "does not.",
+            soft_wrap=True,
+        )
+    return call  # type: ignore[no-any-return]

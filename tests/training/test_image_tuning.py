@@ -1,0 +1,168 @@
+"""Batches taken in parts, the penalty on leaving the base, and the compiled tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mcip import models
+from mcip.data import Pixels, read_table
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.training import EpochOrder, compilation
+from mcip.training.compilation import pays
+from mcip.training.objectives import CaptionTerm, ImageTuning
+from mcip.training.optimizer import layer_factors
+
+
+def tuning(base: Path, train: Path, mined: Path | None, **changes: Any) -> ImageTuning:
+    model, table = models.load(base), read_table(train)
+    images = Pixels(table, model.transform("paper", train=True), cache_gb=1.0, max_unreadable=0.5)
+    torch.manual_seed(4)
+    class_loss = ArcMargin(8, 16, margin=0.2, scale=20.0)
+    loss = MultiCaptionArcMargin(margin=0.2, scale=20.0, smoothing=0.1)
+    captions = CaptionTerm.of(MinedCaptions(mined), table.ids, model, loss, 0.3) if mined else None
+    order = EpochOrder(len(table), 12, 3)
+    return ImageTuning(model, images, order, class_loss, lr=1e-4, class_lr=1e-2, captions=captions, **changes)
+
+
+def batch_of(objective: ImageTuning, rows: int) -> tuple[Tensor, list[int]]:
+    """The first batch as if only some of its images could be read."""
+    pixels, numbers = next(objective.batches(range(1)))
+    return pixels[:rows], numbers[:rows]
+
+
+def gradients(objective: ImageTuning, batches: list[Any]) -> tuple[dict[str, float], list[Tensor]]:
+    total: dict[str, float] = {}
+    for batch in batches:
+        losses = objective.losses(batch, torch.Generator().manual_seed(1))
+        losses["loss"].backward()
+        total = {name: total.get(name, 0.0) + loss.item() for name, loss in losses.items()}
+    parameters = [parameter for group in objective.groups for parameter in group.parameters]
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return total, found
+
+
+@pytest.mark.parametrize(("parts", "rows"), [(2, 12), (3, 11), (5, 12), (4, 2), (12, 7)])
+@pytest.mark.parametrize("method", ["gpr-ft", "mcip"])
+def test_parts_add_up_to_the_batch(method: str, parts: int, rows: int, base: Path, train: Path, mined: Path) -> None:
+    objective = tuning(base, train, mined if method == "mcip" else None, keep=0.5)
+    with torch.no_grad():  # else the distance, which starts at 0, has no gradient
+        for parameter in objective.groups[0].parameters:
+            parameter.mul_(1.1)
+    batch = batch_of(objective, rows)
+    whole, expected = gradients(objective, [batch])
+    split = objective.parts(batch, parts, torch.Generator().manual_seed(1))
+    assert len(split) <= parts
+    assert max(len(part.pixels) for part in split) <= -(-12 // parts)
+    by_part, found = gradients(objective, split)
+    assert by_part == pytest.approx(whole, rel=1e-5)
+    for gradient, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
+
+
+def test_a_batch_of_nothing_has_no_parts(base: Path, train: Path) -> None:
+    objective = tuning(base, train, None)
+    assert objective.parts(batch_of(objective, 0), 3, torch.Generator()) == []
+
+
+def test_images_without_captions_weigh_nothing_in_any_part(base: Path, train: Path, mined: Path) -> None:
+    objective = tuning(base, train, mined)
+    assert objective.captions is not None
+    lookup = objective.captions.lookup
+    batch = batch_of(objective, 12)
+    without = set(batch[1][:4])
+    keep = [row not in without for row in range(len(lookup.offsets) - 1)]
+    lengths = [(b - a) * k for a, b, k in zip(lookup.offsets, lookup.offsets[1:], keep, strict=False)]
+    ids = [lookup.ids[a:b] for a, b, k in zip(lookup.offsets, lookup.offsets[1:], keep, strict=False) if k]
+    object.__setattr__(lookup, "ids", torch.cat([torch.from_numpy(part) for part in ids]).numpy())
+    object.__setattr__(lookup, "offsets", torch.tensor([0, *lengths]).cumsum(0).numpy())
+    whole, expected = gradients(objective, [batch])
+    by_part, found = gradients(objective, objective.parts(batch, 3, torch.Generator().manual_seed(1)))
+    assert by_part == pytest.approx(whole, rel=1e-5)
+    for gradient, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
+
+
+def test_the_penalty_is_on_the_distance_to_the_base_on_the_same_pixels(base: Path, train: Path) -> None:
+    objective, plain = tuning(base, train, None, keep=2.0), tuning(base, train, None)
+    batch = batch_of(objective, 12)
+    first = objective.losses(batch, torch.Generator().manual_seed(1))
+    assert first["distance"].item() == pytest.approx(0, abs=1e-6)
+    for each in (objective, plain):
+        with torch.no_grad():
+            each.modules["image_tower"].get_parameter("proj").add_(0.1 * torch.ones(32, 16).tril())
+    found = objective.losses(batch, torch.Generator().manual_seed(1))
+    without = plain.losses(batch, torch.Generator().manual_seed(1))
+    pixels = objective.transform.finish(batch[0], torch.Generator().manual_seed(1))
+    old = models.load(base).embed_pixels(pixels)
+    new = F.normalize(objective.modules["image_tower"](pixels), dim=-1)
+    distance = (1 - (old * new).sum(1)).mean()
+    torch.testing.assert_close(found["distance"], distance)
+    torch.testing.assert_close(found["loss"], without["loss"] + 2.0 * distance)
+    assert distance > 0.01
+    assert not any("base" in name for name in objective.tensors)
+
+
+def test_layers_have_their_own_learning_rates(base: Path, train: Path) -> None:
+    objective = tuning(base, train, None, layer_decay=0.5)
+    tower = objective.groups[0]
+    factors = layer_factors(objective.modules["image_tower"], 0.5)
+    assert tower.lr_factors == [factors[name] for name, _ in objective.modules["image_tower"].named_parameters()]
+    assert objective.groups[1].lr_factors is None
+
+
+def test_the_compiled_tower_gives_the_same_gradients(
+    base: Path, train: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    objective = tuning(base, train, None)
+    tower = objective.modules["image_tower"].train()
+    names = list(tower.state_dict())
+    batches = [batch_of(objective, rows) for rows in (12, 9)]
+    expected = [gradients(objective, [batch]) for batch in batches]
+    objective.compile_for(12, "fp32")
+    # The short batch is padded: a second shape would have to be compiled.
+    stances: list[Literal["default", "fail_on_recompile"]] = ["default", "fail_on_recompile"]
+    for batch, (losses, before), stance in zip(batches, expected, stances, strict=True):
+        with torch.compiler.set_stance(stance):
+            found, after = gradients(objective, [batch])
+        assert found == pytest.approx(losses, rel=1e-5)
+        for gradient, other in zip(after, before, strict=True):
+            torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
+    assert "Compiled in" in capsys.readouterr().err
+    assert objective._compiled is not None
+    assert list(tower.state_dict()) == names
+
+
+def test_where_compilation_fails_the_run_goes_on_without(
+    base: Path, train: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(compilation, "BACKEND", fail)
+    objective = tuning(base, train, None)
+    batch = batch_of(objective, 12)
+    expected, _ = gradients(objective, [batch])
+    objective.compile_for(12, "fp32")
+    assert gradients(objective, [batch])[0] == expected
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "could not be compiled" in notes
+    assert "no compiler here" in notes
+    assert gradients(objective, [batch])[0] == expected
+
+
+def test_when_compilation_pays() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [pays("auto", cuda, steps) for steps in (999, 1000)] == [False, True]
+    assert not pays("auto", cpu, 10**6)
+    assert pays("on", cpu, 1)
+    assert not pays("off", cuda, 10**6)
