@@ -97,6 +97,7 @@ class HalfSelection:
             rows = torch.arange(first, first + count, device=columns.device).repeat_interleave(width)
             scores = _pair_products(self._rows, block.rows, rows, columns.repeat(count)).view(count, width)
             part.add_block(pad(scores, (0, len(block.rounded) - width), value=-torch.inf), width, start)
+            part.settle()
 
 
 def _aligned(rows: Tensor) -> Tensor:

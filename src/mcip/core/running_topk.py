@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,7 +17,7 @@ _NO_INDEX = 2**62  # more than any index; `pad` takes it as a float, which holds
 class RunningTopK:
     """The k highest similarities of each query so far; of equal ones, those with the lower gallery indices.
 
-    Before the similarities to a block are added, `begin_block` says which block it is.
+    Before the similarities to a block are added, `begin_block` says which block it is; behind the last comes `settle`.
 
     Attributes:
         values: Shape (Q, k), float32, descending; fewer columns while the gallery has had fewer rows.
@@ -30,6 +31,7 @@ class RunningTopK:
         self.values = torch.empty(queries, 0, device=device)
         self.indices = torch.empty(queries, 0, device=device, dtype=torch.int64)
         self.full = self.last = False
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._seen = self._end = 0
 
     def begin_block(self, start: int, width: int) -> None:
@@ -40,7 +42,8 @@ class RunningTopK:
         self.values, self.indices = pad(self.values, more, value=-torch.inf), pad(self.indices, more, value=_NO_INDEX)
 
     def part(self, rows: slice) -> RunningTopK:
-        """Some of the queries; what is added to the part is added here."""
+        """Some of the queries; what is added to the part and settled there is added here."""
+        self.settle()
         part = copy(self)
         part.values, part.indices = self.values[rows], self.indices[rows]
         return part
@@ -59,32 +62,56 @@ class RunningTopK:
             self.add(rows, columns + start, values)
             return
         values, columns = _select(scores, width, self.k)
-        self._keep(slice(None), values, columns + start)
+        rows = torch.arange(len(values), device=values.device).repeat_interleave(values.shape[1])
+        self.add(rows, (columns + start).flatten(), values.flatten())
 
     def add(self, rows: Tensor, indices: Tensor, values: Tensor) -> None:
-        """Add some similarities.
+        """Add some similarities; `settle` ranks them, at the latest when there is one for each query.
 
         Args:
-            rows: Their queries, shape (n,), ascending.
+            rows: Their queries, shape (n,).
             indices: Their gallery indices, shape (n,).
             values: The similarities, shape (n,).
         """
-        if len(rows):
-            with_any, counts = rows.unique_consecutive(return_counts=True)
-            line = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)
-            place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[line]
-            padded = values.new_full((len(counts), int(counts.max())), -torch.inf)
-            padded_indices = torch.full_like(padded, _NO_INDEX, dtype=torch.int64)
-            padded[line, place], padded_indices[line, place] = values, indices
-            self._keep(with_any, padded, padded_indices)
+        self._waiting.append((rows, indices, values))
+        if sum(len(rows) for rows, _, _ in self._waiting) >= len(self.values):
+            self.settle()
 
-    def _keep(self, rows: Tensor | slice, values: Tensor, indices: Tensor) -> None:
-        """Keep the first k of what these queries have and of what comes, equal values in ascending order of index."""
-        values, indices = torch.cat([self.values[rows], values], 1), torch.cat([self.indices[rows], indices], 1)
-        indices, order = indices.sort(dim=1)
-        values, by_value = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-        kept = self.values.shape[1]
-        self.values[rows], self.indices[rows] = values[:, :kept], indices.gather(1, by_value[:, :kept])
+    def settle(self) -> None:
+        """Keep the k best of what was kept and of what was added since."""
+        added = [torch.cat(parts) for parts in zip(*self._waiting, strict=True)]
+        self._waiting.clear()
+        if not added or not len(added[0]):
+            return
+        count, kept = self.values.shape
+        (rows, indices, values), best, best_indices = map(_array, added), _array(self.values), _array(self.indices)
+        a = np if isinstance(rows, np.ndarray) else torch
+        counts = a.bincount(rows, minlength=count)
+        (queries,) = _nonzero(counts)
+        counts = counts[queries] + kept
+        rows = a.concatenate([a.broadcast_to(queries[:, None], (len(queries), kept)).flatten(), rows])
+        indices = a.concatenate([best_indices[queries].flatten(), indices])
+        values = a.concatenate([best[queries].flatten(), values])
+        places = (counts.cumsum(0) - counts)[:, None] + _array(torch.arange(kept, device=self.values.device))
+        order = _order(rows, values, indices)[places]
+        best[queries], best_indices[queries] = values[order], indices[order]
+
+
+def _array(tensor: Tensor) -> Any:
+    """A tensor on the CPU as an array of the same memory.
+
+    What is done to few numbers takes NumPy less time than PyTorch, which starts threads for them.
+    """
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def _order(rows: Any, values: Any, indices: Any) -> Any:
+    """The places of similarities in ascending order of row, then descending of value, then ascending of index."""
+    if isinstance(rows, np.ndarray):
+        return np.lexsort((indices, -values, rows))
+    order = indices.argsort()
+    order = order[values[order].argsort(descending=True, stable=True)]
+    return order[rows[order].argsort(stable=True)]
 
 
 def reaching(scores: Tensor, least: Tensor, above: bool) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -100,18 +127,16 @@ def reaching(scores: Tensor, least: Tensor, above: bool) -> tuple[Tensor, Tensor
     Returns:
         Rows (n,), ascending, columns (n,) and similarities (n,).
     """
-    on_cpu = scores.device.type == "cpu"
-    # NumPy's reductions of short axes are several times as fast as PyTorch's, and start no threads.
-    values, bound = (scores.numpy(), least.numpy()) if on_cpu else (scores, least)
+    values, bound = _array(scores), _array(least)
     runs = values.reshape(len(scores), RUN, scores.shape[1] // RUN)
-    maxima = runs.max(1) if on_cpu else runs.amax(1)
+    maxima = runs.max(1) if isinstance(runs, np.ndarray) else runs.amax(1)
     rows, places = _nonzero(_reached(maxima, bound, above))
     if len(rows) * RUN > scores.numel() // 4:
         return None
     near = runs[rows, :, places]
     lines, steps = _nonzero(_reached(near, bound[rows], above))
     found = rows[lines], places[lines] + steps * maxima.shape[1], near[lines, steps]
-    return tuple(torch.from_numpy(part) for part in found) if on_cpu else found  # type: ignore[return-value]
+    return found if isinstance(found[0], Tensor) else tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
 
 
 def _reached(values: Any, bound: Any, above: bool) -> Any:
@@ -119,7 +144,7 @@ def _reached(values: Any, bound: Any, above: bool) -> Any:
     return ~(values <= bound) if above else ~(values < bound)
 
 
-def _nonzero(mask: Any) -> tuple[Any, Any]:
+def _nonzero(mask: Any) -> tuple[Any, ...]:
     return mask.nonzero(as_tuple=True) if isinstance(mask, Tensor) else mask.nonzero()
 
 

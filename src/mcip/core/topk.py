@@ -82,4 +82,6 @@ def topk(
         for search in searches:
             search.best.begin_block(start, len(block))
             search.add_block(prepared, start, buffer)
+    for search in searches:
+        search.best.settle()
     return torch.cat([search.best.values for search in searches]), torch.cat([s.best.indices for s in searches])
