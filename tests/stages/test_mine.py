@@ -182,12 +182,13 @@ def synthetic(folder: Path, rows: int, dim: int) -> Embeddings:
     return Embeddings(folder)
 
 
-def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = synthetic(tmp_path / "images", 10, 64)
     peaks = {}
     for rows in (40_000, 200_000):
         pool = synthetic(tmp_path / f"pool-{rows}", rows, 64)
-        pool.shards = [shard.view(Recorded) for shard in pool.shards]
+        shards = [(start, shard.view(Recorded)) for start, shard in pool.blocks()]
+        monkeypatch.setattr(pool, "blocks", partial(iter, shards))
         Recorded.longest = 0
         tracemalloc.start()
         search_captions(images, pool, 5, 4, tmp_path / f"found-{rows}", torch.device("cpu"))

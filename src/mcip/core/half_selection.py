@@ -106,8 +106,10 @@ def _aligned(rows: Tensor) -> Tensor:
 
 def _pair_products(rows: Tensor, block: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """The dot products of rows[left] and block[right], every one summed in the same order."""
-    found = rows.new_empty(-(-len(left) // _PAIRS), _PAIRS)
+    chunks = -(-len(left) // _PAIRS)
+    found = rows.new_empty(chunks, _PAIRS)
     spare = (0, found.numel() - len(left))
-    for chunk, some, others in zip(found, pad(left, spare).split(_PAIRS), pad(right, spare).split(_PAIRS), strict=True):
-        torch.sum(rows[some] * block[others], dim=1, out=chunk)
-    return found.flatten()[: len(left)]
+    left, right = pad(left, spare).view(chunks, _PAIRS), pad(right, spare).view(chunks, _PAIRS)
+    for chunk in range(chunks):
+        torch.sum(rows[left[chunk]] * block[right[chunk]], dim=1, out=found[chunk])
+    return found.flatten()[: found.numel() - spare[1]]

@@ -13,6 +13,7 @@ from mcip.core.half_selection import HalfSelection, can_select
 from mcip.core.products import Float32Search
 from mcip.core.running_topk import RunningTopK
 
+_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _QUERY_BLOCK = {"cpu": 1024}
 _OTHER_QUERY_BLOCK = 32_768
 _GALLERY_BLOCK = {"cpu": 4096}
@@ -69,6 +70,8 @@ def topk(
         raise ConfigError(f"k={k}, query_block={query_block}, gallery_block={gallery_block}: each must be at least 1.")
     if select is None:
         select = torch.float16 if can_select(device, k) else torch.float32
+    if select not in _PRECISIONS:
+        raise ConfigError(f"select={select}: it must be one of {', '.join(map(str, _PRECISIONS))}.")
     kind = Float32Search if select == torch.float32 else partial(HalfSelection, dtype=select)
     searches = [kind(rows, RunningTopK(len(rows), k, device)) for rows in query_vectors.split(query_block)]
     buffer = query_vectors.new_empty(0)
