@@ -27,7 +27,7 @@ from mcip.stages.embed import embed
 from mcip.stages.export import export
 from mcip.stages.interpolate import interpolate
 from mcip.training import EpochOrder
-from mcip.training.loop import learning_rate_factor
+from mcip.training.settings import learning_rate_factor
 from tests.tiny import CONFIG, TINY_SIGLIP, pixels_for
 
 # The tiny SigLIP names a tokenizer whose files are not there.

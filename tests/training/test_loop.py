@@ -15,7 +15,7 @@ from torch.amp import GradScaler
 
 from mcip.core.errors import ConfigError
 from mcip.training import CHECKPOINTS, fit
-from mcip.training.loop import learning_rate_factor
+from mcip.training.settings import learning_rate_factor
 
 from .toy import KilledError, Toy, settings, stop_at
 

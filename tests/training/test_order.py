@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcip.core.errors import ConfigError
 from mcip.training import EpochOrder
-from mcip.training.loop import learning_rate_factor
+from mcip.training.settings import learning_rate_factor
 
 
 def test_the_schedule_in_closed_form() -> None:

@@ -14,6 +14,8 @@ from mcip.training import FitSettings, Group
 class Toy:
     """Two weights that are pulled to the mean of drawn numbers, in two groups."""
 
+    split: tuple[str, ...] = ()
+
     def __init__(self, scores: list[float] | None = None, factor: float = 1.0, dropout: float = 0.0) -> None:
         self.first, self.second = nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False)
         with torch.no_grad():

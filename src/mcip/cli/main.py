@@ -21,6 +21,7 @@ from rich.console import Console
 import mcip
 from mcip.core.errors import McipError
 from mcip.core.parameters import COMPUTING
+from mcip.core.processes import of_environment, reports
 from mcip.recipes import read_recipe
 
 COMMANDS = (
@@ -88,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command resumes from here.", file=sys.stderr)
         return _INTERRUPTED
-    show(result)
-    if called is not None:
-        show_next(*called)
+    if of_environment().first:
+        show(result)
+        if called is not None:
+            show_next(*called)
     return 0
 
 
@@ -257,5 +259,6 @@ def _synonym(error: UnknownOptionError) -> str:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    if reports(str(error)):
+        print(f"error: {error}", file=sys.stderr)
     return code

@@ -17,6 +17,7 @@ from mcip.core.errors import ArtefactError
 from mcip.core.files import explain_full_disk, read_json, write_json
 from mcip.core.hashes import hash_files
 from mcip.core.locks import is_lock, lock_folder, release_folder, remove_stale_lock
+from mcip.core.processes import processes
 from mcip.core.progress import console
 
 MANIFEST = "manifest.json"
@@ -64,6 +65,7 @@ class Artefact:
         """Start the artefact in `folder`, or resume one that was started from the same inputs and parameters.
 
         One that was started from others, but holds nothing yet, is started anew. One that is complete needs no lock.
+        Of several processes the first does this and holds the lock; the others get what it found, or its error.
 
         Args:
             folder: Where it lies.
@@ -73,9 +75,19 @@ class Artefact:
 
         Raises:
             ArtefactError: The folder holds something else, or an artefact made from other inputs or parameters, or
-                another process is writing it.
+                another run is writing it.
         """
-        folder = Path(folder)
+        begun: list[Artefact] = []
+
+        def act() -> dict[str, Any]:
+            begun.append(cls._begin(Path(folder), kind, made_from, announce))
+            return begun[0].manifest
+
+        manifest = processes().by_first(act)
+        return begun[0] if begun else cls(Path(folder), manifest)
+
+    @classmethod
+    def _begin(cls, folder: Path, kind: str, made_from: Mapping[str, Any], announce: bool) -> Artefact:
         expected = json.loads(json.dumps(made_from, default=os.fspath))
         if (folder / MANIFEST).exists():
             artefact = cls.open(folder, kind, complete=False)
@@ -152,10 +164,17 @@ class Artefact:
     def finish(self, leave_out: Sequence[str] = (), **facts: Any) -> None:
         """Record the facts and the hash of every file, and mark the artefact complete.
 
+        Of several processes the first does this, once all have come here and written what they had to.
+
         Args:
             leave_out: Names at the top of the folder that are not part of the artefact.
-            facts: What the stage has to say of it.
+            facts: What the stage has to say of it; those of the first process are recorded.
         """
+        team = processes()
+        team.barrier()
+        self.manifest = team.by_first(lambda: self._finish(leave_out, facts))
+
+    def _finish(self, leave_out: Sequence[str], facts: Mapping[str, Any]) -> dict[str, Any]:
         paths = [
             path
             for path in sorted(self.folder.rglob("*"))
@@ -172,6 +191,7 @@ class Artefact:
         self.manifest |= {**facts, "files": files, "complete": True}
         self._save()
         self._release()
+        return self.manifest
 
     def _check_made_from(self, expected: Mapping[str, Any]) -> None:
         found = self.manifest["made_from"]

@@ -10,6 +10,8 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 TransformName: TypeAlias = Literal["model", "paper"]
 # Where the class centers of a class loss start.
 CenterInit: TypeAlias = Literal["random", "class-means"]
+# How several processes train a tower: each with the whole of it (DDP), or with a part of each weight (FSDP2).
+Parallel: TypeAlias = Literal["ddp", "fsdp"]
 # How vectors are stored.
 Dtype: TypeAlias = Literal["float32", "float16"]
 # What embeds queries: ONNX Runtime, PyTorch, or the first where there is an ONNX model.

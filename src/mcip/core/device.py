@@ -8,16 +8,22 @@ import torch
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
+from mcip.core.processes import of_environment
 
 
 def pick_device(device: str) -> torch.device:
     """The device that `device` names; "auto" takes CUDA, then MPS, then the CPU.
+
+    Of several processes on a machine each has the CUDA device of its number there.
 
     Raises:
         ConfigError: The device is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = of_environment()
+    if device == "cuda" and found.several:
+        device = f"cuda:{found.local_rank}"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -25,3 +25,7 @@ class ArtefactError(McipError):
 
 class ConfigError(McipError):
     """A parameter or a configuration key is wrong."""
+
+
+class ProcessError(McipError):
+    """Another process of the same run has failed or died."""

@@ -11,7 +11,7 @@ from typing import Any
 COMPUTING = frozenset(
     {
         "cache_gb", "checkpoint_every", "device", "embed_batch_size", "grad_checkpointing", "image_block",
-        "max_unreadable", "out", "workers",
+        "max_unreadable", "out", "parallel", "shard_centers_from", "workers",
     }
 )  # fmt: skip
 

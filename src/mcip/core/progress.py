@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mcip.core.processes import of_environment
+
 # Progress and messages go to stderr, so that what a command prints on stdout can be piped. Brackets in them are text:
-# names and paths hold some.
-console = Console(stderr=True, markup=False, emoji=False)
+# names and paths hold some. Of several processes the first speaks for all.
+console = Console(stderr=True, markup=False, emoji=False, quiet=not of_environment().first)
 
 
 class _Rate(ProgressColumn):

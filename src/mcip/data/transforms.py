@@ -66,13 +66,21 @@ class ImageTransform:
         pixels: Tensor = tvf.pil_to_tensor(self._resize(to_rgb(image)))
         return pixels
 
-    def finish(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """The random numbers of `finish` in training, a row per image; None where it needs none.
+
+        Several processes draw for all images of a batch, and pass the rows of their own.
+        """
+        return torch.rand(count, _DRAWS, generator=generator) if self.train else None
+
+    def finish(self, pixels: Tensor, generator: torch.Generator | None = None, draws: Tensor | None = None) -> Tensor:
         """Crop, augment in training, and normalise a batch.
 
         Args:
             pixels: uint8 (B, 3, P, P), on any device.
             generator: CPU generator of the random numbers in training; the default generator if none is given. Equal
                 states give equal results. Evaluation draws nothing.
+            draws: What `draw` gave for these images, if it has been called already.
 
         Returns:
             float32 (B, 3, S, S), normalised, on the same device.
@@ -86,7 +94,7 @@ class ImageTransform:
                 f"finish() takes uint8 pixels of shape (B, 3, {side}, {side}) as prepare() makes them, "
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
             )
-        draws = torch.rand(len(pixels), _DRAWS, generator=generator) if self.train else None
+        draws = self.draw(len(pixels), generator) if draws is None else draws
         if self.name == "model":
             if draws is not None:
                 pixels = _flip(pixels, draws[:, 2] < 0.5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,14 @@ from torch import Tensor, nn
 
 from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
+from mcip.core.choices import Parallel
 from mcip.core.errors import DataError
 from mcip.core.files import atomic_write, read_json, write_json
+from mcip.core.processes import processes
 from mcip.core.progress import console
+from mcip.core.shards import local, rows_of_shard, sharded_by_rows, whole
 from mcip.data import Table
-from mcip.losses import ArcMargin
+from mcip.losses import ArcMargin, ShardedArcMargin
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
 from mcip.training.objectives import ImageTuning, LinearAdapter
@@ -28,6 +33,8 @@ _FEW_STEPS = 100
 _SMALL_CHANGE = 1e-4
 # Elements of each parameter by which its change is judged.
 _SAMPLED = 4096
+# Class centers that are drawn at once.
+_DRAWN_ROWS = 1 << 16
 
 
 def captioned(table: Table, purpose: str) -> Table:
@@ -73,11 +80,62 @@ def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, c
     return loss
 
 
+def sharded_arc_margin(
+    classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None, *, sample: float,
+    sharded: bool, device: torch.device,
+) -> ShardedArcMargin:  # fmt: skip
+    """`arc_margin` with the same centers, but sampled, or each process with its part of them on the device."""
+    rows = rows_of_shard(classes, processes()) if sharded else range(classes)
+    part = random_centers(classes, dim, seed, rows) if centers is None else centers[rows.start : rows.stop]
+    weight = sharded_by_rows(part, classes, device) if sharded else part.clone()
+    return ShardedArcMargin(weight, margin=margin, scale=scale, sample=sample)
+
+
+def random_centers(classes: int, dim: int, seed: int, rows: range) -> Tensor:
+    """Some rows of the centers that `ArcMargin` draws from a seed, float32 of shape (rows, dim), in little memory."""
+    bound = math.sqrt(6 / (classes + dim))
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.empty(len(rows), dim)
+    for start in range(0, rows.stop, _DRAWN_ROWS):
+        drawn = torch.empty(min(_DRAWN_ROWS, classes - start), dim).uniform_(-bound, bound, generator=generator)
+        first, last = max(start, rows.start), min(start + len(drawn), rows.stop)
+        if first < last:
+            centers[first - rows.start : last - rows.start] = drawn[first - start : last - start]
+    return centers
+
+
 def save_classes(out: Path, objective: ImageTuning | LinearAdapter) -> None:
     """Write the names of the classes, in sorted order, and their trained centers."""
-    with atomic_write(out / "class_centers.safetensors") as temporary:
-        save_file({"weight": objective.tensors["class_loss.weight"].cpu().contiguous()}, temporary)
-    write_json(out / "classes.json", objective.classes)
+    team = processes()
+    centers = whole(objective.tensors["class_loss.weight"], keep=team.first).cpu().contiguous()
+
+    def write() -> None:
+        with atomic_write(out / "class_centers.safetensors") as temporary:
+            save_file({"weight": centers}, temporary)
+        write_json(out / "classes.json", objective.classes)
+
+    team.by_first(write)
+
+
+@contextlib.contextmanager
+def sharded_tower(model: models.Model, parallel: Parallel, device: torch.device) -> Iterator[None]:
+    """Within the block the image tower lies in shards where several processes are to train it so (FSDP2).
+
+    After it the first process has the whole tower again, with the trained weights.
+    """
+    team = processes()
+    if parallel != "fsdp" or not team.several:
+        yield
+        return
+    from mcip.training.distributed import shard_tower
+
+    kept = copy.deepcopy(model.clip.visual).cpu() if team.first else None
+    shard_tower(model.clip.visual, device)
+    yield
+    trained = whole(model.clip.visual.state_dict(), keep=team.first)
+    if kept is not None:
+        kept.load_state_dict(trained)
+        model.clip.visual = kept
 
 
 def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:
@@ -89,7 +147,12 @@ def finish_training(
     artefact: Artefact, objective: Objective, model: models.Model, done: Fit, method: str, **facts: Any
 ) -> None:
     """Save the trained model as `model` in the artefact, and finish the artefact."""
-    models.save(model, artefact.folder / "model", made_by={"method": method, **artefact.manifest["made_from"]})
+    made_by = {"method": method, **artefact.manifest["made_from"]}
+
+    def save() -> None:
+        models.save(model, artefact.folder / "model", made_by=made_by)
+
+    processes().by_first(save)
     artefact.finish(
         leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
         validation=done.validation, unreadable=dict(sorted(objective.unreadable.items())), **facts,
@@ -111,9 +174,9 @@ def note_small_changes(module: nn.Module, steps: int, lr: float) -> Iterator[Non
             "--epochs or --steps for more than a trial.",
             soft_wrap=True,
         )
-    before = [parameter.detach().flatten()[:_SAMPLED].cpu().clone() for parameter in module.parameters()]
+    before = [local(parameter.detach()).flatten()[:_SAMPLED].cpu().clone() for parameter in module.parameters()]
     yield
-    after = [parameter.detach().flatten()[:_SAMPLED].cpu() for parameter in module.parameters()]
+    after = [local(parameter.detach()).flatten()[:_SAMPLED].cpu() for parameter in module.parameters()]
     moved = torch.cat(after).sub(torch.cat(before)).norm() / torch.cat(before).norm().clamp_min(1e-12)
     if moved < _SMALL_CHANGE:
         console.print(
@@ -125,7 +188,7 @@ def note_small_changes(module: nn.Module, steps: int, lr: float) -> Iterator[Non
 
 def trained_model(out: Path) -> SavedModel:
     """The model of a finished run; what was only needed to resume it is removed."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    processes().by_first(lambda: shutil.rmtree(out / CHECKPOINTS, ignore_errors=True))
     manifest = read_json(out / MANIFEST)
     names = ("steps_made", "best_step", "best_score", "validation", "unreadable")
     return SavedModel(out / "model", {name: manifest[name] for name in names})

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from mcip.core.choices import CenterInit, Precision, TransformName
+from mcip.core.choices import CenterInit, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def tune(
     lr: float = 1e-6,
     center_init: CenterInit = "random",
     center_lr_factor: float = 100.0,
+    center_sample: float = 1.0,
     min_lr_ratio: float = 0.1,
     warmup: int = 0,
     weight_decay: float = 0.01,
@@ -60,12 +61,15 @@ def tune(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
+    parallel: Parallel = "ddp",
+    shard_centers_from: int = 100_000,
 ) -> SavedModel:
     """Tune a model's image tower for image-to-image retrieval, its text tower locked.
 
     GPR-FT minimises ArcMargin on the class labels; MCIP minimises (1 - w) ArcMargin + w Multi-Caption-ArcMargin on the
     captions that `mcip mine` found, w being `caption_weight`. Killed at any moment and started again with the same
-    command, it resumes from its last checkpoint and ends with the same weights.
+    command, it resumes from its last checkpoint and ends with the same weights. Several processes, started by torchrun
+    or accelerate launch, share the work of each batch.
 
     Args:
         data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
@@ -89,6 +93,8 @@ def tune(
         center_init: The class centers start at random (the paper), or at the "class-means" of the model's own
             embeddings: the image tower then has less far to move, and less of the text alignment is lost on the way.
         center_lr_factor: The class centers learn this many times faster.
+        center_sample: The share of the classes, drawn anew in each step, whose centers the images of other classes are
+            compared with (partial FC): less time and memory where there are very many.
         min_lr_ratio: The cosine schedule ends at this share of the learning rates.
         warmup: Steps of linear warm-up.
         weight_decay: AdamW's weight decay.
@@ -106,6 +112,10 @@ def tune(
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
+        parallel: Where several processes train (torchrun): "ddp" gives each the whole image tower, "fsdp" a part of
+            each of its weights, for towers that do not fit.
+        shard_centers_from: Where several processes train and there are at least this many classes, each process holds
+            its part of the class centers.
 
     Returns:
         The tuned model, a folder: `out`/model.
@@ -119,8 +129,8 @@ def tune(
         >>> tuned = mcip.tune("products.csv", "runs/gpr-ft", "ViT-B-16/openai", method="gpr-ft")  # doctest: +SKIP
         >>> model = tuned.load()  # doctest: +SKIP
     """
-    check_one_process()
-    _check(method, captions, caption_weight)
+    team = processes()
+    _check(method, captions, caption_weight, center_sample, parallel)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
@@ -138,6 +148,8 @@ def tune(
         labelled,
         note_small_changes,
         save_classes,
+        sharded_arc_margin,
+        sharded_tower,
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
@@ -163,32 +175,42 @@ def tune(
             means = None
             if center_init == "class-means":
                 with loaded.on(target):
-                    embeddings = embed_images(
+                    embeddings = team.first_then_all(lambda: embed_images(
                         table, loaded, out / "images", workers=workers, precision=precision,
                         max_unreadable=max_unreadable,
-                    )  # fmt: skip
+                    ))  # fmt: skip
                 means = class_means(table, embeddings)
-            class_loss = arc_margin(len(set(table.labels)), loaded.embed_dim, margin, scale, seed, means)
+            classes = len(set(table.labels))
+            sharded = team.several and classes >= shard_centers_from
+            class_loss = (
+                sharded_arc_margin(
+                    classes, loaded.embed_dim, margin, scale, seed, means, sample=center_sample, sharded=sharded,
+                    device=target,
+                )
+                if sharded or center_sample < 1
+                else arc_margin(classes, loaded.embed_dim, margin, scale, seed, means)
+            )  # fmt: skip
             term = None
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
                 with loaded.on(target):
-                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
+                    term = team.first_then_all(lambda: CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight))
             images = Pixels(
                 table, loaded.transform(transform, train=True), workers=workers, cache_gb=cache_gb,
                 max_unreadable=max_unreadable,
             )  # fmt: skip
-            objective = ImageTuning(
-                loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor, weight_decay=weight_decay,
-                captions=term, device=target,
-                validation=Validation(loaded, held_out, "image", target, workers, precision) if held_out else None,
-            )  # fmt: skip
+            validate = Validation(loaded, held_out, "image", target, workers, precision) if held_out else None
             if patch_dropout:
                 drop_patches(loaded.clip.visual, patch_dropout)
             if grad_checkpointing:
                 loaded.clip.visual.set_grad_checkpointing(True)
-            with note_small_changes(loaded.clip.visual, steps, lr):
-                done = fit(objective, out / CHECKPOINTS, settings)
+            with sharded_tower(loaded, parallel, target):
+                objective = ImageTuning(
+                    loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor,
+                    weight_decay=weight_decay, captions=term, device=target, validation=validate,
+                )  # fmt: skip
+                with note_small_changes(loaded.clip.visual, steps, lr):
+                    done = fit(objective, out / CHECKPOINTS, settings)
             save_classes(out, objective)
             finish_training(
                 artefact, objective, loaded, done, method, classes=len(objective.classes), without_label=without_label
@@ -196,7 +218,9 @@ def tune(
     return trained_model(out)
 
 
-def _check(method: Method, captions: CaptionsInput | None, caption_weight: float) -> None:
+def _check(
+    method: Method, captions: CaptionsInput | None, caption_weight: float, center_sample: float, parallel: Parallel
+) -> None:
     if method not in get_args(Method):
         raise ConfigError(f"method is {method!r}: it is one of {', '.join(get_args(Method))}.")
     if method == "mcip" and captions is None:
@@ -205,3 +229,7 @@ def _check(method: Method, captions: CaptionsInput | None, caption_weight: float
         raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
     if not 0 < caption_weight < 1:
         raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
+    if not 0 < center_sample <= 1:
+        raise ConfigError(f"center_sample is {center_sample}: it is a share of the classes, above 0 and up to 1.")
+    if parallel not in get_args(Parallel):
+        raise ConfigError(f"parallel is {parallel!r}: it is one of {', '.join(get_args(Parallel))}.")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import nn
 
-from mcip.training.loop import Group
+from mcip.training.objective import Group
 
 
 def draw_captions(captions: Sequence[Sequence[str]], rows: Sequence[int], seed: int, step: int) -> list[str]:

@@ -15,6 +15,8 @@ import torch
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.hashes import hash_file
+from mcip.core.processes import processes
+from mcip.core.shards import part_like, whole
 
 INDEX = "checkpoint.json"
 Role: TypeAlias = Literal["latest", "best"]
@@ -50,19 +52,29 @@ class Checkpoints:
     def write(self, role: Role, step: int, state: Mapping[str, Any]) -> None:
         """Write a file beside that of the same role; it takes its place with the next `commit`.
 
+        Of several processes the first does this, with whole tensors; all of them call it.
+
         Args:
             role: "latest" or "best".
             step: The step after which the state was.
             state: Tensors, numbers, strings, and dicts and lists of them.
         """
+        team = processes()
+        state = whole(state, keep=team.first)
+        self._entries[role] = team.by_first(lambda: self._write(role, step, state))
+
+    def _write(self, role: Role, step: int, state: Mapping[str, Any]) -> dict[str, Any]:
         path = self.folder / f"{role}-{step:09d}.pt"
         # Through a Python file a full disk is reported as such; torch's own writer hides the reason.
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             torch.save({**state, "step": step}, file)
-        self._entries[role] = {"step": step, "file": path.name, "hash": hash_file(path).hex()}
+        return {"step": step, "file": path.name, "hash": hash_file(path).hex()}
 
     def commit(self) -> None:
         """Make what was written the state to resume from, and remove what it replaces."""
+        processes().by_first(self._commit)
+
+    def _commit(self) -> None:
         write_json(self.folder / INDEX, self._entries)
         kept = {INDEX, *(entry["file"] for entry in self._entries.values())}
         for path in self.folder.glob("*-*.pt"):
@@ -81,7 +93,9 @@ class Checkpoints:
             raise _damaged(path, "it is missing")
         if hash_file(path).hex() != entry["hash"]:
             raise _damaged(path, "its content is not what was written")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Of several processes on a machine each copies its part out of one file in memory.
+        several = processes().several
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=several)
         if state["step"] != entry["step"]:
             raise _damaged(path, f"it is of step {state['step']}, not of step {entry['step']}")
         return state
@@ -103,7 +117,7 @@ def copy_into(tensors: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Ten
                     f"{source} does not fit the model: {name} is {tuple(saved[name].shape)} there, "
                     f"{tuple(tensor.shape)} here."
                 )
-            tensor.copy_(saved[name])
+            tensor.copy_(part_like(saved[name], tensor))
 
 
 def _damaged(path: Path, reason: str) -> ArtefactError:

@@ -8,12 +8,16 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from mcip.core.files import atomic_write, explain_full_disk
+from mcip.core.processes import processes
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it resumes from is dropped."""
+    """Appends to `metrics.jsonl` and TensorBoard files; what lies after the step it resumes from is dropped.
+
+    Of several processes the first writes.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         """Open the log.
@@ -23,6 +27,9 @@ class MetricsLog:
             step: The step of the checkpoint that training resumes from; 0 where it starts, and everything is dropped.
         """
         self.path = folder / METRICS
+        self.writes = processes().first
+        if not self.writes:
+            return
         kept = [line for line in self._lines() if 0 < step >= json.loads(line)["step"]]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
@@ -42,6 +49,8 @@ class MetricsLog:
         Raises:
             ArtefactError: The disk is full.
         """
+        if not self.writes:
+            return
         with explain_full_disk(self.path):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
@@ -50,5 +59,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush what TensorBoard has buffered."""
+        if not self.writes:
+            return
         with explain_full_disk(self.path):
             self.writer.close()

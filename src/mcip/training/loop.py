@@ -9,123 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import nn
 
-from mcip.core.choices import Precision
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import check_one_process, explain_lost, processes
 from mcip.core.progress import Advance, console, duration, progress
+from mcip.core.shards import is_sharded, optimizer_parts
 from mcip.training.checkpoint import Checkpoints, copy_into
 from mcip.training.log import MetricsLog
+from mcip.training.objective import Batch, Objective
+from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 
-Batch: TypeAlias = Any
 CHECKPOINTS = "checkpoints"
 # Steps, after the first, by which is estimated how long a run takes.
 _TIMED_STEPS = 5
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters that share a learning rate and a weight decay and whose gradients are clipped together."""
-
-    name: str
-    parameters: list[nn.Parameter]
-    lr: float
-    weight_decay: float
-
-
-class Objective(Protocol):
-    """What is trained, on what, and how it is validated.
-
-    Attributes:
-        modules: The modules in training, by name.
-        groups: Their parameters.
-        tensors: Everything that training changes, by name: it is kept in checkpoints.
-        unreadable: Images that could not be read so far: id to reason. It is kept in checkpoints.
-    """
-
-    modules: dict[str, nn.Module]
-    groups: list[Group]
-    tensors: dict[str, torch.Tensor]
-    unreadable: dict[str, str]
-
-    def batches(self, steps: range) -> Iterator[Batch]:
-        """One batch per step."""
-
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Scalars by name; `loss` is minimised, the others are logged. Empty where nothing in it could be read."""
-
-    def after_step(self) -> None:
-        """Called after each optimiser step."""
-
-    def validate(self) -> dict[str, float]:
-        """Scores by name, higher is better; empty where there is nothing to validate on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How to train; the fields that are named like parameters of `mcip.tune` mean what they mean there."""
-
-    steps: int
-    warmup: int = 0
-    min_lr_ratio: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    precision: Precision = "auto"
-    device: str = "auto"
-    checkpoint_every: int = 200
-    validate_every: int = 0
-    patience: int = 0
-    select: str = "mean"
-    log_every: int = 20
-    unit: str = "images"
-    per_step: int = 1
-    title: str = "train"
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: One makes no sense.
-        """
-        if self.steps < 1:
-            raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
-        if self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
-
-
-@dataclass
-class Fit:
-    """How a training run ended.
-
-    Attributes:
-        steps: Steps that were made.
-        best_step: The step whose weights were kept; the last one where nothing was validated.
-        best_score: Its score, or None.
-        validation: The validation scores by step.
-    """
-
-    steps: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    validation: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def learning_rate_factor(step: int, steps: int, warmup: int, min_ratio: float) -> float:
-    """Linear warm-up over `warmup` steps, then a half cosine from 1 to `min_ratio` at the end."""
-    if step < warmup:
-        return (step + 1) / warmup
-    part = (step - warmup) / max(1, steps - warmup)
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * part))
 
 
 def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
@@ -140,7 +41,8 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
 
     Raises:
         ConfigError: The loss is not finite, the settings do not fit the objective or the machine, or this is
-            one of several processes of one run.
+            one of several processes of one run and the objective cannot be trained by them.
+        ProcessError: Another process of the run has failed.
         ArtefactError: A checkpoint is damaged or does not fit.
 
     Example:
@@ -148,8 +50,9 @@ def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
         >>> fit(objective, Path("runs/mine/checkpoints"), FitSettings(steps=1000)).steps  # doctest: +SKIP
         1000
     """
-    check_one_process()
-    with torch.random.fork_rng():
+    if not objective.split:
+        check_one_process()
+    with torch.random.fork_rng(), explain_lost():
         return _Loop(objective, folder, settings).run()
 
 
@@ -159,6 +62,8 @@ class _Loop:
         self.device = pick_device(settings.device)
         precision = pick_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.team = processes()
+        self.whole_gradients: Callable[[], None] = self._spread() if self.team.several else lambda: None
         groups = [
             {"params": group.parameters, "lr": group.lr, "weight_decay": group.weight_decay}
             for group in objective.groups
@@ -187,7 +92,22 @@ class _Loop:
             log.close()
         self._train_mode(False)
         self._keep_best()
+        self._share_unreadable()
         return self.done
+
+    def _spread(self) -> Callable[[], None]:
+        """Let the processes sum the gradients of what sees a part of the rows each; the rest is left to the result."""
+        from mcip.training.distributed import average_gradients, sum_gradients
+
+        objective, team = self.objective, self.team
+        every = [parameter for group in objective.groups for parameter in group.parameters]
+        if self.scaler.is_enabled() and any(map(is_sharded, every)):
+            raise ConfigError("Sharded weights cannot be trained in fp16: use --precision bf16 or --precision fp32.")
+        split = {id(parameter) for name in objective.split for parameter in objective.modules[name].parameters()}
+        for name in objective.split:
+            objective.modules[name] = sum_gradients(objective.modules[name])
+        alike = [parameter for parameter in every if id(parameter) not in split]
+        return lambda: average_gradients(alike, team)
 
     def _train(self, log: MetricsLog, advance: Advance) -> None:
         settings, since = self.settings, time.perf_counter()
@@ -237,6 +157,7 @@ class _Loop:
         if not losses:
             return
         self.scaler.scale(losses["loss"]).backward()
+        self.whole_gradients()
         # Clipping has to see the true gradients: clipping scaled ones makes the steps many times too small.
         self.scaler.unscale_(self.optimizer)
         for group in self.objective.groups:
@@ -265,7 +186,7 @@ class _Loop:
 
     def _validate(self, log: MetricsLog) -> None:
         self._train_mode(False)
-        scores = self.objective.validate()
+        scores = self._scores()
         self._train_mode(True)
         if not scores:
             return
@@ -281,6 +202,17 @@ class _Loop:
             self.done.best_step, self.done.best_score = step, score
             self.checkpoints.write("best", step, {"tensors": self.objective.tensors})
 
+    def _scores(self) -> dict[str, float]:
+        """Those of the first process. A tower in shards needs all processes to run, so then all validate."""
+        modules = (self.objective.modules[name] for name in self.objective.split)
+        if any(is_sharded(parameter) for module in modules for parameter in module.parameters()):
+            return self.team.share(self.objective.validate())
+        return self.team.by_first(self.objective.validate)
+
+    def _share_unreadable(self) -> None:
+        for unreadable in self.team.gather_json(self.objective.unreadable):
+            self.objective.unreadable.update(unreadable)
+
     def _stopped_early(self) -> bool:
         settings = self.settings
         if not settings.patience or self.done.best_score is None:
@@ -289,6 +221,7 @@ class _Loop:
         return waited >= settings.patience
 
     def _checkpoint(self) -> None:
+        self._share_unreadable()
         state = {
             "tensors": self.objective.tensors,
             "optimizer": self.optimizer.state_dict(),
@@ -304,7 +237,8 @@ class _Loop:
     def _restore(self) -> None:
         state = self.checkpoints.load("latest")
         copy_into(self.objective.tensors, state["tensors"], self.folder)
-        self.optimizer.load_state_dict(state["optimizer"])
+        parameters = [parameter for group in self.objective.groups for parameter in group.parameters]
+        self.optimizer.load_state_dict(optimizer_parts(state["optimizer"], parameters))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.objective.unreadable.update(state["unreadable"])

@@ -27,6 +27,8 @@ class ContrastivePretraining:
         >>> fit(objective, Path("runs/pretrain/checkpoints"), FitSettings(steps=1000))  # doctest: +SKIP
     """
 
+    split: tuple[str, ...] = ()
+
     def __init__(
         self,
         model: Model,

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mcip.core.processes import processes
+from mcip.core.shards import is_sharded
 from mcip.data import Pixels
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
-from mcip.losses import MultiCaptionArcMargin
+from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models import Model
-from mcip.training.loop import Group
+from mcip.training.objective import Group
 from mcip.training.order import EpochOrder
 
 
@@ -61,6 +63,7 @@ class ImageTuning:
     """Class labels, and captions where there are any, against the image tower.
 
     The loss is (1 - w) class loss + w caption loss, w being the caption term's weight (Schall et al., SISAP 2024).
+    Of several processes each decodes and embeds its part of a batch, and all compute the loss of the whole batch.
 
     Example:
         >>> class_loss = ArcMargin(num_classes=100, dim=model.embed_dim)        # doctest: +SKIP
@@ -69,6 +72,8 @@ class ImageTuning:
         >>> objective = ImageTuning(model, images, order, class_loss, lr=1e-6, class_lr=1e-4)  # doctest: +SKIP
         >>> fit(objective, Path("run/checkpoints"), FitSettings(steps=1000))    # doctest: +SKIP
     """
+
+    split: tuple[str, ...] = ("image_tower",)
 
     def __init__(
         self,
@@ -102,10 +107,13 @@ class ImageTuning:
         self.images, self.order, self.captions, self.validation = images, order, captions, validation
         self.device, self.transform = torch.device(device), images.transform
         self.ids, self.unreadable = images.table.ids, dict[str, str]()
+        self.team = processes()
         self.classes = sorted({label for label in images.table.labels if label is not None})
         number = {name: index for index, name in enumerate(self.classes)}
         self.labels = torch.tensor([number[label] for label in images.table.labels if label is not None])
-        visual = model.clip.visual.to(self.device, memory_format=torch.channels_last)
+        visual = model.clip.visual
+        if not any(map(is_sharded, visual.parameters())):
+            visual = visual.to(self.device, memory_format=torch.channels_last)
         class_loss.to(self.device)
         self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
@@ -116,17 +124,19 @@ class ImageTuning:
         ]
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, list[int]]]:
-        """The prepared pixels and the rows of each step."""
-        return self.images.batches(self.order.batch(step) for step in steps)
+        """The prepared pixels and the rows of each step, of this process."""
+        batches = (self.order.batch(step) for step in steps)
+        return self.images.batches([rows[place] for place in self.team.part(len(rows))] for rows in batches)
 
     def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
-        pixels, rows = batch
+        before = sum(self.team.gather(torch.tensor([len(batch[1])])).tolist()[: self.team.rank])
+        rows = self.team.gather(torch.tensor(batch[1], dtype=torch.int64)).tolist()
         if not rows:
             return {}
-        pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), generator)
-        images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
-        images = F.normalize(images.float(), dim=-1)
+        images = self.team.gather_with_gradient(self._embed(batch[0], before, len(rows), generator))
+        if isinstance(self.modules["class_loss"], ShardedArcMargin):
+            self.modules["class_loss"].draw(generator)
         by_class = self.modules["class_loss"](images, self.labels[rows].to(self.device))
         if self.captions is None:
             return {"loss": by_class, "class_loss": by_class}
@@ -134,6 +144,25 @@ class ImageTuning:
         weight = self.captions.weight
         loss = (1 - weight) * by_class + weight * by_caption
         return {"loss": loss, "class_loss": by_class, "caption_loss": by_caption}
+
+    def _embed(self, pixels: Tensor, before: int, total: int, generator: torch.Generator) -> Tensor:
+        """The embeddings of this process's images of a batch.
+
+        Args:
+            pixels: The images, prepared.
+            before: The images of the batch in the processes before this one.
+            total: Those in all of them: random numbers are drawn for all, so that they do not depend on their number.
+            generator: Of the random numbers.
+        """
+        draws = self.transform.draw(total, generator)
+        count = len(pixels)
+        if not count:  # this process takes part with an image that does not count
+            pixels, draws = pixels.new_zeros(1, *pixels.shape[1:]), None if draws is None else draws[:1]
+        elif draws is not None:
+            draws = draws[before : before + count]
+        pixels = self.transform.finish(pixels.to(self.device, non_blocking=True), draws=draws)
+        images = self.modules["image_tower"](pixels.contiguous(memory_format=torch.channels_last))
+        return F.normalize(images.float(), dim=-1)[:count]
 
     def after_step(self) -> None:
         """Note what could not be read."""

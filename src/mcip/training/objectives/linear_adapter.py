@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mcip.training.loop import Group
+from mcip.training.objective import Group
 from mcip.training.objectives.image_tuning import CaptionTerm
 from mcip.training.order import EpochOrder
 
@@ -22,6 +22,8 @@ class LinearAdapter:
     keep (1 - x y), w being the caption term's weight. A linear layer with class supervision on frozen embeddings is
     what ILIAS (Kordopatis-Zilos et al., CVPR 2025) found to be the best cheap step for vision-language models.
     """
+
+    split: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -29,6 +29,8 @@ class TextAlignment:
         >>> objective.give_back()  # doctest: +SKIP
     """
 
+    split: tuple[str, ...] = ()
+
     def __init__(
         self,
         model: Model,

@@ -1,0 +1,101 @@
+"""Tensors of which each process holds a part: `DTensor`s, whole in checkpoints.
+
+They are a tower's weights (FSDP2) or class centers: clipping, the optimiser and checkpoints need not know which. As
+checkpoints hold whole tensors, any number of processes can go on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mcip.core.processes import Processes
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+def mesh_of(device: torch.device) -> DeviceMesh:
+    """All processes of the run in one dimension, with the devices of this type."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device.type, (dist.get_world_size(),))
+
+
+def rows_of_shard(rows: int, team: Processes) -> range:
+    """The rows of a sharded tensor that a process holds: equal parts, of which the last are shorter or empty."""
+    size = -(-rows // team.count)
+    return range(min(rows, team.rank * size), min(rows, (team.rank + 1) * size))
+
+
+def sharded_by_rows(part: Tensor, rows: int, device: torch.device) -> DTensor:
+    """A tensor of `rows` rows, of which each process holds those of `rows_of_shard`.
+
+    Args:
+        part: The rows of this process.
+        rows: Of all processes together.
+        device: Where they lie.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    shape = torch.Size([rows, *part.shape[1:]])
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(part.to(device), mesh_of(device), [Shard(0)], run_check=False, shape=shape, stride=stride)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each process holds a part of it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[operator]
+    return part
+
+
+def whole(value: Any, keep: bool = True) -> Any:
+    """Bring the shards of each tensor in nested dicts and lists together, on the CPU; the rest is left as it is.
+
+    All processes call it. Where `keep` is false the result is not needed here, and empty tensors stand in it.
+    """
+    if isinstance(value, Tensor) and is_sharded(value):
+        full = value.detach().full_tensor()  # type: ignore[operator]
+        return full.cpu() if keep else torch.empty(0)
+    if isinstance(value, Mapping):
+        return {key: whole(item, keep) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(whole(item, keep) for item in value)
+    return value
+
+
+def part_like(saved: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor as `like` is: in shards on its device, or left as it is."""
+    if not is_sharded(like):
+        return saved
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = like
+    # Each process has the whole one and takes its part: nothing is sent.
+    return distribute_tensor(saved.to(like.device), sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
+def optimizer_parts(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """The state of an optimiser with whole tensors, as it belongs to parameters that may be sharded."""
+    parts = {
+        number: {
+            name: part_like(value, parameters[number]) if value.shape == parameters[number].shape else value
+            for name, value in values.items()
+        }
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": parts}

@@ -1,0 +1,68 @@
+"""How the training loop trains, and how a run ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mcip.core.choices import Precision
+from mcip.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How to train; the fields that are named like parameters of `mcip.tune` mean what they mean there."""
+
+    steps: int
+    warmup: int = 0
+    min_lr_ratio: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+    checkpoint_every: int = 200
+    validate_every: int = 0
+    patience: int = 0
+    select: str = "mean"
+    log_every: int = 20
+    unit: str = "images"
+    per_step: int = 1
+    title: str = "train"
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: One makes no sense.
+        """
+        if self.steps < 1:
+            raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
+        if self.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
+
+
+@dataclass
+class Fit:
+    """How a training run ended.
+
+    Attributes:
+        steps: Steps that were made.
+        best_step: The step whose weights were kept; the last one where nothing was validated.
+        best_score: Its score, or None.
+        validation: The validation scores by step.
+    """
+
+    steps: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int, min_ratio: float) -> float:
+    """Linear warm-up over `warmup` steps, then a half cosine from 1 to `min_ratio` at the end."""
+    if step < warmup:
+        return (step + 1) / warmup
+    part = (step - warmup) / max(1, steps - warmup)
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * part))
