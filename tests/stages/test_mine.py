@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 

@@ -17,6 +17,8 @@ from mcip.core.artefacts import Artefact
 from mcip.core.choices import Dtype, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import DataError
+from mcip.core.parts import missing_parts, part_name
+from mcip.core.processes import processes
 from mcip.core.progress import Advance, console, progress
 from mcip.data import Pixels, Table
 from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
@@ -134,18 +136,22 @@ def _write_shards(
     max_unreadable: float = 1.0,
     announce: bool = False,
 ) -> Embeddings:
+    team = processes()
     with Artefact.begin(out, KIND, made_from, announce) as artefact:
         if not artefact.complete:
             folder = artefact.folder
             # Where there is nothing to embed there is still a shard, with no row.
             shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
-            left = [number for number in range(len(shards)) if not shard_is_whole(folder, number)]
+            left = missing_parts(len(shards), lambda number: shard_is_whole(folder, number))
             done = count - sum(len(shards[number]) for number in left)
-            with progress(f"embed {source}", count, made_from["what"], done) as advance:
-                encoded = encode([shards[number] for number in left], advance)
-                for number, shard in zip(left, encoded, strict=True):
+            part = [left[place] for place in team.part(len(left))]
+            total = done + sum(len(shards[number]) for number in part)
+            with progress(f"embed {source}{part_name(team)}", total, made_from["what"], done) as advance:
+                encoded = encode([shards[number] for number in part], advance)
+                for number, shard in zip(part, encoded, strict=True):
                     write_shard(folder, number, *shard)
-            _check_share(folder, count, source, max_unreadable)
+            team.barrier()
+            team.by_first(lambda: _check_share(folder, count, source, max_unreadable))
             artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
     embeddings = Embeddings(out)
     if embeddings.unreadable:
@@ -157,7 +163,8 @@ def _write_shards(
 
 def _check_share(folder: Path, count: int, source: str, max_unreadable: float) -> None:
     """Stop if too many images are unreadable, those of shards that an earlier run wrote counted too."""
-    lost = [row for row in read_rows(folder).to_pylist() if row["unreadable"] is not None]
+    rows = read_rows(folder)
+    lost = rows.filter(rows["unreadable"].is_valid()).to_pylist()
     if len(lost) > max_unreadable * count:
         raise DataError(
             f"{len(lost)} of the {count} images of {source} are unreadable, more than max_unreadable = "

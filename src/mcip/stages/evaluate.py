@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
-from mcip.core.processes import check_one_process
 from mcip.evaluation.presets import PresetName
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput
 
@@ -45,7 +44,8 @@ def evaluate(
     """Measure models on a suite of tasks and write one results file per model and suite.
 
     Embeddings are kept in `out`/embeddings and results as soon as they are there: a second run measures only what is
-    missing, and what was replaced at its place. Benchmarks that are not in `data` are named and left out.
+    missing, and what was replaced at its place. Benchmarks that are not in `data` are named and left out. Several
+    processes, started by torchrun or accelerate launch, share the embedding and the tasks.
 
     Args:
         model: Models as NAME=MODEL, or just MODEL; MODEL is what `mcip.load` takes. In Python a mapping of names to
@@ -82,7 +82,6 @@ def evaluate(
         >>> evaluation[0].measured["i2i"].percent  # doctest: +SKIP
         17.31
     """
-    check_one_process()
     from mcip.data.column_names import columns_of, write_columns
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models

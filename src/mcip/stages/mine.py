@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def mine(
     """Mine pseudo-captions for the images of a table: the top k of a pool by cosine, kept above a threshold.
 
     Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool
-    (while duplicates are looked for, about 50 bytes a caption). It resumes after an interruption.
+    (while duplicates are looked for, about 50 bytes a caption). It resumes after an interruption. Several processes,
+    started by torchrun or accelerate launch, share the work, and a run may resume with another number of them.
 
     Args:
         data: The images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
@@ -75,7 +76,6 @@ def mine(
         >>> mined = mcip.mine("products.csv", "captions.txt", "runs/captions", "ViT-B-16/openai")  # doctest: +SKIP
         >>> mined.captions[:3]  # doctest: +SKIP
     """
-    check_one_process()
     _check(k, image_block, threshold, quantile)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
@@ -89,10 +89,13 @@ def mine(
     out = Path(out)
     target = pick_device(device)
     image_block = image_block or (4096 if target.type == "cpu" else 32_768)
-    miner = open_model(model, device=str(target))
-    trained = miner if trained_model is None else open_model(trained_model, device=str(target))
-    table = read_table(data, split=split, columns=columns)
-    texts = read_captions(pool, caption_column(pool_columns))
+    team = processes()
+    miner = team.first_then_all(lambda: open_model(model, device=str(target)))
+    trained = miner
+    if trained_model is not None:
+        trained = team.first_then_all(lambda: open_model(trained_model, device=str(target)))
+    table = team.first_then_all(lambda: read_table(data, split=split, columns=columns))
+    texts = team.first_then_all(lambda: read_captions(pool, caption_column(pool_columns)))
     keep, pool_hash = first_occurrences(texts["caption"])
     unique = texts.select(keep) if len(keep) < len(texts) else texts
     made_from = recorded(
@@ -115,7 +118,7 @@ def mine(
                 batch_size=batch_size, precision=precision, source="pool",
             )  # fmt: skip
             blocks = search_captions(images, captions, k, image_block, out / "search", target)
-            facts = write_mined(out, blocks, images, unique, threshold, quantile)
+            facts = team.by_first(lambda: write_mined(out, blocks, images, unique, threshold, quantile))
             dropped = len(texts) - len(unique)
             artefact.finish(model=miner.source, pool=str(pool), dropped_duplicates=dropped, **facts)
             _note(facts)
