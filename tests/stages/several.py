@@ -1,4 +1,4 @@
-"""Commands one after the other in each process of a run: python -m torch.distributed.run -m tests.stages.several FILE."""
+"""Runs the commands that a JSON file lists, one after the other, in each process that torchrun starts."""
 
 from __future__ import annotations
 

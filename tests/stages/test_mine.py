@@ -212,7 +212,7 @@ def test_the_pool_is_identified_by_its_different_captions() -> None:
 def test_a_resumed_run_searches_damaged_blocks_again(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
     run: dict[str, Any] = {"k": 3, "image_block": 8, "device": "cpu"}
     whole = Path(mine(train, pool, tmp_path / "whole", base, **run))
-    expected = (whole / "images.parquet").read_bytes()
+    expected = (whole / "images.arrow").read_bytes()
     begun = tmp_path / "begun"
     block = next((whole / "search").glob("top-000000008-*.parquet"))
     size = block.stat().st_size
@@ -224,4 +224,4 @@ def test_a_resumed_run_searches_damaged_blocks_again(train: Path, pool: Path, ba
         content[place] ^= 4
         (begun / "search" / block.name).write_bytes(content)
         mine(train, pool, begun, base, **run)
-        assert (begun / "images.parquet").read_bytes() == expected
+        assert (begun / "images.arrow").read_bytes() == expected

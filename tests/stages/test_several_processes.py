@@ -69,12 +69,10 @@ def test_two_processes_leave_the_same(one: Path, tmp_path: Path, base: Path, tra
         assert manifests[0] == manifests[1]
     assert results(tmp_path / "results/base.json", tmp_path) == results(one / "results/base.json", one)
     # The first process speaks for both.
-    assert done.stderr.count("images got") == 1
+    assert done.stderr.count("captions each") == 1
 
 
-def test_a_run_of_two_processes_resumes_in_one(
-    one: Path, tmp_path: Path, base: Path, train: Path, pool: Path
-) -> None:
+def test_a_run_of_two_processes_resumes_in_one(one: Path, tmp_path: Path, base: Path, train: Path, pool: Path) -> None:
     first = commands(tmp_path, base, train, pool)[0]
     assert run(tmp_path, 2, first).returncode == 0
     folder = tmp_path / "images"

@@ -65,7 +65,9 @@ def topk(
     query_vectors = float32(queries)
     device = query_vectors.device
     query_block = query_block if query_block is not None else _QUERY_BLOCK.get(device.type, _OTHER_QUERY_BLOCK)
-    gallery_block = gallery_block if gallery_block is not None else _GALLERY_BLOCK.get(device.type, _OTHER_GALLERY_BLOCK)
+    gallery_block = (
+        gallery_block if gallery_block is not None else _GALLERY_BLOCK.get(device.type, _OTHER_GALLERY_BLOCK)
+    )
     if min(k, query_block, gallery_block) < 1:
         raise ConfigError(f"k={k}, query_block={query_block}, gallery_block={gallery_block}: each must be at least 1.")
     if select is None:

@@ -19,8 +19,10 @@ from mcip.core.parts import is_whole, mark_part, missing_parts, part_name
 from mcip.core.processes import processes
 from mcip.core.progress import progress
 from mcip.core.topk import topk
-from mcip.embeddings.mined_captions import CAPTIONS, IMAGES
+from mcip.embeddings.mined_captions import write_tables
 from mcip.embeddings.store import Embeddings
+
+_CAPTION_ROWS = 1_048_576
 
 
 def first_occurrences(texts: Sequence[str], slice_rows: int = 65_536) -> tuple[NDArray[np.int64], str]:
@@ -112,18 +114,11 @@ def write_mined(
     kept = np.ones_like(ids, bool) if threshold is None else similarities >= threshold
     counts = kept.sum(1)
     used, renumbered = np.unique(ids[kept], return_inverse=True)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    table = pa.table(
-        {
-            "id": pa.array(images.ids, pa.string()),
-            "captions": pa.ListArray.from_arrays(offsets, pa.array(renumbered.astype(np.int64))),
-            "similarities": pa.ListArray.from_arrays(offsets, pa.array(similarities[kept].astype(np.float32))),
-        }
+    pieces = (
+        texts.select(used[start : start + _CAPTION_ROWS])["caption"][:] for start in range(0, len(used), _CAPTION_ROWS)
     )
-    kept_texts = texts.select(used)["caption"][:] if len(used) else []
-    for path, content in ((CAPTIONS, pa.table({"caption": pa.array(kept_texts, pa.string())})), (IMAGES, table)):
-        with atomic_write(out / path) as temporary:
-            pq.write_table(content, temporary)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    write_tables(out, images.ids, offsets, renumbered.astype(np.int32), similarities[kept].astype(np.float32), pieces)
     return {
         "threshold": threshold,
         "unique_captions": len(used),
