@@ -21,6 +21,7 @@ from mcip.core.parts import missing_parts, part_name
 from mcip.core.processes import processes
 from mcip.core.progress import Advance, console, progress
 from mcip.data import Pixels, Table
+from mcip.embeddings.half_weights import half_weights
 from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
 
 # Vectors, their ids, and the ids without a vector with the reason.
@@ -49,17 +50,21 @@ def embed_images(
     def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
         parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for rows in shards]
         batches = images.batches(chain.from_iterable(parts))
-        for rows, part in zip(shards, parts, strict=True):
-            kept: list[int] = []
-            vectors = np.empty((len(rows), model.embed_dim), dtype)
-            for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
-                if readable:
-                    found = encode_pixels(model, prepared.finish(pixels.to(model.device)), precision)
-                    vectors[len(kept) : len(kept) + len(readable)] = found
-                kept += readable
-                advance(len(batch_rows))
-            lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
-            yield vectors[: len(kept)], [ids[row] for row in kept], lost
+        # A GPU has kernels, and memory, for one shape of batches.
+        shape = batch_size if model.device.type == "cuda" and len(table) > batch_size else 0
+        with half_weights(model.clip.visual, model.device, precision):
+            for rows, part in zip(shards, parts, strict=True):
+                kept: list[int] = []
+                vectors = np.empty((len(rows), model.embed_dim), dtype)
+                for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
+                    if readable:
+                        finished = prepared.finish(pixels.to(model.device))
+                        found = encode_pixels(model, _filled(finished, shape), precision)[: len(readable)]
+                        vectors[len(kept) : len(kept) + len(readable)] = found
+                    kept += readable
+                    advance(len(batch_rows))
+                lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
+                yield vectors[: len(kept)], [ids[row] for row in kept], lost
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
@@ -113,6 +118,11 @@ def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precisio
         vectors = model.embed_pixels(pixels.contiguous(memory_format=torch.channels_last))
     array: NDArray[np.float32] = vectors.float().cpu().numpy()
     return array
+
+
+def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:
+    """The batch with empty images behind it, up to a number of rows."""
+    return torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, rows - len(pixels))) if len(pixels) < rows else pixels
 
 
 def fingerprint_texts(texts: Sequence[str]) -> str:

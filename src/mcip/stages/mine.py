@@ -58,8 +58,8 @@ def mine(
         transform: The model's own image transform, or "paper".
         embeddings: Where the embeddings of images and pool are kept for other runs; in `out` if not given.
         batch_size: Images or captions per forward pass.
-        image_block: Images per block of the search, each of which reads the whole pool; 4,096 on a CPU and 32,768 elsewhere
-            if not given.
+        image_block: Images per block of the search, each of which reads the whole pool; if not given, 4,096 on a CPU,
+            32,768 elsewhere.
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
