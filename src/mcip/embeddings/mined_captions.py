@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from pandas.util import hash_array
 
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
@@ -31,6 +32,7 @@ from mcip.models import Model
 KIND = "captions"
 CAPTIONS = "captions.arrow"
 IMAGES = "images.arrow"
+_SLICE = 65_536
 
 
 def write_tables(
@@ -130,26 +132,48 @@ class MinedCaptions(os.PathLike[str]):
         Raises:
             ArtefactError: An image was not mined for, or not one of the images has a caption.
         """
-        row_ids = pa.array(ids, pa.large_string())
-        rows = pc.index_in(row_ids, self.images["id"].chunk(0))
-        unreadable = pa.array(list(self.artefact.manifest["unreadable"]), pa.large_string())
-        missing = row_ids.filter(pc.and_(rows.is_null(), pc.invert(pc.is_in(row_ids, unreadable))))
-        if len(missing):
+        requested = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())
+        rows = _rows_of(requested, self.images["id"].chunk(0))
+        unknown = requested.take(pa.array((rows < 0).nonzero()[0]))
+        unreadable = self.artefact.manifest["unreadable"]
+        missing = [image for image in unknown.to_pylist() if image not in unreadable]
+        if missing:
             raise ArtefactError(
-                f"{self.folder} has no captions for {len(missing)} of {len(ids)} images, {missing[0].as_py()!r} among "
-                "them: mine the captions for the same table that is trained on."
+                f"{self.folder} has no captions for {len(missing)} of {len(ids)} images, {missing[0]!r} among them: "
+                "mine the captions for the same table that is trained on."
             )
         mined = self.images["captions"].chunk(0)
-        # Behind the last image stands an empty list, for images that could not be read.
+        # The row -1 is an empty list at the end, that of images which could not be read.
         offsets = np.append(mined.offsets.to_numpy(), len(mined.values))
-        places = rows.fill_null(len(mined)).to_numpy()
-        lookup = CaptionLookup(offsets[places], offsets[np.minimum(places + 1, len(mined))], mined.values.to_numpy())
+        lookup = CaptionLookup(offsets[:-1][rows], offsets[1:][rows], mined.values.to_numpy())
         if (lookup.starts == lookup.ends).all():
             raise ArtefactError(
                 f"None of the {len(ids)} images has a caption in {self.folder}: none was as similar as the threshold "
                 f"{self.artefact.manifest['threshold']}. Mine again with a lower one, or with --quantile."
             )
         return lookup
+
+
+def _rows_of(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The row of each id among others, -1 for those that are not there.
+
+    They are found by hashes, 8 bytes each, and then compared: Python strings of all ids would take gigabytes.
+    """
+    hashes = np.concatenate([_hashes(among[start : start + _SLICE]) for start in range(0, len(among), _SLICE)])
+    order = hashes.argsort()
+    rows = np.empty(len(ids), np.int64)
+    for start in range(0, len(ids), _SLICE):
+        some = ids[start : start + _SLICE]
+        places = np.searchsorted(hashes, _hashes(some), sorter=order)
+        found = order[np.minimum(places, len(order) - 1)]
+        same = pc.equal(some, among.take(pa.array(found)))
+        rows[start : start + _SLICE] = np.where(same.to_numpy(zero_copy_only=False), found, -1)
+    return rows
+
+
+def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
+    hashes: NDArray[np.uint64] = hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+    return hashes
 
 
 def _map(path: Path) -> pa.Table:
