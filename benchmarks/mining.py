@@ -57,7 +57,7 @@ def store(folder: Path, rows: int, dim: int) -> Embeddings:
 
 def measured(function: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     """Seconds by the clock and of the processor."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     wait()
     start, busy = time.perf_counter(), time.process_time()
     function()

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from mcip.core import half_selection
 from mcip.core.errors import ConfigError
-from mcip.core.running_topk import reaching
+from mcip.core.running_topk import RunningTopK, reaching
 from mcip.core.topk import topk
 
 HALVES = st.sampled_from([torch.float16, torch.bfloat16])
@@ -99,7 +99,7 @@ def test_the_error_stays_within_the_bound(dtype: torch.dtype) -> None:
     # The bound decides what may be dropped, so it has to hold where roundings all point one way, too.
     rows = torch.full((1, 256), 1.0 + 2**-9 - 2**-20)
     block = torch.cat([rows, -rows, normalize(torch.randn(100, 256, generator=torch.Generator().manual_seed(1)))])
-    search = half_selection.HalfSelection(rows, half_selection.RunningTopK(1, 1, rows.device), dtype)
+    search = half_selection.HalfSelection(rows, RunningTopK(1, 1, rows.device), dtype)
     for row in block.split(1):
         prepared = search.prepare(row)
         search.best.values = torch.zeros(1, 1)

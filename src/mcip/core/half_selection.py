@@ -77,14 +77,15 @@ class HalfSelection:
     def _least(self, scores: Tensor, block: _Block) -> Tensor:
         """The half-precision similarity that a row must reach to be one of the k best, shape (Q, 1)."""
         summed = self._rows.shape[1] * 2**-22 * self._norms * block.norm
-        error = _SLACK * (self._lost * block.norm + self._rounded_norms * block.lost + summed)
+        error: Tensor = _SLACK * (self._lost * block.norm + self._rounded_norms * block.lost + summed)
         if self.best.full:
-            return self.best.values[:, -1:] - error
+            return self.best.values[:, -1:].sub(error)
         maxima = run_maxima(scores)
         if maxima.shape[1] < self.best.k:
             return torch.full_like(error, -torch.inf)
         # The k highest maxima are k similarities: the k-th best one of float32 is below the least by at most the error.
-        return maxima.topk(self.best.k, dim=1).values[:, -1:] - 2 * error
+        least: Tensor = maxima.topk(self.best.k, dim=1).values[:, -1:] - 2 * error
+        return least
 
     def _add_all(self, block: _Block, start: int) -> None:
         """Compute every similarity to a block in float32, where most of them could be among the k best."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def topk(
                 f"The gallery's block at row {start} has shape {tuple(block.shape)}, but the queries have "
                 f"dimension {query_vectors.shape[1]}: both must come from one model."
             )
-        prepared = searches[0].prepare(block)
+        prepared: Any = searches[0].prepare(block)
         for search in searches:
             search.best.begin_block(start, len(block))
             search.add_block(prepared, start, buffer)
