@@ -92,7 +92,8 @@ class RandomCaptions(MinedCaptions):
         """As many for each image."""
         generator = np.random.default_rng(SEED)
         chosen = [np.sort(generator.choice(POOL, CAPTIONS_PER_IMAGE, replace=False)) for _ in ids]
-        return CaptionLookup(np.arange(len(ids) + 1) * CAPTIONS_PER_IMAGE, np.concatenate(chosen))
+        starts = np.arange(len(ids)) * CAPTIONS_PER_IMAGE
+        return CaptionLookup(starts, starts + CAPTIONS_PER_IMAGE, np.concatenate(chosen))
 
 
 class TimedTuning(ImageTuning):

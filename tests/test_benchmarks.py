@@ -72,3 +72,12 @@ def test_search(tmp_path: Path) -> None:
         for kind in ("image", "text"):
             assert side[kind]["recall"] >= 0.9
             assert side[kind]["p99_ms"] >= side[kind]["p50_ms"] > 0
+
+
+def test_mined_captions() -> None:
+    command = [sys.executable, str(BENCHMARKS / "mined_captions.py"), "--images", "2000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["images"] == 2000
+    assert all(found[name] > 0 for name in ("seconds", "milliseconds_a_batch", "peak_gb"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,13 @@ def synthetic(folder: Path, rows: int, dim: int) -> Embeddings:
     return Embeddings(folder)
 
 
-def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = synthetic(tmp_path / "images", 10, 64)
     peaks = {}
     for rows in (40_000, 200_000):
         pool = synthetic(tmp_path / f"pool-{rows}", rows, 64)
-        pool.shards = [shard.view(Recorded) for shard in pool.shards]
+        shards = [(start, shard.view(Recorded)) for start, shard in pool.blocks()]
+        monkeypatch.setattr(pool, "blocks", partial(iter, shards))
         Recorded.longest = 0
         tracemalloc.start()
         search_captions(images, pool, 5, 4, tmp_path / f"found-{rows}", torch.device("cpu"))
@@ -210,7 +212,7 @@ def test_the_pool_is_identified_by_its_different_captions() -> None:
 def test_a_resumed_run_searches_damaged_blocks_again(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
     run: dict[str, Any] = {"k": 3, "image_block": 8, "device": "cpu"}
     whole = Path(mine(train, pool, tmp_path / "whole", base, **run))
-    expected = (whole / "images.parquet").read_bytes()
+    expected = (whole / "images.arrow").read_bytes()
     begun = tmp_path / "begun"
     block = next((whole / "search").glob("top-000000008-*.parquet"))
     size = block.stat().st_size
@@ -222,4 +224,4 @@ def test_a_resumed_run_searches_damaged_blocks_again(train: Path, pool: Path, ba
         content[place] ^= 4
         (begun / "search" / block.name).write_bytes(content)
         mine(train, pool, begun, base, **run)
-        assert (begun / "images.parquet").read_bytes() == expected
+        assert (begun / "images.arrow").read_bytes() == expected

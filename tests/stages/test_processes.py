@@ -16,10 +16,7 @@ from tests.tiny import CONFIG
 Stage = Callable[[Path, Path, Path, models.Model], object]
 
 STAGES: dict[str, Stage] = {
-    "embed": lambda data, pool, out, model: mcip.embed(data, out, model),
-    "mine": lambda data, pool, out, model: mcip.mine(data, pool, out, model),
     "pretrain": lambda data, pool, out, model: pretrain(data, out, pool),
-    "evaluate": lambda data, pool, out, model: mcip.evaluate({"base": model}, out, data=data),
     "index": lambda data, pool, out, model: mcip.index(data, out, model=model),
     "interpolate": lambda data, pool, out, model: mcip.interpolate(model, model, out),
     "export": lambda data, pool, out, model: mcip.export(model, out, format="open_clip"),

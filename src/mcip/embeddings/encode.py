@@ -17,8 +17,11 @@ from mcip.core.artefacts import Artefact
 from mcip.core.choices import Decode, Dtype, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import DataError
+from mcip.core.parts import missing_parts, part_name
+from mcip.core.processes import processes
 from mcip.core.progress import Advance, console, progress
 from mcip.data import Pixels, Table
+from mcip.embeddings.half_weights import half_weights
 from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
 
 # Vectors, their ids, and the ids without a vector with the reason.
@@ -48,17 +51,21 @@ def embed_images(
     def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
         parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for rows in shards]
         batches = images.batches(chain.from_iterable(parts))
-        for rows, part in zip(shards, parts, strict=True):
-            kept: list[int] = []
-            vectors = np.empty((len(rows), model.embed_dim), dtype)
-            for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
-                if readable:
-                    found = encode_pixels(model, prepared.finish(pixels.to(model.device)), precision)
-                    vectors[len(kept) : len(kept) + len(readable)] = found
-                kept += readable
-                advance(len(batch_rows))
-            lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
-            yield vectors[: len(kept)], [ids[row] for row in kept], lost
+        # A GPU has kernels, and memory, for one shape of batches.
+        shape = batch_size if model.device.type == "cuda" and len(table) > batch_size else 0
+        with half_weights(model.clip.visual, model.device, precision):
+            for rows, part in zip(shards, parts, strict=True):
+                kept: list[int] = []
+                vectors = np.empty((len(rows), model.embed_dim), dtype)
+                for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
+                    if readable:
+                        finished = prepared.finish(pixels.to(model.device))
+                        found = encode_pixels(model, _filled(finished, shape), precision)[: len(readable)]
+                        vectors[len(kept) : len(kept) + len(readable)] = found
+                    kept += readable
+                    advance(len(batch_rows))
+                lost = [(ids[row], images.unreadable[row]) for row in rows if row in images.unreadable]
+                yield vectors[: len(kept)], [ids[row] for row in kept], lost
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
@@ -114,6 +121,11 @@ def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precisio
     return array
 
 
+def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:
+    """The batch with empty images behind it, up to a number of rows."""
+    return torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, rows - len(pixels))) if len(pixels) < rows else pixels
+
+
 def fingerprint_texts(texts: Sequence[str]) -> str:
     """The SHA-256 over a sequence of strings, read in slices."""
     digest = hashlib.sha256()
@@ -135,18 +147,22 @@ def _write_shards(
     max_unreadable: float = 1.0,
     announce: bool = False,
 ) -> Embeddings:
+    team = processes()
     with Artefact.begin(out, KIND, made_from, announce) as artefact:
         if not artefact.complete:
             folder = artefact.folder
             # Where there is nothing to embed there is still a shard, with no row.
             shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
-            left = [number for number in range(len(shards)) if not shard_is_whole(folder, number)]
+            left = missing_parts(len(shards), lambda number: shard_is_whole(folder, number))
             done = count - sum(len(shards[number]) for number in left)
-            with progress(f"embed {source}", count, made_from["what"], done) as advance:
-                encoded = encode([shards[number] for number in left], advance)
-                for number, shard in zip(left, encoded, strict=True):
+            part = [left[place] for place in team.part(len(left))]
+            total = done + sum(len(shards[number]) for number in part)
+            with progress(f"embed {source}{part_name(team)}", total, made_from["what"], done) as advance:
+                encoded = encode([shards[number] for number in part], advance)
+                for number, shard in zip(part, encoded, strict=True):
                     write_shard(folder, number, *shard)
-            _check_share(folder, count, source, max_unreadable)
+            team.barrier()
+            team.by_first(lambda: _check_share(folder, count, source, max_unreadable))
             artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
     embeddings = Embeddings(out)
     if embeddings.unreadable:
@@ -158,7 +174,8 @@ def _write_shards(
 
 def _check_share(folder: Path, count: int, source: str, max_unreadable: float) -> None:
     """Stop if too many images are unreadable, those of shards that an earlier run wrote counted too."""
-    lost = [row for row in read_rows(folder).to_pylist() if row["unreadable"] is not None]
+    rows = read_rows(folder)
+    lost = rows.filter(rows["unreadable"].is_valid()).to_pylist()
     if len(lost) > max_unreadable * count:
         raise DataError(
             f"{len(lost)} of the {count} images of {source} are unreadable, more than max_unreadable = "

@@ -1,33 +1,90 @@
 """The captions artefact: unique mined captions, and per image the ids and similarities of its own.
 
-`captions.parquet` holds `caption`, its row being the caption's id; `images.parquet` holds per image `id`, `captions`
-(ids, best first) and `similarities` (cosine in the miner's space); `text-<model>` holds the embeddings of the captions
-by a model's text tower.
+`captions.arrow` holds `caption`, its row being the caption's id; `images.arrow` holds per image `id`, `captions` (ids,
+best first) and `similarities` (cosine in the miner's space); `text-<model>` holds the embeddings of the captions by a
+model's text tower. Both files are memory-mapped: opening them takes neither time nor memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from pandas.util import hash_array
 
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
-from mcip.core.files import read_parquet
+from mcip.core.files import atomic_write
 from mcip.embeddings.encode import embed_captions
 from mcip.embeddings.store import Embeddings
 from mcip.models import Model
 
 KIND = "captions"
-CAPTIONS = "captions.parquet"
-IMAGES = "images.parquet"
+CAPTIONS = "captions.arrow"
+IMAGES = "images.arrow"
+_SLICE = 65_536
+
+
+def write_tables(
+    folder: Path,
+    ids: Sequence[str],
+    offsets: NDArray[np.int64],
+    captions: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+    texts: Iterator[Sequence[str]],
+) -> None:
+    """Write the two files of a captions artefact.
+
+    Args:
+        folder: Where they go.
+        ids: The N images.
+        offsets: Shape (N + 1,); the captions of image i are those from offsets[i] to offsets[i + 1].
+        captions: Their ids, best first.
+        similarities: Their cosines.
+        texts: The captions, in pieces.
+    """
+    values = pa.array(captions, pa.int32()), pa.array(similarities, pa.float32())
+    lists = [pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column) for column in values]
+    images = pa.table({"id": pa.array(ids, pa.large_string()), "captions": lists[0], "similarities": lists[1]})
+    schema = pa.schema([("caption", pa.large_string())])
+    with atomic_write(folder / CAPTIONS) as temporary, pa.ipc.new_file(temporary, schema) as writer:
+        for piece in texts:
+            writer.write_batch(pa.record_batch([pa.array(piece, pa.large_string())], schema=schema))
+    with atomic_write(folder / IMAGES) as temporary, pa.ipc.new_file(temporary, images.schema) as writer:
+        writer.write_table(images)
+
+
+class Texts(Sequence[str]):
+    """Strings that stay in their file until they are looked at."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            some: list[str] = self._column[place].to_pylist()
+            return some
+        text: str = self._column[place].as_py()
+        return text
 
 
 class MinedCaptions(os.PathLike[str]):
@@ -55,53 +112,88 @@ class MinedCaptions(os.PathLike[str]):
         return hashlib.sha256(f"{files[CAPTIONS]} {files[IMAGES]}".encode()).hexdigest()
 
     @cached_property
-    def captions(self) -> list[str]:
+    def captions(self) -> Texts:
         """The unique captions; a caption's id is its place here."""
-        texts: list[str] = read_parquet(self.folder / CAPTIONS)["caption"].to_pylist()
-        return texts
+        return Texts(_map(self.folder / CAPTIONS)["caption"])
 
     @cached_property
     def images(self) -> pa.Table:
         """Per image `id`, `captions` (ids, best first) and `similarities`."""
-        return read_parquet(self.folder / IMAGES)
+        return _map(self.folder / IMAGES)
 
     def text_embeddings(self, model: Model) -> Embeddings:
         """The captions' embeddings by `model`'s text tower, computed once and kept in the artefact."""
         folder = self.folder / f"text-{model.fingerprint[:16]}"
         return embed_captions(self.captions, model, folder, source="mined captions")
 
-    def of_images(self, ids: Sequence[str]) -> CaptionLookup:
+    def of_images(self, ids: Sequence[str] | pa.Array) -> CaptionLookup:
         """The captions of these images, by row; an image that could not be read when the captions were mined has none.
 
         Raises:
             ArtefactError: An image was not mined for, or not one of the images has a caption.
         """
-        row_of = {image: row for row, image in enumerate(self.images["id"].to_pylist())}
+        requested = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())
+        rows = _rows_of(requested, self.images["id"].chunk(0))
+        unknown = requested.take(pa.array((rows < 0).nonzero()[0]))
         unreadable = self.artefact.manifest["unreadable"]
-        missing = [image for image in ids if image not in row_of and image not in unreadable]
+        missing = [image for image in unknown.to_pylist() if image not in unreadable]
         if missing:
             raise ArtefactError(
                 f"{self.folder} has no captions for {len(missing)} of {len(ids)} images, {missing[0]!r} among them: "
                 "mine the captions for the same table that is trained on."
             )
-        rows = pa.array([row_of.get(image) for image in ids], pa.int64())
-        mined = self.images["captions"].take(rows).combine_chunks()
-        lengths = mined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        if offsets[-1] == 0:
+        mined = self.images["captions"].chunk(0)
+        # The row -1 is an empty list at the end, that of images which could not be read.
+        offsets = np.append(mined.offsets.to_numpy(), len(mined.values))
+        lookup = CaptionLookup(offsets[:-1][rows], offsets[1:][rows], mined.values.to_numpy())
+        if (lookup.starts == lookup.ends).all():
             raise ArtefactError(
                 f"None of the {len(ids)} images has a caption in {self.folder}: none was as similar as the threshold "
                 f"{self.artefact.manifest['threshold']}. Mine again with a lower one, or with --quantile."
             )
-        return CaptionLookup(offsets, mined.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
+        return lookup
+
+
+def _rows_of(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The row of each id among others, -1 for those that are not there.
+
+    They are found by hashes, 8 bytes each, and then compared: Python strings of all ids would take gigabytes.
+    """
+    hashes = np.concatenate([_hashes(among[start : start + _SLICE]) for start in range(0, len(among), _SLICE)])
+    order = hashes.argsort()
+    rows = np.empty(len(ids), np.int64)
+    for start in range(0, len(ids), _SLICE):
+        some = ids[start : start + _SLICE]
+        places = np.searchsorted(hashes, _hashes(some), sorter=order)
+        found = order[np.minimum(places, len(order) - 1)]
+        same = pc.equal(some, among.take(pa.array(found)))
+        rows[start : start + _SLICE] = np.where(same.to_numpy(zero_copy_only=False), found, -1)
+    return rows
+
+
+def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
+    hashes: NDArray[np.uint64] = hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+    return hashes
+
+
+def _map(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
 
 
 @dataclass(frozen=True)
 class CaptionLookup:
-    """Which captions each row of a table has: those of row i are `ids[offsets[i]:offsets[i + 1]]`."""
+    """Which captions each row of a table has: those of row i are `ids[starts[i]:ends[i]]`.
 
-    offsets: NDArray[np.int64]
-    ids: NDArray[np.int64]
+    Attributes:
+        starts: Shape (N,), int64.
+        ends: Shape (N,), int64.
+        ids: Integers, memory-mapped for instance.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    ids: NDArray[np.integer[Any]]
 
     def batch(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], torch.Tensor]:
         """The unique captions of a batch, and whose they are.
@@ -111,9 +203,9 @@ class CaptionLookup:
             the batch is a positive of each of them.
         """
         places = np.asarray(rows, np.int64)
-        starts, ends = self.offsets[places], self.offsets[places + 1]
+        starts, ends = self.starts[places], self.ends[places]
         ids_by_image = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
         unique, columns = np.unique(np.concatenate(ids_by_image) if ids_by_image else self.ids[:0], return_inverse=True)
         targets = torch.zeros(len(rows), len(unique), dtype=torch.bool)
         targets[torch.from_numpy(np.repeat(np.arange(len(rows)), ends - starts)), torch.from_numpy(columns)] = True
-        return unique, targets
+        return unique.astype(np.int64), targets

@@ -15,11 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from mcip.core.files import atomic_write, read_parquet
-from mcip.core.parts import is_whole, mark_part
+from mcip.core.parts import is_whole, mark_part, missing_parts, part_name
+from mcip.core.processes import processes
 from mcip.core.progress import progress
 from mcip.core.topk import topk
-from mcip.embeddings.mined_captions import CAPTIONS, IMAGES
+from mcip.embeddings.mined_captions import write_tables
 from mcip.embeddings.store import Embeddings
+
+_CAPTION_ROWS = 1_048_576
 
 
 def first_occurrences(texts: Sequence[str], slice_rows: int = 65_536) -> tuple[NDArray[np.int64], str]:
@@ -42,26 +45,39 @@ def search_captions(
 ) -> list[Path]:
     """Find the top k captions of each image, block by block; a block that is there already is not searched again.
 
+    Several processes share the blocks.
+
     Returns:
         One parquet file per block of images, in order, with the columns `captions` (rows of `captions`, in descending
         order of similarity) and `similarities`.
     """
     blocks = [range(start, min(start + image_block, len(images))) for start in range(0, len(images), image_block)]
     paths = [folder / f"top-{rows.start:09d}-{rows.stop:09d}.parquet" for rows in blocks]
-    with progress(f"mine among {len(captions):,} captions", len(images), "images") as advance:
-        for rows, path in zip(blocks, paths, strict=True):
-            if not is_whole(path.with_suffix(".json"), [path]):
-                queries = torch.from_numpy(images.take(range(rows.start, rows.stop))).to(device)
-                similarities, ids = (found.cpu().numpy() for found in topk(queries, captions.blocks(), k))
-                found = pa.table({"captions": _lists(ids), "similarities": _lists(similarities)})
-                with atomic_write(path) as temporary:
-                    pq.write_table(found, temporary)
-                mark_part(path.with_suffix(".json"), [path])
+    team = processes()
+    left = missing_parts(len(paths), lambda number: is_whole(paths[number].with_suffix(".json"), [paths[number]]))
+    part = [left[place] for place in team.part(len(left))]
+    done = len(images) - sum(len(blocks[number]) for number in left)
+    total = done + sum(len(blocks[number]) for number in part)
+    name = f"mine among {len(captions):,} captions{part_name(team)}"
+    with progress(name, total, "images", done) as advance:
+        for rows, path in [(blocks[number], paths[number]) for number in part]:
+            queries = torch.from_numpy(images.take(range(rows.start, rows.stop))).to(device)
+            similarities, ids = (found.cpu().numpy() for found in topk(queries, captions.blocks(), k))
+            found = pa.table({"captions": _lists(ids), "similarities": _lists(similarities)})
+            with atomic_write(path) as temporary:
+                pq.write_table(found, temporary)
+            mark_part(path.with_suffix(".json"), [path])
             advance(len(rows))
-    for path in set(folder.glob("top-*.parquet")) - set(paths):  # of an earlier run with blocks of another size
+    team.barrier()
+    team.by_first(lambda: _remove_others(folder, paths))
+    return paths
+
+
+def _remove_others(folder: Path, paths: list[Path]) -> None:
+    """Remove what an earlier run with blocks of another size found."""
+    for path in set(folder.glob("top-*.parquet")) - set(paths):
         path.unlink()
         path.with_suffix(".json").unlink(missing_ok=True)
-    return paths
 
 
 def _lists(array: NDArray[Any]) -> pa.FixedSizeListArray:
@@ -98,18 +114,11 @@ def write_mined(
     kept = np.ones_like(ids, bool) if threshold is None else similarities >= threshold
     counts = kept.sum(1)
     used, renumbered = np.unique(ids[kept], return_inverse=True)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    table = pa.table(
-        {
-            "id": pa.array(images.ids, pa.string()),
-            "captions": pa.ListArray.from_arrays(offsets, pa.array(renumbered.astype(np.int64))),
-            "similarities": pa.ListArray.from_arrays(offsets, pa.array(similarities[kept].astype(np.float32))),
-        }
+    pieces = (
+        texts.select(used[start : start + _CAPTION_ROWS])["caption"][:] for start in range(0, len(used), _CAPTION_ROWS)
     )
-    kept_texts = texts.select(used)["caption"][:] if len(used) else []
-    for path, content in ((CAPTIONS, pa.table({"caption": pa.array(kept_texts, pa.string())})), (IMAGES, table)):
-        with atomic_write(out / path) as temporary:
-            pq.write_table(content, temporary)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    write_tables(out, images.ids, offsets, renumbered.astype(np.int32), similarities[kept].astype(np.float32), pieces)
     return {
         "threshold": threshold,
         "unique_captions": len(used),

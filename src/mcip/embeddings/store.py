@@ -77,8 +77,8 @@ class Embeddings(os.PathLike[str]):
         """
         self.artefact = Artefact.open(folder, KIND)
         self.folder = self.artefact.folder
-        paths = sorted(self.folder.glob("vectors-*.npy"))
-        self.shards: list[NDArray[Any]] = [map_array(path) for path in paths]
+        self._paths = sorted(self.folder.glob("vectors-*.npy"))
+        self.shards: list[NDArray[Any]] = [map_array(path) for path in self._paths]
         self.offsets = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self.dim = int(self.artefact.manifest["dim"])
 
@@ -106,8 +106,12 @@ class Embeddings(os.PathLike[str]):
         return dict(zip(rows["id"].to_pylist(), rows["unreadable"].to_pylist(), strict=True))
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The shards in order: the number of the first row, and the memory-mapped vectors."""
-        yield from zip(self.offsets[:-1].tolist(), self.shards, strict=True)
+        """The shards in order: the number of the first row, and the memory-mapped vectors.
+
+        Each is mapped while it is looked at: pages that have been read count as memory of the process until then.
+        """
+        for start, path in zip(self.offsets[:-1].tolist(), self._paths, strict=True):
+            yield start, map_array(path)
 
     def take(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """The vectors of these rows, float32 of shape (n, D)."""

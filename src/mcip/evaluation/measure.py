@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.processes import processes
 from mcip.core.topk import topk
 from mcip.data import Table
 from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
@@ -71,6 +72,29 @@ def measure(session: Session, task: Task) -> Measurement:
     metrics = {name: mean(values) for name, values in values_by_metric.items()}
     space = joint_space(session, task, data) if isinstance(data, CrossModal) else {}
     return Measurement(metrics, bootstrap_interval(headline), headline, space)
+
+
+def embed_data(session: Session, task: Task) -> None:
+    """Embed and store all that a task is measured on; several processes do it together."""
+    data = session.sources.data(task)
+    if isinstance(data, CrossModal):
+        _pairs(session, task, data)
+        return
+    if isinstance(data, ZeroShot):
+        processes().first_then_all(lambda: session.classes(data.names, task.templates))
+    if isinstance(data, TextRetrieval):
+        session.captions(data.texts, data.fingerprint)
+    for table in _tables(data):
+        session.images(table, task.transform)
+
+
+def _tables(data: Data) -> list[Table]:
+    """The tables whose images a task compares."""
+    if isinstance(data, Classification):
+        return [data.train, data.test]
+    if isinstance(data, Retrieval):
+        return [data.queries, *data.gallery]
+    return list(data.gallery) if isinstance(data, TextRetrieval) else [data.images]
 
 
 def joint_space(encoder: Encoder, task: Task, data: CrossModal) -> dict[str, float]:

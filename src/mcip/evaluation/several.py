@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mcip import models
 from mcip.core.choices import Decode, Precision
 from mcip.core.device import pick_device
+from mcip.core.processes import alone, processes
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.encoders import Session
-from mcip.evaluation.measure import measure
+from mcip.evaluation.measure import embed_data, measure
 from mcip.evaluation.results_file import ResultsFile, check_model_name, results_name
 from mcip.evaluation.suites import Suite
 from mcip.evaluation.task_data import Sources
@@ -39,6 +41,8 @@ def measure_models(
 ) -> list[Path]:
     """Measure each of the named models on each task.
 
+    Several processes embed together, then each measures one task at a time.
+
     Args:
         named: What `mcip.load` takes, or loaded models, by name.
         tasks: The tasks, or a suite of them.
@@ -64,23 +68,37 @@ def measure_models(
     for name in named:
         check_model_name(name)
     sources = sources or Sources()
+    team = processes()
     present = (tasks if isinstance(tasks, Suite) else Suite(suite, tasks)).present(sources)
     # All data are read and checked before anything is measured.
-    described = [_describe(task, sources, allow_counts, decode) for task in present.tasks]
+    described = team.first_then_all(lambda: [_describe(task, sources, allow_counts, decode) for task in present.tasks])
     paths = []
     for name, source in named.items():
-        model = source if isinstance(source, models.Model) else models.load(source, device=str(pick_device(device)))
+        model = team.first_then_all(lambda source=source: _loaded(source, device))
         session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode)
         path = out / results_name(name, present)
         results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store, decode)
-        entries, kept = results.known(described, sources.tables)
-        for number, task in enumerate(present.tasks):
-            if entries[number] is None:
-                entries[number] = _measured(session, task, results, described[number])
-                results.write([*entries, *kept])
-        results.write([*entries, *kept])
+        entries, kept = team.by_first(lambda results=results: results.known(described, sources.tables))
+        left = [number for number, entry in enumerate(entries) if entry is None]
+        if team.several:
+            for number in left:
+                embed_data(session, present.tasks[number])
+        for start in range(0, len(left), team.count):
+            found = None
+            if start + team.rank < len(left):
+                number = left[start + team.rank]
+                with alone():
+                    found = number, _measured(session, present.tasks[number], results, described[number])
+            for number, entry in filter(None, team.gather_json(found)):
+                entries[number] = entry
+            team.by_first(partial(results.write, [*entries, *kept]))
+        team.by_first(partial(results.write, [*entries, *kept]))
         paths.append(path)
     return paths
+
+
+def _loaded(source: str | os.PathLike[str] | models.Model, device: str) -> models.Model:
+    return source if isinstance(source, models.Model) else models.load(source, device=str(pick_device(device)))
 
 
 def _describe(task: Task, sources: Sources, allow_counts: bool, decode: Decode) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcip.core.blocks import Array
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.topk import Array, topk
+from mcip.core.topk import topk
 from mcip.metrics.labels import Labels, check_rows, encode, label_array
 from mcip.metrics.means import check_ks, means
 

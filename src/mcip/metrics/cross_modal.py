@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.blocks import Array
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.topk import Array, topk
+from mcip.core.topk import topk
 from mcip.metrics.labels import Labels, check_rows, label_array
 from mcip.metrics.means import check_ks, means
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcip.core.topk import Array, blocks, multiply
+from mcip.core.blocks import Array, blocks
+from mcip.core.products import multiply
 
 _BLOCK_VALUES = 6_000_000
 

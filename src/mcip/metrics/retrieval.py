@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcip.core.blocks import Array, float32
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.topk import Array, float32, topk
+from mcip.core.topk import topk
 from mcip.metrics.labels import Labels, check_rows, encode
 from mcip.metrics.means import check_ks, mean, means
 from mcip.metrics.ranks import block_rows, ranks, similarities

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mcip.core.blocks import Array, float32
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.topk import Array, float32
 from mcip.metrics.means import mean
 from mcip.metrics.ranks import block_rows, ranks, similarities
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mcip.core.blocks import Array, float32
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.topk import Array, float32
 
 _BLOCK_ROWS = 1024
 _RIDGE = 1e-3

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Decode, Dtype, Precision, TransformName
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def embed(
 ) -> Embeddings:
     """Embed the images of a table, or the captions of a source, into shards of L2-normalised vectors.
 
-    It resumes after an interruption with the first shard that is not there.
+    It resumes after an interruption with the shards that are not there. Several processes, started by torchrun or
+    accelerate launch, share the shards, and a run may resume with another number of them.
 
     Args:
         data: A folder of class folders, CSV, parquet, webdataset tars or a hub name; for captions also a text file.
@@ -62,20 +63,22 @@ def embed(
         >>> embeddings.array().shape  # doctest: +SKIP
         (12000, 512)
     """
-    check_one_process()
     from mcip.core.device import pick_device
     from mcip.data import read_captions, read_table
     from mcip.data.column_names import caption_column
     from mcip.embeddings.encode import embed_captions, embed_images
 
-    loaded = open_model(model, device=str(pick_device(device)))
+    team = processes()
+    loaded = team.first_then_all(lambda: open_model(model, device=str(pick_device(device))))
     if what == "captions":
+        pool = team.first_then_all(lambda: read_captions(data, caption_column(columns)))
         return embed_captions(
-            read_captions(data, caption_column(columns))["caption"], loaded, out, batch_size=batch_size,
-            shard_rows=shard_rows, dtype=dtype, precision=precision, source=str(data), announce=True,
+            pool["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
+            precision=precision, source=str(data), announce=True,
         )  # fmt: skip
     return embed_images(
-        read_table(data, split=split, columns=columns), loaded, out, transform=transform, decode=decode,
+        team.first_then_all(lambda: read_table(data, split=split, columns=columns)), loaded, out, transform=transform,
+        decode=decode,
         batch_size=batch_size, shard_rows=shard_rows, dtype=dtype, workers=workers, precision=precision,
         max_unreadable=max_unreadable, announce=True,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Decode, Precision
 from mcip.core.errors import ConfigError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.evaluation.presets import PresetName
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput
 
@@ -48,7 +48,8 @@ def evaluate(
     """Measure models on a suite of tasks and write one results file per model and suite.
 
     Embeddings are kept in `out`/embeddings and results as soon as they are there: a second run measures only what is
-    missing, and what was replaced at its place. Benchmarks that are not in `data` are named and left out.
+    missing, and what was replaced at its place. Benchmarks that are not in `data` are named and left out. Several
+    processes, started by torchrun or accelerate launch, share the embedding and the tasks.
 
     Args:
         model: Models as NAME=MODEL, or just MODEL; MODEL is what `mcip.load` takes. In Python a mapping of names to
@@ -89,7 +90,6 @@ def evaluate(
         >>> evaluation[0].measured["i2i"].percent  # doctest: +SKIP
         17.31
     """
-    check_one_process()
     from mcip.core.files import atomic_write
     from mcip.data.column_names import columns_of, write_columns
     from mcip.evaluation.results_file import check_model_name
@@ -112,7 +112,7 @@ def evaluate(
     )  # fmt: skip
     evaluation = Evaluation.read(paths)
     for file, write in ((export_csv, clip_benchmark_csv), (export_jsonl, json_lines)):
-        if file is not None:
+        if file is not None and processes().first:
             with atomic_write(file) as temporary:
                 temporary.write_text(write(evaluation.results), encoding="utf-8")
     return evaluation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
-from mcip.core.processes import check_one_process
+from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def mine(
     transform: TransformName = "model",
     embeddings: Path | None = None,
     batch_size: int = 256,
-    image_block: int = 4096,
+    image_block: int | None = None,
     workers: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -39,7 +39,8 @@ def mine(
     """Mine pseudo-captions for the images of a table: the top k of a pool by cosine, kept above a threshold.
 
     Exact duplicates in the pool are dropped, the first one kept. Memory is bounded by the blocks, not by the pool
-    (while duplicates are looked for, about 50 bytes a caption). It resumes after an interruption.
+    (while duplicates are looked for, about 50 bytes a caption). It resumes after an interruption. Several processes,
+    started by torchrun or accelerate launch, share the work, and a run may resume with another number of them.
 
     Args:
         data: The images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
@@ -57,7 +58,8 @@ def mine(
         transform: The model's own image transform, or "paper".
         embeddings: Where the embeddings of images and pool are kept for other runs; in `out` if not given.
         batch_size: Images or captions per forward pass.
-        image_block: Images per block of the search.
+        image_block: Images per block of the search, each of which reads the whole pool; if not given, 4,096 on a CPU,
+            32,768 elsewhere.
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
@@ -74,7 +76,6 @@ def mine(
         >>> mined = mcip.mine("products.csv", "captions.txt", "runs/captions", "ViT-B-16/openai")  # doctest: +SKIP
         >>> mined.captions[:3]  # doctest: +SKIP
     """
-    check_one_process()
     _check(k, image_block, threshold, quantile)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
@@ -87,10 +88,14 @@ def mine(
 
     out = Path(out)
     target = pick_device(device)
-    miner = open_model(model, device=str(target))
-    trained = miner if trained_model is None else open_model(trained_model, device=str(target))
-    table = read_table(data, split=split, columns=columns)
-    texts = read_captions(pool, caption_column(pool_columns))
+    image_block = image_block or (4096 if target.type == "cpu" else 32_768)
+    team = processes()
+    miner = team.first_then_all(lambda: open_model(model, device=str(target)))
+    trained = miner
+    if trained_model is not None:
+        trained = team.first_then_all(lambda: open_model(trained_model, device=str(target)))
+    table = team.first_then_all(lambda: read_table(data, split=split, columns=columns))
+    texts = team.first_then_all(lambda: read_captions(pool, caption_column(pool_columns)))
     keep, pool_hash = first_occurrences(texts["caption"])
     unique = texts.select(keep) if len(keep) < len(texts) else texts
     made_from = recorded(
@@ -113,7 +118,7 @@ def mine(
                 batch_size=batch_size, precision=precision, source="pool",
             )  # fmt: skip
             blocks = search_captions(images, captions, k, image_block, out / "search", target)
-            facts = write_mined(out, blocks, images, unique, threshold, quantile)
+            facts = team.by_first(lambda: write_mined(out, blocks, images, unique, threshold, quantile))
             dropped = len(texts) - len(unique)
             artefact.finish(model=miner.source, pool=str(pool), dropped_duplicates=dropped, **facts)
             _note(facts)
@@ -122,8 +127,8 @@ def mine(
     return mined
 
 
-def _check(k: int, image_block: int, threshold: float | None, quantile: float | None) -> None:
-    if image_block < 1:
+def _check(k: int, image_block: int | None, threshold: float | None, quantile: float | None) -> None:
+    if image_block is not None and image_block < 1:
         raise ConfigError(f"image_block is {image_block}: a block needs at least 1 image.")
     if k < 1:
         raise ConfigError(f"k is {k}: an image needs at least 1 caption to be mined.")
