@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,11 +24,11 @@ def sum_gradients(module: nn.Module) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     parallel = DistributedDataParallel(module)
-    parallel.register_comm_hook(None, lambda state, bucket: _sum(bucket))  # type: ignore[no-untyped-call]
+    parallel.register_comm_hook(None, lambda state, bucket: _sum(bucket))
     return parallel
 
 
-def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum(bucket: Any) -> torch.futures.Future[Tensor]:
     """DDP divides by the number of processes; the loss is a mean over the global batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
