@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from mcip.core.errors import ConfigError
 from mcip.core.processes import Processes
@@ -45,12 +46,12 @@ def connect(found: Processes) -> None:
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
         # A connection of its own: the others may be busy with an operation for long.
-        own = dist.TCPStore(*address, is_master=False, timeout=_REACH)
+        own = TCPStore(*address, is_master=False, timeout=_REACH)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"Process {found.rank} of {found.count} cannot reach the others at {address[0]}:{address[1]} ({error})."
         ) from error
-    _store = dist.PrefixStore(f"mcip/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", own)
+    _store = PrefixStore(f"mcip/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", own)
     _rank = found.rank
     threading.Thread(target=_watch, args=(found,), daemon=True, name="mcip-watch").start()
     atexit.register(_end, found)

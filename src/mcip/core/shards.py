@@ -59,7 +59,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
-    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[operator]
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return part
 
 
@@ -69,7 +69,7 @@ def whole(value: Any, keep: bool = True) -> Any:
     All processes call it. Where `keep` is false the result is not needed here, and empty tensors stand in it.
     """
     if isinstance(value, Tensor) and is_sharded(value):
-        full = value.detach().full_tensor()  # type: ignore[operator]
+        full = value.detach().full_tensor()  # type: ignore[attr-defined]
         return full.cpu() if keep else torch.empty(0)
     if isinstance(value, Mapping):
         return {key: whole(item, keep) for key, item in value.items()}

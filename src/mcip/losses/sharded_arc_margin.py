@@ -104,7 +104,8 @@ class ShardedArcMargin(nn.Module):
             self.team.largest(largest)
             sums = torch.stack([(logits - largest[:, None]).exp().sum(1), own])
             total, own = _Summed.apply(sums, self.team)
-            return (total.log() + largest - own).mean()
+            loss: Tensor = (total.log() + largest - own).mean()
+            return loss
 
     def _centers(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The centers of this process that take part, and the number among them of each label; -1 of one elsewhere."""

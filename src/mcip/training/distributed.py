@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ def sum_gradients(module: nn.Module) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     parallel = DistributedDataParallel(module)
-    parallel.register_comm_hook(None, lambda state, bucket: _sum(bucket))  # type: ignore[no-untyped-call]
+    parallel.register_comm_hook(None, lambda state, bucket: _sum(bucket))
     return parallel
 
 
@@ -40,7 +41,7 @@ def keep_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum(bucket: Any) -> torch.futures.Future[Tensor]:
     """DDP divides by the number of processes; the loss is a mean over the global batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
