@@ -42,11 +42,14 @@ class Snapshot:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._rows: pa.Table | None = None
+        self._rows: pa.Table | pa.RecordBatch | None = None
         if len(engine) <= _IN_MEMORY:
             rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
             self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
-            self._rows = rows.drop_columns(["_rowid"])
+            rows = rows.drop_columns(["_rowid"])
+            # A batch gives out rows in a third of a table's time; columns of more than 2 GB do not fit into one.
+            batches = rows.to_batches()
+            self._rows = batches[0] if len(batches) == 1 else rows
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
 
     def __len__(self) -> int:

@@ -23,8 +23,8 @@ from mcip.retrieval.table import IndexTable
 _SELECTIVE: Final = EXACT_VALUES
 # How much wider a search among a graph's vectors may become to make up for those that a filter leaves out.
 _WIDEST: Final = 4096
-# Candidates that are rescored beyond k: bfloat16 puts neighbours of nearly the same similarity into the wrong order.
-_SPARE: Final = 6
+# Candidates that are rescored beyond k: quantized vectors put neighbours of nearly equal similarity into another order.
+_SPARE: Final = 4
 
 
 @dataclass(frozen=True)

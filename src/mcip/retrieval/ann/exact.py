@@ -30,6 +30,8 @@ _SPARE: Final = 32
 # Up to this many queries, one pass over the half-precision vectors each is quicker than a conversion of all of them.
 _FEW: Final = 8
 _BLOCK: Final = 16_384
+# The sign, and the 28 lowest bits.
+_SIGN_AND_REST: Final = np.int32(-(2**31) + 2**28 - 1)
 
 
 def exact_search(
@@ -65,16 +67,34 @@ def rescore(
     vectors: NDArray[np.floating[Any]], query: NDArray[np.float32], candidates: NDArray[np.int64], k: int
 ) -> Ranked:
     """The k best of some candidates, given by their numbers, by their products in single precision."""
-    blocks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
-    scores = np.concatenate([products(vectors[block], query) for block in blocks] or [np.empty(0, np.float32)])
+    if len(candidates) <= _BLOCK:
+        scores = products(vectors[candidates], query)
+    else:
+        blocks = (candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK))
+        scores = np.concatenate([products(vectors[block], query) for block in blocks])
     order = ranking(scores, candidates)[:k]
     return scores[order], candidates[order]
 
 
 def products(vectors: NDArray[np.floating[Any]], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """The dot products of vectors (n, D) with a query (D,), each rounded the same whichever others are beside it."""
-    result: NDArray[np.float32] = np.multiply(vectors, query, dtype=np.float32).sum(1, dtype=np.float32)
+    result: NDArray[np.float32] = (_single(vectors) * query).sum(1, dtype=np.float32)
     return result
+
+
+def _single(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Vectors in single precision: for finite ones in half precision what `astype` returns, in a third of the time.
+
+    The bits of a half are moved to where a single has them; the exponents then differ by 112.
+    """
+    if vectors.dtype != np.float16:
+        return vectors.astype(np.float32)
+    bits = np.ascontiguousarray(vectors).view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= _SIGN_AND_REST
+    single = bits.view(np.float32)
+    single *= np.float32(2.0**112)
+    return single
 
 
 def ranking(scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
