@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, TypeAlias
 
-import psutil  # type: ignore[import-untyped]
-
 Method: TypeAlias = Literal["exact", "graph", "disk"]
 # What may be requested: a method, or "auto" for the one that fits.
 Ann: TypeAlias = Literal["auto", "exact", "graph", "disk"]
@@ -48,6 +46,8 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
+    import psutil  # type: ignore[import-untyped]
+
     machine: int = psutil.virtual_memory().total
     return min([machine, *_cgroup_limits(root)])
 
