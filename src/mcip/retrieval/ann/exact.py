@@ -30,6 +30,8 @@ _SPARE: Final = 32
 # Up to this many queries, one pass over the half-precision vectors each is quicker than a conversion of all of them.
 _FEW: Final = 8
 _BLOCK: Final = 16_384
+# Vectors of one block that stay in the processor's cache while they are converted and multiplied.
+_CACHED: Final = 1024
 # The sign, and the 28 lowest bits.
 _SIGN_AND_REST: Final = np.int32(-(2**31) + 2**28 - 1)
 
@@ -58,8 +60,12 @@ def exact_search(
     if subset is not None and count * 4 < len(vectors) and len(queries) <= _FEW:
         scores, places = exact_search(vectors[subset], queries, k)
         return scores, subset[places]
-    few = len(queries) <= _FEW
-    rows = [_one(vectors, query, k, subset) for query in queries] if few else _many(vectors, queries, k, subset)
+    if len(queries) > 1 and "torch" not in sys.modules:
+        rows = _together(vectors, queries, k, subset)
+    elif len(queries) > _FEW:
+        rows = _many(vectors, queries, k, subset)
+    else:
+        rows = [_one(vectors, query, k, subset) for query in queries]
     return np.stack([scores for scores, _ in rows]), np.stack([numbers for _, numbers in rows])
 
 
@@ -103,7 +109,34 @@ def ranking(scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[
 
 
 def _one(vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None) -> Ranked:
-    rough = _rough(vectors, query / np.float32(max(float(np.linalg.norm(query)), 1e-12)))
+    return _best(vectors, query, _rough(vectors, _unit(query)), k, subset)
+
+
+def _together(
+    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None
+) -> list[Ranked]:
+    """Several queries by NumPy, for which the vectors are converted once."""
+    rows = []
+    for at in range(0, len(queries), _FEW):
+        some = queries[at : at + _FEW]
+        rough = _converted(vectors, _unit(some).T)
+        rows += [_best(vectors, query, np.array(rough[:, line]), k, subset) for line, query in enumerate(some)]
+    return rows
+
+
+def _unit(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(queries, axis=-1, keepdims=True)
+    return np.asarray(queries / np.maximum(lengths, 1e-12), np.float32)
+
+
+def _best(
+    vectors: NDArray[np.float16],
+    query: NDArray[np.float32],
+    rough: NDArray[np.float32],
+    k: int,
+    subset: NDArray[np.int64] | None,
+) -> Ranked:
+    """The k best by the products with every vector, each at most `_HALF_ERROR` from the exact one."""
     if subset is not None:
         left_out = np.ones(len(vectors), bool)
         left_out[subset] = False
@@ -120,8 +153,13 @@ def _rough(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[
 
         rough: NDArray[np.float32] = torch.mv(_as_tensor(vectors), torch.from_numpy(query).half()).float().numpy()
         return rough
-    blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
-    return np.concatenate([block.astype(np.float32) @ query for block in blocks])
+    return _converted(vectors, query)
+
+
+def _converted(vectors: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors @ queries in single precision."""
+    blocks = (vectors[start : start + _CACHED] for start in range(0, len(vectors), _CACHED))
+    return np.concatenate([_single(block) @ queries for block in blocks])
 
 
 def _many(
