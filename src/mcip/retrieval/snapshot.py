@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
@@ -134,7 +135,11 @@ class Snapshot:
         Raises:
             DataError: There is no such id.
         """
-        vector: NDArray[np.float32] = np.asarray(self._row(id, ["vector"])["vector"], np.float32)
+        slot = self._slot(id)
+        if slot is None:
+            vector: NDArray[np.float32] = np.asarray(self._row(id, ["vector"])["vector"], np.float32)
+        else:
+            vector = self.engine.take(np.array([slot]))[0]
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def row(self, id: str) -> dict[str, Any]:
@@ -200,18 +205,34 @@ class Snapshot:
             return None
         return self.engine.matching(compile_filter(where, self.engine.table.schema, self.columns))
 
+    def _slot(self, id: str) -> int | None:
+        """The slot of an image whose vector is in memory; None where it has to be looked up in the table."""
+        if self._rows is None or self.engine.vectors is None or not _is_utf8(id):
+            return None
+        position = pc.index(self._rows["id"], pa.scalar(id, self._rows.schema.field("id").type)).as_py()
+        if position < 0:
+            return None
+        slots = np.flatnonzero(self._position == position)
+        alive = self.engine.alive
+        return int((slots if alive is None else slots[alive.mask[slots]])[0])
+
     def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
         table = self.engine.table
-        try:
-            id.encode()
-        except UnicodeEncodeError:
-            # Half of a surrogate pair, which no column holds.
-            rows: list[dict[str, Any]] = []
-        else:
+        rows: list[dict[str, Any]] = []
+        if _is_utf8(id):
             rows = table.read(columns, f"id = {quoted(id)}").select(columns).slice(0, 1).to_pylist()
         if not rows:
             raise DataError(f"{table.uri} holds no image with the id {id!r}.")
         return rows[0]
+
+
+def _is_utf8(id: str) -> bool:
+    """Whether a column can hold a text: half of a surrogate pair is in none."""
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_range(k: int, offset: int) -> None:

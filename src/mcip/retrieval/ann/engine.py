@@ -54,6 +54,11 @@ class Engine:
     def __len__(self) -> int:
         return len(self.row_ids) if self.alive is None else len(self.alive.slots)
 
+    @property
+    def scans(self) -> bool:
+        """Whether every search is exact, over vectors in memory."""
+        return self.graph is None and self.vectors is not None
+
     def search(
         self,
         query: NDArray[np.float32],
@@ -94,7 +99,7 @@ class Engine:
         exact: bool = False,
     ) -> list[Ranked]:  # fmt: skip
         """Search several queries (Q, D), together where that is quicker."""
-        if self.graph is None and self.vectors is not None and len(queries) > 1:
+        if self.vectors is not None and self.graph is None and len(queries) > 1:
             subset = subset or self.alive
             slots = None if subset is None else subset.slots
             return list(zip(*exact_search(self.vectors, queries, k, slots), strict=True))
