@@ -71,7 +71,7 @@ def test_threads_find_the_same(tmp_path: Path) -> None:
     graph = hnsw.Graph(tmp_path / "graph", DIM)
 
     def search(query: np.ndarray) -> list[int]:
-        return graph.search(query, 20, 32).tolist()
+        return [int(number) for number in graph.search(query, 20, 32)]
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(search, queries)) == list(map(search, queries))
