@@ -119,8 +119,8 @@ def _together(
     rows = []
     for at in range(0, len(queries), _FEW):
         some = queries[at : at + _FEW]
-        rough = _converted(vectors, _unit(some).T)
-        rows += [_best(vectors, query, np.array(rough[:, line]), k, subset) for line, query in enumerate(some)]
+        rough = _converted(vectors, _unit(some))
+        rows += [_best(vectors, query, line, k, subset) for query, line in zip(some, rough, strict=True)]
     return rows
 
 
@@ -153,13 +153,18 @@ def _rough(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[
 
         rough: NDArray[np.float32] = torch.mv(_as_tensor(vectors), torch.from_numpy(query).half()).float().numpy()
         return rough
-    return _converted(vectors, query)
+    return _converted(vectors, query[None])[0]
 
 
 def _converted(vectors: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors @ queries in single precision."""
-    blocks = (vectors[start : start + _CACHED] for start in range(0, len(vectors), _CACHED))
-    return np.concatenate([_single(block) @ queries for block in blocks])
+    """Queries @ vectors.T in single precision, (Q, N)."""
+    products = np.empty((len(queries), len(vectors)), np.float32)
+    for start in range(0, len(vectors), _CACHED):
+        block = _single(vectors[start : start + _CACHED])
+        # One query at a time: for a product of matrices BLAS wakes threads and waits for them, which takes longer.
+        for line, query in zip(products, queries, strict=True):
+            line[start : start + len(block)] = block @ query
+    return products
 
 
 def _many(
