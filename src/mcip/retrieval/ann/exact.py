@@ -153,7 +153,7 @@ def _rough(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[
 
         rough: NDArray[np.float32] = torch.mv(_as_tensor(vectors), torch.from_numpy(query).half()).float().numpy()
         return rough
-    return _converted(vectors, query[None])[0]
+    return _converted(vectors, query[None]).reshape(-1)
 
 
 def _converted(vectors: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.float32]:
