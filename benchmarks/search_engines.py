@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,10 +13,9 @@ from typing import Any, ClassVar, Protocol
 import lance
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image
-from search_vectors import K, Queries, Vectors
-from usearch.index import Index as UsearchIndex
+from search_graphs import RaBitQ, RaBitQ4, RaBitQ8, SymphonyQg, Usearch, UsearchI8
+from search_vectors import BLOCK, WIDTHS, Found, K, Queries, Vectors
 
 from mcip.retrieval.ann.hnsw import CONNECTIVITY, EXPANSION_ADD
 from mcip.retrieval.ann.lance_disk import partitions
@@ -24,13 +24,10 @@ from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import create_table, schema_of, vectors_array
 
-WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-BLOCK = 8192
 REFINE = 20  # candidates that are compared with full vectors, for each neighbour, where vectors are compressed
 IMAGE = Image.new("RGB", (1, 1))
 
-Found = NDArray[np.int64]
 faiss: Any = importlib.import_module("faiss")
 
 
@@ -94,37 +91,23 @@ class Mcip:
 
     def open(self) -> None:
         self.index = Index(self.uri)
+        self.seconds_in_graph: list[float] = []
+        graph = self.index.engine.graph
+        if graph is not None:
+            search = graph.search
+
+            def timed(*arguments: Any) -> Found:
+                start = time.perf_counter()
+                numbers = search(*arguments)
+                self.seconds_in_graph.append(time.perf_counter() - start)
+                return numbers
+
+            graph.search = timed  # type: ignore[method-assign]
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
         self.index.encoder = LookedUp(query)
         results = self.index.search(text="a text", k=K) if kind == "text" else self.index.search(image=IMAGE, k=K)
         return np.array([int(hit.id) for hit in results], np.int64)
-
-
-class Usearch:
-    """The graph that mcip uses, by itself: no table, no rescoring."""
-
-    widths = WIDTHS
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "graph.usearch"
-
-    def prepare(self, vectors: Vectors) -> None: ...
-    def build(self, vectors: Vectors, texts: Queries) -> None:
-        graph = UsearchIndex(
-            ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
-        )
-        for start in range(0, len(vectors), BLOCK):
-            part = vectors[start : start + BLOCK].astype(np.float32)
-            graph.add(np.arange(start, start + len(part)), part)
-        graph.save(os.fspath(self.file))
-
-    def open(self) -> None:
-        self.graph: Any = UsearchIndex.restore(os.fspath(self.file), view=True)
-
-    def search(self, query: Queries, kind: str, width: int) -> Found:
-        self.graph.expansion_search = width
-        return np.asarray(self.graph.search(query, K, threads=1).keys.astype(np.int64))
 
 
 class Lance:
@@ -218,6 +201,27 @@ class FaissHnsw(Faiss):
         return faiss.SearchParametersHNSW(efSearch=width)
 
 
+class FaissHnswSq(FaissHnsw):
+    """Vectors quantized to bytes, the best candidates compared in half precision."""
+
+    def new(self, dim: int, size: int) -> Any:
+        index = faiss.index_factory(dim, f"HNSW{CONNECTIVITY}_SQ8,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+        faiss.downcast_index(index.base_index).hnsw.efConstruction = EXPANSION_ADD
+        return index
+
+    def options(self, width: int) -> Any:
+        return faiss.IndexRefineSearchParameters(k_factor=2, base_index_params=super().options(width))
+
+
+class FaissHnswFp16(FaissHnsw):
+    """Vectors in half precision."""
+
+    def new(self, dim: int, size: int) -> Any:
+        index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = EXPANSION_ADD
+        return index
+
+
 class FaissPq(Faiss):
     """IVF-PQ whose best candidates are compared with their vectors in half precision."""
 
@@ -236,8 +240,15 @@ class FaissPq(Faiss):
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "mcip": Mcip,
     "usearch": Usearch,
+    "usearch-i8": UsearchI8,
+    "rabitq-4": RaBitQ4,
+    "rabitq-5": RaBitQ,
+    "rabitq-8": RaBitQ8,
+    "symphony-qg": SymphonyQg,
     "lance-hnsw": LanceHnsw,
     "faiss-hnsw": FaissHnsw,
+    "faiss-hnsw-sq8": FaissHnswSq,
+    "faiss-hnsw-fp16": FaissHnswFp16,
     "lance-pq": LancePq,
     "faiss-pq": FaissPq,
     "faiss-flat": Faiss,

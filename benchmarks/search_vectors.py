@@ -19,12 +19,15 @@ from mcip.retrieval.ann.exact import exact_search
 Data: TypeAlias = Literal["clustered", "real"]
 Vectors: TypeAlias = NDArray[np.float16]
 Queries: TypeAlias = NDArray[np.float32]
+Found: TypeAlias = NDArray[np.int64]
 
 VECTORS = "vectors.npy"
 KINDS = ("image", "text")
 K = 10
 TRIED, ASKED = 200, 1000  # queries that a width of search is chosen with, and others that are measured
 BLOCK = 10_000
+# Widths of search that are tried in a graph.
+WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 SEED = 11
 
 

@@ -20,7 +20,7 @@ def test_each_extra_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     missing.add("ray")
     assert optional.installed("search"), "searching needs no cluster"
     assert not optional.installed("ray")
-    missing.add("usearch")
+    missing.add("rabitqlib")
     assert not optional.installed("search")
 
 

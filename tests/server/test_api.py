@@ -203,7 +203,7 @@ def test_uploads_are_bounded(connect: Connect) -> None:
 
 def test_time_is_bounded(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = connect(seconds=0.2)
-    monkeypatch.setattr(Snapshot, "search_parts", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(Snapshot, "search_vectors", lambda *_: time.sleep(0.5))
     late = hasty.get("/search", params={"text": "a"})
     assert "took too long" in problem(late, 503)
     assert late.headers["retry-after"] == "1"
@@ -215,7 +215,7 @@ def test_an_unexpected_error_is_logged_and_not_shown(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(Snapshot, "search_parts", fail)
+    monkeypatch.setattr(Snapshot, "search_vectors", fail)
     response = client.get("/search", params={"text": "a"})
     assert problem(response, 500) == "Something went wrong in the server; its log says what."
     assert "a secret of the server" in caplog.text

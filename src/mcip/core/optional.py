@@ -22,7 +22,7 @@ EXTRAS = {
 }
 _PACKAGES = {
     "lance": ("pylance", "search"),
-    "usearch.index": ("usearch", "search"),
+    "rabitqlib": ("rabitqlib", "search"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxruntime.quantization": ("onnx", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
@@ -35,7 +35,7 @@ _PACKAGES = {
 
 
 def module(name: str) -> Any:
-    """Import one of them: "lance", "usearch.index", "onnxruntime", "ray" and others.
+    """Import one of them: "lance", "rabitqlib", "onnxruntime", "ray" and others.
 
     Raises:
         ConfigError: The extra is not installed.

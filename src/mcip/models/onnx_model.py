@@ -183,6 +183,8 @@ def _open(file: Path) -> Any:
     onnxruntime = module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that wait by spinning take the processors from whatever else runs: a search, decoding, other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -10,6 +10,7 @@ differ in decides less about how alike two images are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def weighted(
             f"There are {len(given)} weights for {len(images)} images and {len(texts)} texts: give one for each, "
             "images first."
         )
-    if not all(np.isfinite(given)) or min(given) < 0 or max(given) <= 0:
+    if not all(map(math.isfinite, given)) or min(given) < 0 or max(given) <= 0:
         raise ConfigError(f"The weights {given} must be 0 or more, and one of them above 0.")
     parts = [Part(vector, "image", weight) for vector, weight in zip(images, given, strict=False)]
     parts += [Part(vector, "text", weight) for vector, weight in zip(texts, given[len(images) :], strict=True)]

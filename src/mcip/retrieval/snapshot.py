@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
@@ -47,11 +48,14 @@ class Snapshot:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._rows: pa.Table | None = None
+        self._rows: pa.Table | pa.RecordBatch | None = None
         if len(engine) <= _IN_MEMORY:
             rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
             self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
-            self._rows = rows.drop_columns(["_rowid"])
+            rows = rows.drop_columns(["_rowid"])
+            # A batch gives out rows in a third of a table's time; columns of more than 2 GB do not fit into one.
+            batches = rows.to_batches()
+            self._rows = batches[0] if len(batches) == 1 else rows
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
 
     def __len__(self) -> int:
@@ -71,7 +75,11 @@ class Snapshot:
     def facets(self) -> Facets:
         """What the columns hold, counted once; see `mcip.retrieval.facets`."""
         rows, table = self._rows, self.engine.table
-        read = (lambda name: table.read([name])[name]) if rows is None else rows.column
+
+        def read(name: str) -> pa.ChunkedArray:
+            column = table.read([name])[name] if rows is None else rows.column(name)
+            return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+
         return facets_of(table.schema, self.columns, read)
 
     def search_parts(
@@ -159,7 +167,11 @@ class Snapshot:
         Raises:
             DataError: There is no such id.
         """
-        vector: NDArray[np.float32] = np.asarray(self._row(id, ["vector"])["vector"], np.float32)
+        slot = self._slot(id)
+        if slot is None:
+            vector: NDArray[np.float32] = np.asarray(self._row(id, ["vector"])["vector"], np.float32)
+        else:
+            vector = self.engine.take(np.array([slot]))[0]
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def row(self, id: str) -> dict[str, Any]:
@@ -225,18 +237,34 @@ class Snapshot:
             return None
         return self.engine.matching(compile_filter(where, self.engine.table.schema, self.columns))
 
+    def _slot(self, id: str) -> int | None:
+        """The slot of an image whose vector is in memory; None where it has to be looked up in the table."""
+        if self._rows is None or self.engine.vectors is None or not _is_utf8(id):
+            return None
+        position = pc.index(self._rows["id"], pa.scalar(id, self._rows.schema.field("id").type)).as_py()
+        if position < 0:
+            return None
+        slots = np.flatnonzero(self._position == position)
+        alive = self.engine.alive
+        return int((slots if alive is None else slots[alive.mask[slots]])[0])
+
     def _row(self, id: str, columns: Sequence[str]) -> dict[str, Any]:
         table = self.engine.table
-        try:
-            id.encode()
-        except UnicodeEncodeError:
-            # Half of a surrogate pair, which no column holds.
-            rows: list[dict[str, Any]] = []
-        else:
+        rows: list[dict[str, Any]] = []
+        if _is_utf8(id):
             rows = table.read(columns, f"id = {quoted(id)}").select(columns).slice(0, 1).to_pylist()
         if not rows:
             raise DataError(f"{table.uri} holds no image with the id {id!r}.")
         return rows[0]
+
+
+def _is_utf8(id: str) -> bool:
+    """Whether a column can hold a text: half of a surrogate pair is in none."""
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_range(k: int, offset: int) -> None:

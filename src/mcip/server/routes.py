@@ -13,20 +13,22 @@ from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Res
 from fastapi.security import HTTPBearer
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from mcip.core.errors import UnreadableImage
+from mcip.retrieval.location import table_location
 from mcip.retrieval.results import Hit as FoundHit
 from mcip.retrieval.results import Results, plain
 from mcip.server.facets import add_facets
 from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
+from mcip.server.local import KEY_HEADER, proof
 from mcip.server.metrics import MEDIA_TYPE
 from mcip.server.schema import (
     About,
     Answer,
     Column,
     Health,
-    Hit,
     ImageSearchRequest,
     Login,
     Problem,
@@ -88,6 +90,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_facts(guarded, service, problems)
     add_facets(guarded, service, problems)
     _add_health(app, service)
+    if service.settings.key is not None:
+        _add_local(app, service, service.settings.key)
     _add_session(app, service.settings, problems)
     app.include_router(guarded)
 
@@ -100,40 +104,48 @@ def _problems(always: tuple[int, ...], *statuses: int) -> Responses:
 def _add_searches(guarded: APIRouter, service: Service, problems: Problems) -> None:
     settings = service.settings
 
-    async def answer(query: ServiceQuery) -> Answer:
+    async def answer(query: ServiceQuery, request: Request) -> Response:
         results, version = await asyncio.wait_for(service.search(query), settings.seconds)
         after = query.offset + query.k
         more = len(results) == query.k and after < MAX_DEPTH
-        return _answer(results, version, after if more else None, query.empty)
+        with_paths = settings.key is not None and same(request.headers.get(KEY_HEADER, ""), settings.key)
+        return _answer(results, version, after if more else None, query.empty, with_paths)
 
-    @guarded.get("/search", summary="Search by texts and indexed images", responses=problems(400, 404, 422, 503))
-    async def search(sent: Annotated[SearchRequest, Query()]) -> Answer:
-        return await answer(_query(sent))
+    @guarded.get(
+        "/search",
+        summary="Search by texts and indexed images",
+        response_model=Answer,
+        responses=problems(400, 404, 422, 503),
+    )
+    async def search(request: Request, sent: Annotated[SearchRequest, Query()]) -> Response:
+        return await answer(_query(sent), request)
 
     @guarded.post(
         "/search",
         summary="Search by uploaded images, texts and indexed images",
+        response_model=Answer,
         responses=problems(400, 404, 408, 413, 415, 422, 503),
     )
     async def search_by_images(
         request: Request, sent: Annotated[ImageSearchRequest, Form(media_type=_FORMS[0])]
-    ) -> Answer:
+    ) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in _FORMS:
             raise HTTPException(415, f"Send a form ({_FORMS[0]}), not {kind or 'a body without a type'}.")
         images, negative = [[await file.read() for file in files] for files in (sent.image, sent.negative_image)]
-        return await answer(_query(sent, images, negative))
+        return await answer(_query(sent, images, negative), request)
 
     @guarded.get(
         "/similar/{id:id}",
         summary="Images like an indexed one, without itself",
+        response_model=Answer,
         responses=problems(400, 404, 422, 503),
     )
     async def similar(
         id: ImageId,
         k: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = 24,
         where: Annotated[Where | None, Query()] = None,
-    ) -> Answer:
+    ) -> Response:
         results, version = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
         return _answer(results, version, None, False)
 
@@ -219,6 +231,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Health(status="ready" if service.ready else "loading", problem=service.problem)
 
 
+def _add_local(app: FastAPI, service: Service, key: str) -> None:
+    @app.get("/local", include_in_schema=False)
+    async def local(nonce: Annotated[str, Query(min_length=16, max_length=64)]) -> dict[str, str]:
+        return {"proof": proof(key, nonce, table_location(service.current.index.uri))}
+
+
 def _add_session(app: FastAPI, settings: Settings, problems: Problems) -> None:
     @app.post(
         "/session",
@@ -244,11 +262,17 @@ def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: S
     )  # fmt: skip
 
 
-def _answer(results: Results, version: int, next_offset: int | None, unscored: bool) -> Answer:
-    def described(hit: FoundHit) -> Hit:
-        return Hit(
-            id=hit.id, score=None if unscored else hit.score, width=hit.width, height=hit.height,
-            metadata=plain(hit.metadata), others=[described(other) for other in hit.others],
-        )  # fmt: skip
+def _answer(
+    results: Results, version: int, next_offset: int | None, unscored: bool, with_paths: bool = False
+) -> Response:
+    """An `Answer` as JSON: written at once, since checking what this server made itself takes longer than a search."""
 
-    return Answer(hits=[described(hit) for hit in results], next_offset=next_offset, version=version)
+    def described(hit: FoundHit) -> dict[str, Any]:
+        return {
+            "id": hit.id, "score": None if unscored else hit.score, "width": hit.width, "height": hit.height,
+            "metadata": plain(hit.metadata), "others": [described(other) for other in hit.others],
+            **({"path": hit.path} if with_paths else {}),
+        }  # fmt: skip
+
+    hits = [described(hit) for hit in results]
+    return JSONResponse({"hits": hits, "next_offset": next_offset, "version": version})

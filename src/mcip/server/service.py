@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from mcip.core.errors import ConfigError, McipError
@@ -18,7 +19,9 @@ from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part, weighted
 from mcip.retrieval.index import NEGATIVE_WEIGHT, Index
 from mcip.retrieval.results import Results
+from mcip.retrieval.snapshot import Snapshot
 from mcip.retrieval.table import open_table
+from mcip.server.batching import Batcher
 from mcip.server.files import IndexedFile, OpenFile
 from mcip.server.metrics import Metrics
 from mcip.server.query_encoder import QueryEncoder, Vector
@@ -95,6 +98,29 @@ class Loaded:
         return [name for name in self.index.columns if name != "path"]
 
 
+@dataclass(frozen=True)
+class Scan:
+    """A query of one part that is compared with every vector."""
+
+    snapshot: Snapshot
+    part: Part
+    k: int
+    offset: int
+
+
+def scan_together(scans: list[Scan]) -> list[Results]:
+    """Answer queries that came at the same time, comparing all those of one version with the vectors together."""
+    results: dict[int, Results] = {}
+    for snapshot in {id(scan.snapshot): scan.snapshot for scan in scans}.values():
+        numbers = [number for number, scan in enumerate(scans) if scan.snapshot is snapshot]
+        vectors = np.stack([scans[number].part.vector for number in numbers])
+        depth = max(scans[number].offset + scans[number].k for number in numbers)
+        for number, found in zip(numbers, snapshot.search_vectors(vectors, "image", depth), strict=True):
+            scan = scans[number]
+            results[number] = Results(found[scan.offset : scan.offset + scan.k], found.version)
+    return [results[number] for number in range(len(scans))]
+
+
 @dataclass
 class Service:
     """An index that is served. Used in one event loop only.
@@ -117,6 +143,9 @@ class Service:
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS, "worker"))
     _loaded: Loaded | None = None
     _held: int = 0
+
+    def __post_init__(self) -> None:
+        self._scans: Batcher[Scan, Results] = Batcher(scan_together, self.workers, self.settings.batch_size, 0.0)
 
     @property
     def ready(self) -> bool:
@@ -171,8 +200,13 @@ class Service:
         if query.empty:
             return await self.call(index.browse, query.k, query.offset, query.where, query.collapse), current.version
         parts = await self._parts(query, current)
-        search = index.snapshot().search_parts
-        results = await self.call(search, parts, query.k, query.offset, query.where, None, query.exact, query.collapse)
+        snapshot = index.snapshot()
+        simple = len(parts) == 1 and parts[0].weight > 0 and not query.where and query.collapse is None
+        if simple and snapshot.engine.scans:
+            return await self._scans(Scan(snapshot, parts[0], query.k, query.offset)), current.version
+        results = await self.call(
+            snapshot.search_parts, parts, query.k, query.offset, query.where, None, query.exact, query.collapse
+        )
         return results, current.version
 
     async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:

@@ -25,6 +25,7 @@ class Settings:
         token: What clients must show; None lets everybody in who reaches the server.
         hosts: Values of the `Host` header that are answered; None answers all. Without it, a page of another site whose
             name is made to lead to this machine could read from a server that needs no token.
+        key: What clients of the same user on this machine show, to be told where images lie; see `mcip.server.local`.
         max_upload: Bytes of a request's body.
         max_pixels: Pixels of an uploaded image.
         max_file: Bytes of an indexed image's file that is sent, or decoded for a thumbnail.
@@ -46,6 +47,7 @@ class Settings:
 
     token: str | None = None
     hosts: frozenset[str] | None = None
+    key: str | None = None
     max_upload: int = 20_000_000
     max_pixels: int = 50_000_000
     max_file: int = 256_000_000

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Backend
 from mcip.stages.inputs import IndexInput, ModelInput
+from mcip.stages.search_server import Request, ask, ask_served
 
 if TYPE_CHECKING:
     from mcip.retrieval.query import ImageLike
@@ -39,6 +40,7 @@ def search(
     model: ModelInput | None = None,
     device: str = "auto",
     backend: Backend = "auto",
+    server: str = "auto",
 ) -> Results | str:
     """Find images of an index by images, by texts, or by both.
 
@@ -61,6 +63,9 @@ def search(
         backend: What embeds the query: "onnx", which starts without PyTorch, "torch", or "auto": the first where there
             is an ONNX model of the index's model, in the folder `onnx` of its folder or beside the index as
             `INDEX.onnx`. `mcip export MODEL INDEX.onnx --format onnx` makes it.
+        server: The address of an `mcip serve` that answers in place of this process; INDEX is then only a name. "auto":
+            one of the same user on this machine that serves INDEX, if it runs; it follows changes of the index within
+            seconds. "none": no server. A token is read from the environment variable MCIP_TOKEN.
 
     Returns:
         The hits, shown as a table, and with their images in a notebook. JSON or paths as a text where `output` says so.
@@ -69,6 +74,7 @@ def search(
         ArtefactError: There is no index.
         ConfigError: There is nothing to look for, or a parameter is out of range.
         ModelError: The model is not the index's.
+        ServerError: The server that is given does not answer.
         UnreadableImage: An image cannot be read.
 
     Example:
@@ -76,20 +82,38 @@ def search(
         >>> results.to_pandas()
     """
     from mcip.core.errors import ConfigError
-    from mcip.retrieval.index import as_index
-    from mcip.retrieval.query import as_list, is_image
 
     if output not in ("table", "json", "paths"):
         raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
+    here = {"sheet": sheet, "model": model, "device": device != "auto", "backend": backend != "auto"}
+    request = Request(query, image, text, negative, weights, where, k, offset, exact, collapse)
+    if server not in ("auto", "none"):
+        results = ask(server, request, output, [name for name, given in here.items() if given])
+    else:
+        results = None if server == "none" or any(here.values()) else ask_served(db, request)
+    if results is None:
+        results = _search_here(db, request, sheet, model, device, backend)
+    if output == "json":
+        return results.to_json()
+    return results.paths() if output == "paths" else results
+
+
+def _search_here(
+    db: IndexInput, request: Request, sheet: Path | None, model: ModelInput | None, device: str, backend: Backend
+) -> Results:
+    from mcip.retrieval.index import as_index
+    from mcip.retrieval.query import as_list, is_image
+
     index = as_index(db, model, device, backend)
-    parts = as_list(query)
-    images = [*(part for part in parts if is_image(part)), *as_list(image)]
-    texts = [*(part for part in parts if not is_image(part)), *as_list(text)]
-    results = index.search(images, texts, as_list(negative), weights, where, k, offset, None, exact, collapse)
+    parts = as_list(request.query)
+    images = [*(part for part in parts if is_image(part)), *as_list(request.image)]
+    texts = [*(part for part in parts if not is_image(part)), *as_list(request.text)]
+    results = index.search(
+        images, texts, as_list(request.negative), request.weights, request.where, request.k, request.offset,
+        exact=request.exact, collapse=request.collapse,
+    )  # fmt: skip
     if sheet is not None:
         from mcip.retrieval.contact_sheet import contact_sheet
 
         contact_sheet(index, results, Path(sheet))
-    if output == "json":
-        return results.to_json()
-    return results.paths() if output == "paths" else results
+    return results

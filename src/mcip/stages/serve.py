@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError
+from mcip.server.client import is_loopback
+from mcip.server.local import Note, announced, new_key
 from mcip.stages.inputs import IndexInput
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def serve(
 ) -> str:
     """Serve an index until it is interrupted: an HTTP API and a page for searching by image, by text, or by both.
 
-    A newer version of the index is served as soon as there is one.
+    A newer version of the index is served as soon as there is one. `mcip search` of the same user on this machine asks
+    a server that needs no token, rather than loading the model itself.
 
     Args:
         db: What `mcip index` made.
@@ -79,7 +82,7 @@ def serve(
         max_waiting=max_waiting, max_connections=max_connections,
         max_connections_per_address=max_connections_per_address, seconds=seconds, refresh_seconds=refresh_seconds,
     )  # fmt: skip
-    local = _is_local(host)
+    local = is_loopback(host)
     secret = _checked_token(token or os.environ.get(TOKEN) or None, local, host)
     from mcip.core.progress import console
 
@@ -95,6 +98,7 @@ def serve(
     settings = Settings(
         token=secret,
         hosts=frozenset(("localhost", "127.0.0.1", "[::1]", host.lower())) if local and secret is None else None,
+        key=new_key() if local and secret is None else None,
         max_upload=int(max_upload_mb * 1e6),
         max_pixels=int(max_megapixels * 1e6),
         max_file=int(max_file_mb * 1e6),
@@ -118,10 +122,20 @@ def serve(
         address = _address(host, listening)
         server = http_server(create_app(open_, settings, ready, stop), settings)
         console.print(f"{_name(db)} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
-        server.run([listening])
+        with _announced(db, address, settings.key):
+            server.run([listening])
     if failures:
         raise failures[0]
     return address
+
+
+def _announced(db: IndexInput, address: str, key: str | None) -> AbstractContextManager[None]:
+    """Let `mcip search` find the server while it runs, where it needs no token."""
+    from mcip.retrieval.location import table_location
+
+    if key is None:
+        return nullcontext()
+    return announced(Note(address, os.getpid(), table_location(_name(db)), key))
 
 
 def _opener(db: IndexInput, model: str | None, device: str, backend: Backend = "auto") -> Callable[[], Index]:
@@ -154,16 +168,6 @@ def _check(**numbers: float) -> None:
     for name, value in numbers.items():
         if value <= 0:
             raise ConfigError(f"{name} is {value:g}: it must be above 0.")
-
-
-def _is_local(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _checked_token(token: str | None, local: bool, host: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.retrieval.ann import lance_disk
 from mcip.retrieval.ann.calibrate import QueryKind, Setting
 from mcip.retrieval.ann.deepening import search_in_steps
@@ -126,3 +126,14 @@ def test_an_index_on_disk_that_cannot_be_written_is_reported(
     monkeypatch.setattr("lance.LanceDataset.create_index", fail)
     with pytest.raises(ArtefactError, match=r"cannot be written into it \(Read-only file system\): run `mcip index`"):
         Index(table.uri, ann="disk", probe_texts=probes)
+
+
+def test_the_vector_of_an_id_is_that_of_its_newest_image(table: IndexTable) -> None:
+    table.upsert(rows(-cloud(600)[:3], 0, "b"))
+    table = table.latest().delete(["00001"])
+    index = Index(table.uri, probe_texts=probes)
+    for number, sign in ((0, -1), (2, -1), (3, 1), (599, 1)):
+        np.testing.assert_allclose(index.vector(f"{number:05d}"), sign * cloud(600)[number], atol=1e-3)
+    for gone in ("00001", "none", "\ud800"):
+        with pytest.raises(DataError, match="no image with the id"):
+            index.vector(gone)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,7 +35,12 @@ def test_exact_search_is_a_full_sort(seed: int, count: int, queries: int, k: int
 
 @pytest.mark.parametrize("queries", [1, 12])
 @pytest.mark.parametrize("filtered", [False, True])
-def test_equal_vectors_come_in_the_order_of_their_numbers_for_every_k(queries: int, filtered: bool) -> None:
+@pytest.mark.parametrize("torch", [False, True])
+def test_equal_vectors_come_in_the_order_of_their_numbers_for_every_k(
+    queries: int, filtered: bool, torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
     # Each vector 150 times, far more often than there are spare candidates.
     rng = np.random.default_rng(0)
     vectors = np.repeat(cloud(4), 150, axis=0)[rng.permutation(600)].astype(np.float16)
@@ -62,3 +69,23 @@ def test_a_query_of_any_length_is_searched() -> None:
     _, expected = exact_search(vectors, query, 10)
     for length in (1e-6, 1e6):
         np.testing.assert_array_equal(exact_search(vectors, query * np.float32(length), 10)[1], expected)
+
+
+def test_products_of_half_precision_are_those_of_the_same_numbers_in_single_precision() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 64)
+    query = cloud(1, 3)[0].repeat(3)[:64]
+    np.testing.assert_array_equal(products(halves, query), products(halves.astype(np.float32), query))
+
+
+@pytest.mark.parametrize("queries", [1, 2, 20])
+def test_numpy_finds_what_pytorch_does(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, query_vectors = cloud(3000).astype(np.float16), 3 * cloud(queries, 4)
+    subset = np.arange(0, 3000, 2)
+    by_torch = [exact_search(vectors, query_vectors, 30, some) for some in (None, subset)]
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for (scores, found), some in zip(by_torch, (None, subset), strict=True):
+        other_scores, other = exact_search(vectors, query_vectors, 30, some)
+        np.testing.assert_array_equal(other, found)
+        np.testing.assert_array_equal(other_scores, scores)
+        assert "torch" not in sys.modules

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mcip.core.files import atomic_write, explain_full_disk
 from mcip.core.progress import progress
-from mcip.retrieval.ann.cache import GRAPH, ROWS, State, graph_name, map_vectors, read_rows, write_state
+from mcip.retrieval.ann.cache import GRAPH, ROWS, State, map_vectors, read_rows, write_state
 from mcip.retrieval.ann.checksums import Checksum
 from mcip.retrieval.ann.hnsw import grow_graph
 from mcip.retrieval.ann.lance_disk import grow_disk_index
@@ -130,7 +130,5 @@ def _link(folder: Path, state: State) -> None:
     """Build the graph over all slots, from the one over the first of them if there is one."""
     start = next((folder / name for name in state.files if name.endswith(GRAPH)), None)
     with progress("link vectors", state.slots, "vectors") as advance:
-        vectors = map_vectors(folder, state)
-        for path in grow_graph(vectors, lambda nodes: folder / graph_name(state.generation, nodes), start, advance):
-            state.record(path, GRAPH)
-            write_state(folder, state)
+        grow_graph(map_vectors(folder, state), folder / state.graph, start, advance)
+    state.record(folder / state.graph, GRAPH)

@@ -35,8 +35,8 @@ PROBES: Final = "probe_texts.npy"
 BACKGROUND: Final = "similarities.npz"
 LOCK: Final = ".lock"
 ROWS: Final = ".rows.npy"
-GRAPH: Final = ".graph.usearch"
-_FORMAT: Final = 2
+GRAPH: Final = ".graph.rabitq"
+_FORMAT: Final = 3
 _CHECKSUM: Final = "checksum"
 
 
@@ -85,17 +85,12 @@ class State:
     @property
     def graph(self) -> str:
         """The file of the graph over all slots."""
-        return graph_name(self.generation, self.slots)
+        return f"{self.generation}.{self.slots}{GRAPH}"
 
     def record(self, path: Path, suffix: str) -> None:
         """Note the checksum of a file that was written, in place of that of the file with this suffix."""
         others = {name: checksum for name, checksum in self.files.items() if not name.endswith(suffix)}
         self.files = {**others, path.name: Checksum.of(path)}
-
-
-def graph_name(generation: int, nodes: int) -> str:
-    """The name of the file of a graph over the first slots."""
-    return f"{generation}.{nodes}{GRAPH}"
 
 
 def derived_folder(uri: str) -> Path:
@@ -186,7 +181,8 @@ def map_vectors(folder: Path, state: State) -> NDArray[np.float16]:
     if state.slots == 0:
         return np.empty((0, state.dim), np.float16)
     # "c" allows torch to share the memory; what is written there would never reach the file.
-    return np.memmap(folder / state.vectors, np.float16, "c", shape=(state.slots, state.dim))
+    # As a plain array: every slice of a `np.memmap` is one again, which takes longer than a query of few vectors.
+    return np.asarray(np.memmap(folder / state.vectors, np.float16, "c", shape=(state.slots, state.dim)))
 
 
 def read_rows(folder: Path, state: State) -> NDArray[np.int64]:

@@ -30,16 +30,15 @@ def search_in_steps(search: Callable[[int], Ranked], k: int, count: int) -> Rank
     Returns:
         Products (m,) in descending order and numbers; m is k, or fewer where no more are left to be found.
     """
-    scores, numbers = np.empty(0, np.float32), np.empty(0, np.int64)
     depth = FIRST
-    while True:
+    scores, numbers = search(min(count, depth))
+    while len(numbers) < k and depth < count:
+        depth *= _FACTOR
         # A quarter more than needed, in place of those that are left out.
-        more_scores, more = search(min(count, depth + depth // 4 if len(numbers) else depth))
+        more_scores, more = search(min(count, depth + depth // 4))
         if len(numbers):
             last, number = scores[-1], numbers[-1]
             behind = (more_scores < last) | ((more_scores == last) & (more > number))
             more_scores, more = more_scores[behind], more[behind]
         scores, numbers = np.concatenate([scores, more_scores])[:depth], np.concatenate([numbers, more])[:depth]
-        if len(numbers) >= k or depth >= count:
-            return scores[:k], numbers[:k]
-        depth *= _FACTOR
+    return scores[:k], numbers[:k]

@@ -23,8 +23,8 @@ from mcip.retrieval.table import IndexTable
 _SELECTIVE: Final = EXACT_VALUES
 # How much wider a search among a graph's vectors may become to make up for those that a filter leaves out.
 _WIDEST: Final = 4096
-# Candidates that are rescored beyond k: bfloat16 puts neighbours of nearly the same similarity into the wrong order.
-_SPARE: Final = 6
+# Candidates that are rescored beyond k: quantized vectors put neighbours of nearly equal similarity into another order.
+_SPARE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Engine:
 
     def __len__(self) -> int:
         return len(self.row_ids) if self.alive is None else len(self.alive.slots)
+
+    @property
+    def scans(self) -> bool:
+        """Whether every search is exact, over vectors in memory."""
+        return self.graph is None and self.vectors is not None
 
     def search(
         self,
@@ -94,7 +99,7 @@ class Engine:
         exact: bool = False,
     ) -> list[Ranked]:  # fmt: skip
         """Search several queries (Q, D), together where that is quicker."""
-        if self.graph is None and self.vectors is not None and len(queries) > 1:
+        if self.vectors is not None and self.graph is None and len(queries) > 1:
             subset = subset or self.alive
             slots = None if subset is None else subset.slots
             return list(zip(*exact_search(self.vectors, queries, k, slots), strict=True))

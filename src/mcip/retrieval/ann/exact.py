@@ -30,6 +30,10 @@ _SPARE: Final = 32
 # Up to this many queries, one pass over the half-precision vectors each is quicker than a conversion of all of them.
 _FEW: Final = 8
 _BLOCK: Final = 16_384
+# Vectors of one block that stay in the processor's cache while they are converted and multiplied.
+_CACHED: Final = 1024
+# The sign, and the 28 lowest bits.
+_SIGN_AND_REST: Final = np.int32(-(2**31) + 2**28 - 1)
 
 
 def exact_search(
@@ -56,8 +60,12 @@ def exact_search(
     if subset is not None and count * 4 < len(vectors) and len(queries) <= _FEW:
         scores, places = exact_search(vectors[subset], queries, k)
         return scores, subset[places]
-    few = len(queries) <= _FEW
-    rows = [_one(vectors, query, k, subset) for query in queries] if few else _many(vectors, queries, k, subset)
+    if len(queries) > 1 and "torch" not in sys.modules:
+        rows = _together(vectors, queries, k, subset)
+    elif len(queries) > _FEW:
+        rows = _many(vectors, queries, k, subset)
+    else:
+        rows = [_one(vectors, query, k, subset) for query in queries]
     return np.stack([scores for scores, _ in rows]), np.stack([numbers for _, numbers in rows])
 
 
@@ -65,16 +73,34 @@ def rescore(
     vectors: NDArray[np.floating[Any]], query: NDArray[np.float32], candidates: NDArray[np.int64], k: int
 ) -> Ranked:
     """The k best of some candidates, given by their numbers, by their products in single precision."""
-    blocks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
-    scores = np.concatenate([products(vectors[block], query) for block in blocks] or [np.empty(0, np.float32)])
+    if len(candidates) <= _BLOCK:
+        scores = products(vectors[candidates], query)
+    else:
+        blocks = (candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK))
+        scores = np.concatenate([products(vectors[block], query) for block in blocks])
     order = ranking(scores, candidates)[:k]
     return scores[order], candidates[order]
 
 
 def products(vectors: NDArray[np.floating[Any]], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """The dot products of vectors (n, D) with a query (D,), each rounded the same whichever others are beside it."""
-    result: NDArray[np.float32] = np.multiply(vectors, query, dtype=np.float32).sum(1, dtype=np.float32)
+    result: NDArray[np.float32] = (_single(vectors) * query).sum(1, dtype=np.float32)
     return result
+
+
+def _single(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Vectors in single precision: for finite ones in half precision what `astype` returns, in a third of the time.
+
+    The bits of a half are moved to where a single has them; the exponents then differ by 112.
+    """
+    if vectors.dtype != np.float16:
+        return vectors.astype(np.float32)
+    bits = np.ascontiguousarray(vectors).view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= _SIGN_AND_REST
+    single = bits.view(np.float32)
+    single *= np.float32(2.0**112)
+    return single
 
 
 def ranking(scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,7 +109,34 @@ def ranking(scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[
 
 
 def _one(vectors: NDArray[np.float16], query: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None) -> Ranked:
-    rough = _rough(vectors, query / np.float32(max(float(np.linalg.norm(query)), 1e-12)))
+    return _best(vectors, query, _rough(vectors, _unit(query)), k, subset)
+
+
+def _together(
+    vectors: NDArray[np.float16], queries: NDArray[np.float32], k: int, subset: NDArray[np.int64] | None
+) -> list[Ranked]:
+    """Several queries by NumPy, for which the vectors are converted once."""
+    rows = []
+    for at in range(0, len(queries), _FEW):
+        some = queries[at : at + _FEW]
+        rough = _converted(vectors, _unit(some))
+        rows += [_best(vectors, query, line, k, subset) for query, line in zip(some, rough, strict=True)]
+    return rows
+
+
+def _unit(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(queries, axis=-1, keepdims=True)
+    return np.asarray(queries / np.maximum(lengths, 1e-12), np.float32)
+
+
+def _best(
+    vectors: NDArray[np.float16],
+    query: NDArray[np.float32],
+    rough: NDArray[np.float32],
+    k: int,
+    subset: NDArray[np.int64] | None,
+) -> Ranked:
+    """The k best by the products with every vector, each at most `_HALF_ERROR` from the exact one."""
     if subset is not None:
         left_out = np.ones(len(vectors), bool)
         left_out[subset] = False
@@ -100,8 +153,18 @@ def _rough(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[
 
         rough: NDArray[np.float32] = torch.mv(_as_tensor(vectors), torch.from_numpy(query).half()).float().numpy()
         return rough
-    blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
-    return np.concatenate([block.astype(np.float32) @ query for block in blocks])
+    return _converted(vectors, query[None]).reshape(-1)
+
+
+def _converted(vectors: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Queries @ vectors.T in single precision, (Q, N)."""
+    products = np.empty((len(queries), len(vectors)), np.float32)
+    for start in range(0, len(vectors), _CACHED):
+        block = _single(vectors[start : start + _CACHED])
+        # One query at a time: for a product of matrices BLAS wakes threads and waits for them, which takes longer.
+        for line, query in zip(products, queries, strict=True):
+            line[start : start + len(block)] = block @ query
+    return products
 
 
 def _many(

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, TypeAlias
 
-import psutil  # type: ignore[import-untyped]
-
 Method: TypeAlias = Literal["exact", "graph", "disk"]
 # What may be requested: a method, or "auto" for the one that fits.
 Ann: TypeAlias = Literal["auto", "exact", "graph", "disk"]
@@ -17,8 +15,10 @@ Ann: TypeAlias = Literal["auto", "exact", "graph", "disk"]
 EXACT_VALUES: Final = 2**25
 # The share of the memory that the graph may take; the rest is for the model and the page cache.
 MEMORY_SHARE: Final = 0.5
-# Bytes of a node in the graph beside its vector: two lists of neighbours at the lowest level, some at the upper ones.
-NODE_BYTES: Final = 300
+# Bits per dimension of a vector in the graph, and bytes of a node beside it: neighbours at the lowest level, some at
+# the upper ones, and factors of the estimated products.
+BITS: Final = 5
+NODE_BYTES: Final = 180
 
 
 def choose(rows: int, dim: int, memory: int | None = None) -> Method:
@@ -37,7 +37,7 @@ def choose(rows: int, dim: int, memory: int | None = None) -> Method:
 
 def graph_bytes(rows: int, dim: int) -> int:
     """About how many bytes the graph takes, in memory and on the disk."""
-    return rows * (2 * dim + NODE_BYTES)
+    return rows * (BITS * dim // 8 + NODE_BYTES)
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -46,6 +46,8 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
+    import psutil  # type: ignore[import-untyped]
+
     machine: int = psutil.virtual_memory().total
     return min([machine, *_cgroup_limits(root)])
 
