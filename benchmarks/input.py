@@ -33,6 +33,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def drawn(count: int) -> list[Image.Image]:
 
 def at_size(images: Sequence[Image.Image], count: int) -> list[Image.Image]:
     """Images of 640 x 480 made of others: cropped and reduced, or put side by side where they are smaller."""
-    made = []
+    made: list[Image.Image] = []
     stream = iter(range(10**9))
     while len(made) < count:
         image = images[next(stream) % len(images)]
@@ -119,7 +120,8 @@ def ways(model: models.Model) -> dict[str, Way]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (exact.mean, exact.std))
 
     def open_clip_way(content: bytes) -> Tensor:
-        return whole(Image.open(io.BytesIO(content)))
+        pixels: Tensor = whole(Image.open(io.BytesIO(content)))
+        return pixels
 
     def pillow_draft(content: bytes) -> Tensor:
         image = Image.open(io.BytesIO(content))
@@ -145,10 +147,13 @@ def ways(model: models.Model) -> dict[str, Way]:
         )
     if find_spec("torchcodec") is not None:
         try:
-            from torchcodec.decoders import decode_jpeg as torchcodec_decode
+            from torchcodec import decoders
+
+            torchcodec_decode: Any = decoders.decode_jpeg  # type: ignore[attr-defined]
 
             found["torchcodec"] = lambda content: of_tensor(torchcodec_decode(content))
-        except (ImportError, RuntimeError, OSError) as error:  # built for another torch, or before it read images
+        # Built for another torch, or before it read images.
+        except (ImportError, AttributeError, RuntimeError, OSError) as error:
             Console(stderr=True).print(f"torchcodec is left out: {str(error).splitlines()[0]}", markup=False)
     if find_spec("simplejpeg") is not None:
         import simplejpeg
@@ -165,13 +170,15 @@ def on_gpu(model: models.Model) -> Callable[[Sequence[bytes]], Tensor]:
     """Decoding and resizing of batches on the GPU; float (B, 3, S, S) in [0, 1] there."""
     resize = ModelResize(PreprocessCfg(**model.preprocess_cfg))
     try:
-        from torchcodec.decoders import decode_jpeg
+        from torchcodec import decoders
+
+        decode_jpeg: Any = decoders.decode_jpeg  # type: ignore[attr-defined]
 
         def decode(contents: list[Any]) -> list[Tensor]:
             return list(decode_jpeg(contents, device="cuda"))
 
         decode([_grey()])
-    except (ImportError, RuntimeError, OSError, TypeError):
+    except (ImportError, AttributeError, RuntimeError, OSError, TypeError):
         from torchvision.io import ImageReadMode
         from torchvision.io import decode_jpeg as decode_tensors
 
@@ -220,7 +227,7 @@ def measure(model: models.Model, contents: list[bytes], rounds: int) -> dict[str
     for number in range(rounds):
         for name in found if number % 2 == 0 else reversed(found):
             way = found[name]
-            times[name].append(seconds_of(lambda way=way: [way(content) for content in contents], time.process_time))
+            times[name].append(seconds_of(partial(list, map(way, contents)), time.process_time))
     result = {}
     for name, way in found.items():
         vectors = embed(model, torch.stack([way(content) for content in contents]))

@@ -102,7 +102,7 @@ class Mcip:
                 self.seconds_in_graph.append(time.perf_counter() - start)
                 return numbers
 
-            graph.search = timed  # type: ignore[method-assign]
+            graph.search = timed  # type: ignore[assignment, method-assign]
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
         self.index.encoder = LookedUp(query)

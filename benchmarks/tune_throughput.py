@@ -119,7 +119,7 @@ class ReferenceTuning(TimedTuning):
     clip: Any
     tokens: Tensor
 
-    def losses(self, batch: tuple[Tensor, list[int]], generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """The same losses, every caption of an image a column of its own."""
         pixels, rows = batch
         pixels = self.transform.finish(pixels.to(self.device), generator)

@@ -12,6 +12,7 @@ import torch
 
 from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.core.parts import mark_part
 from mcip.data import Table, read_table
 from mcip.embeddings import caption_tokens
 from mcip.embeddings.caption_tokens import CaptionTokens, tokenize_captions
@@ -78,7 +79,7 @@ def test_a_killed_run_makes_what_is_missing_or_damaged(
 ) -> None:
     model, out = models.load(base), tmp_path / "t"
     whole = tokenize_captions(table, model, tmp_path / "whole", chunk_captions=2)
-    mark, written = caption_tokens.mark_part, list[str]()
+    mark, written = mark_part, list[str]()
 
     def fail_at_third(path: Path, files: Any) -> None:
         written.append(path.name)

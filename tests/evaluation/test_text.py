@@ -87,7 +87,7 @@ def test_class_prompts_are_cleaned_too(stub: list[tuple[list[str], dict[str, Any
 
 def test_a_real_tokenizer_pads_with_its_own_token(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="SigLIP's tokenizer needs the extra mcip[siglip]")
-    from tokenizers import Tokenizer, models as kinds, pre_tokenizers, processors  # type: ignore[import-not-found] # noqa: I001
+    from tokenizers import Tokenizer, models as kinds, pre_tokenizers, processors  # noqa: I001
 
     words = ["<pad>", "</s>", "<unk>", "a", "dog", "and", "cat"]
     made = Tokenizer(kinds.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))

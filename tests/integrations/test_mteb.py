@@ -100,7 +100,7 @@ def ours(root: Path, base: Path, out: Path, suite: str) -> dict[str, float]:
 def test_image_to_image(
     name: str, suite: str, model: Model, base: Path, root: Path, products: list[list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": f"{number}-{at}", "image": opened(row)} for number, row_list in enumerate(products)
         for at, row in enumerate(row_list)
     ]  # fmt: skip
@@ -120,7 +120,9 @@ def test_image_to_image(
 def test_texts_and_images(
     name: str, suite: str, model: Model, base: Path, root: Path, products: list[list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    images, captions, pairs = [], [], []
+    images: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    pairs: list[tuple[str, str]] = []
     for number, rows in enumerate(products):
         for at, row in enumerate(rows):
             images.append({"id": f"i{number}-{at}", "image": opened(row)})
@@ -145,6 +147,7 @@ def test_what_is_encoded(model: Model) -> None:
 
     (task,) = mteb.get_tasks(tasks=["Flickr30kT2IRetrieval"])
     wrapped = MtebModel(model, name="me/mine", transform="paper")
+    assert wrapped.mteb_model_meta is not None
     assert wrapped.mteb_model_meta.name == "me/mine"
     assert wrapped.mteb_model_meta.revision == model.fingerprint
     images = [Image.new("RGB", (40, 30), color) for color in ("red", "blue")]

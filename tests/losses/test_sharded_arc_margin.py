@@ -56,7 +56,7 @@ def test_a_sample_has_all_labels_and_the_drawn_share_of_the_others() -> None:
     value = loss(images, labels)
     expected = _naive(second, images, labels, used, 0.2, 8.0)
     value.backward()
-    expected.backward()  # type: ignore[no-untyped-call]
+    expected.backward()
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(loss.weight.grad, second.grad)
     assert loss.weight.grad is not None

@@ -18,7 +18,7 @@ from mcip.core.errors import ConfigError, ModelError
 from mcip.models import Model, SavedTransformers, hf_export
 from mcip.models.export_probes import probe_images, probe_texts
 from mcip.models.hf_export import write_transformers
-from mcip.models.hf_towers import convertible_names, family_of
+from mcip.models.hf_towers import converted_state, convertible_names, family_of
 from mcip.stages.export import export
 from tests.tiny import CONFIG, TINY_SIGLIP
 
@@ -31,8 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@timm.models.register_model  # type: ignore[untyped-decorator]
-def tiny_siglip_tower(num_classes: int, global_pool: str, img_size: int = 32, **_: Any) -> Any:
+@timm.models.register_model
+def tiny_siglip_tower(num_classes: int, global_pool: Any, img_size: int = 32, **_: Any) -> Any:
     """SigLIP's image tower, small enough for tests."""
     return timm.models.vision_transformer.VisionTransformer(
         img_size=img_size, patch_size=8, embed_dim=32, depth=2, num_heads=2, class_token=False, global_pool=global_pool,
@@ -175,7 +175,7 @@ def test_preprocessing_and_cleaning_that_cannot_be_kept_are_refused(tmp_path: Pa
 
 
 def test_a_tower_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = hf_export.converted_state
+    whole = converted_state
 
     def changed(*arguments: Any) -> dict[str, torch.Tensor]:
         state = whole(*arguments)

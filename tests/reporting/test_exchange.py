@@ -68,7 +68,7 @@ def test_json_lines_are_read_by_datasets(results: list[Results], tmp_path: Path)
 
 
 def test_evaluate_writes_both(base: Path, val: Path, tmp_path: Path) -> None:
-    files = {"export_csv": tmp_path / "a" / "all.csv", "export_jsonl": tmp_path / "all.jsonl"}
+    files: dict[str, Any] = {"export_csv": tmp_path / "a" / "all.csv", "export_jsonl": tmp_path / "all.jsonl"}
     evaluation = evaluate([f"base={base}"], tmp_path / "out", data=str(val), split="val", **files)
     table = evaluation.to_pandas()
     lines = [json.loads(line) for line in files["export_jsonl"].read_text().splitlines()]

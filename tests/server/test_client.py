@@ -111,7 +111,12 @@ def test_a_note_is_trusted_only_if_it_is_the_users_own(
     assert path.stat().st_mode & 0o777 == 0o600
     assert find(note.table) == note
     assert Client.of(note) is not None
-    for changed in ({"key": new_key()}, {"table": "/other.lance"}, {"address": "http://192.0.2.1:80/"}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"key": new_key()},
+        {"table": "/other.lance"},
+        {"address": "http://192.0.2.1:80/"},
+    )
+    for changed in changes:
         assert Client.of(replace(note, **changed)) is None
     path.chmod(0o644)
     assert find(note.table) is None
@@ -176,18 +181,19 @@ def answering(status: int, content: bytes, headers: dict[str, str] | None = None
         thread.join()
 
 
-HIT = {"id": "a", "score": 0.5, "width": 1, "height": 1, "metadata": {}}
+HIT: dict[str, Any] = {"id": "a", "score": 0.5, "width": 1, "height": 1, "metadata": {}}
+DAMAGED: list[Any] = [
+    3, [3], [{}], [{**HIT, "score": "x"}], [{**HIT, "score": None}], [{**HIT, "score": float("nan")}],
+    [{**HIT, "id": 3}], [{**HIT, "id": "a" * 9000}], [{**HIT, "width": -1}], [{**HIT, "width": "1"}],
+    [{**HIT, "metadata": 3}], [{**HIT, "path": 3}], [{**HIT, "others": 3}], [{**HIT, "others": [{}]}],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("status", "content"),
     [
         (200, b"no json"), (200, b"[]"), (200, b"{}"), (302, b"{}"), (500, b"{}"), (503, b'{"detail": "busy"}'),
-        *((200, json.dumps({"version": 1, "hits": hits}).encode()) for hits in (
-            3, [3], [{}], [{**HIT, "score": "x"}], [{**HIT, "score": None}], [{**HIT, "score": float("nan")}],
-            [{**HIT, "id": 3}], [{**HIT, "id": "a" * 9000}], [{**HIT, "width": -1}], [{**HIT, "width": "1"}],
-            [{**HIT, "metadata": 3}], [{**HIT, "path": 3}],
-        )),
+        *((200, json.dumps({"version": 1, "hits": hits}).encode()) for hits in DAMAGED),
         (200, json.dumps({"version": "one", "hits": [HIT]}).encode()),
     ],
 )  # fmt: skip

@@ -95,8 +95,8 @@ def test_each_step_draws_one_of_an_images_own_captions(base: Path, train: Path, 
             drawn.add((row, matches.index(True)))
     assert {place for _, place in drawn} == {0, 1}
     again = [batch.chunks for batch in alignment.batches(range(5, 7))]
-    for actual, expected in zip(again, list(alignment.batches(range(12)))[5:7], strict=True):
-        assert torch.equal(torch.cat(actual), torch.cat(expected.chunks))
+    for chunks, batch in zip(again, list(alignment.batches(range(12)))[5:7], strict=True):
+        assert torch.equal(torch.cat(chunks), torch.cat(batch.chunks))
 
 
 def test_only_the_last_layers(train: Path, base: Path, tmp_path: Path) -> None:

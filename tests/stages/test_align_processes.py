@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mcip import models
 from mcip.core.files import read_json
-from tests.tiny import _PRELOADED, CONFIG
+from tests.tiny import CONFIG, PRELOADED
 
 BIASED = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "custom_text": True, "init_logit_bias": -10}}
 STOPPED = 3
@@ -38,7 +38,7 @@ def biased(tmp_path: Path) -> str:
 def align(data: Path, model: str, out: Path, count: int, stop_after: int | None = None, **changes: Any) -> Path:
     """Run the stage in processes that were started together; the file of the weights."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
+    context.set_forkserver_preload(list(PRELOADED))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

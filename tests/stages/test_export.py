@@ -108,14 +108,16 @@ def test_names_of_state_dicts_are_taken(name: str, source: str, tmp_path: Path) 
 
 
 def test_a_folder_may_have_a_version_in_its_name(source: str, tmp_path: Path) -> None:
-    assert (
-        export(source, tmp_path / "model-1.5", format="open_clip").load().fingerprint == models.load(source).fingerprint
-    )
+    saved = export(source, tmp_path / "model-1.5", format="open_clip")
+    assert isinstance(saved, SavedModel)
+    assert saved.load().fingerprint == models.load(source).fingerprint
 
 
 def test_a_loaded_model_is_exported(tiny: Model, tmp_path: Path) -> None:
     before = tiny.fingerprint
-    assert export(tiny, tmp_path / "tiny.pth").load().fingerprint == before
+    saved = export(tiny, tmp_path / "tiny.pth")
+    assert isinstance(saved, SavedWeights)
+    assert saved.load().fingerprint == before
     other = export("toyshop", tmp_path / "toyshop.pth")
     with pytest.raises(ModelError, match="do not fit"):
         export(tiny, tmp_path / "wrong.pth", weights=Path(other))

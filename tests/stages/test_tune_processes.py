@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _check_equal(out: Path, expected: Path, resumed: bool = False) -> None:
     found, one = _weights(out), _weights(expected)
     assert found.keys() == one.keys()
     for name, value in one.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=partial("{}: {}".format, name))
     logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (out, expected)]
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
     losses = [[line["loss"] for line in log if "loss" in line] for log in logs]

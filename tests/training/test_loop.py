@@ -44,7 +44,7 @@ def test_it_equals_a_bare_loop(tmp_path: Path) -> None:
 
 def test_parameters_of_a_group_may_learn_at_rates_of_their_own(tmp_path: Path) -> None:
     def one_group(toy: Toy) -> Group:
-        weights = [toy.first.weight, toy.second.weight]
+        weights = [*toy.first.parameters(), *toy.second.parameters()]
         return Group("both", weights, 0.1, 0.2, lr_factors=[0.25, 1.0])
 
     toy, bare = Toy(), Toy()

@@ -70,7 +70,8 @@ def test_cached_gradients_are_the_plain_losses(
 
 def test_chunks_meet_the_same_dropout_again(train: Path, tmp_path: Path) -> None:
     objective = alignment(CONFIG, train, tmp_path, chunk=7)
-    tower, seen = objective.modules["text_tower"].tower, list[Tensor]()
+    tower: Any = objective.modules["text_tower"].tower
+    seen = list[Tensor]()
 
     def dropped(module: nn.Module, arguments: Any, features: Tensor) -> Tensor:
         result = F.dropout(features, 0.5)

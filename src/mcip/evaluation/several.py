@@ -74,11 +74,11 @@ def measure_models(
     described = team.first_then_all(lambda: [_describe(task, sources, allow_counts, decode) for task in present.tasks])
     paths = []
     for name, source in named.items():
-        model = team.first_then_all(lambda source=source: _loaded(source, device))
+        model = team.first_then_all(partial(_loaded, source, device))
         session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode)
         path = out / results_name(name, present)
         results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store, decode)
-        entries, kept = team.by_first(lambda results=results: results.known(described, sources.tables))
+        entries, kept = team.by_first(partial(results.known, described, sources.tables))
         left = [number for number, entry in enumerate(entries) if entry is None]
         if team.several:
             for number in left:

@@ -23,7 +23,7 @@ What `mteb` measures is near what `mcip evaluate --preset standard` measures, no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,17 +95,18 @@ class MtebModel(AbsEncoder):
         batches = [self._batch(batch, modalities) for batch in inputs]
         return np.concatenate(batches) if batches else np.empty((0, self.model.embed_dim), np.float32)
 
-    def _batch(self, batch: Mapping[str, Any], modalities: list[str]) -> NDArray[np.float32]:
+    def _batch(self, batch: Mapping[str, Any], modalities: Sequence[str]) -> NDArray[np.float32]:
         # Batches may hold more than the task's category names, and tasks without one name all that they have.
         kinds = [kind for kind in modalities if kind in batch]
         if not kinds:
             raise ModelError(f"mteb gave a batch of {', '.join(batch)}: mcip embeds images and texts.")
         parts = [
-            self.model.encode(list(batch[kind]), kind=kind, transform=self.transform, batch_size=len(batch[kind]))  # type: ignore[arg-type]
+            self.model.encode(list(batch[kind]), kind=kind, transform=self.transform, batch_size=len(batch[kind]))
             for kind in kinds
         ]
         if len(parts) == 1:
-            return parts[0]
+            only: NDArray[np.float32] = parts[0]
+            return only
         joined = np.sum(parts, axis=0)
         fused: NDArray[np.float32] = joined / np.linalg.norm(joined, axis=1, keepdims=True).clip(1e-12)
         return fused

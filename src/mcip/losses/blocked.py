@@ -136,7 +136,7 @@ class _InfoNCE(torch.autograd.Function):
 
         def by_logits(cosines: Tensor, rows: slice) -> Tensor:
             logits = cosines.mul_(scale)
-            result = (logits - over_rows[rows, None]).exp_()
+            result: Tensor = (logits - over_rows[rows, None]).exp_()
             result += logits.sub_(over_columns).exp_()
             result[:, rows].diagonal().sub_(2)
             return result.mul_(gradient / (2 * len(images)))

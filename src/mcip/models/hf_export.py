@@ -73,7 +73,7 @@ def write_transformers(model: Model, folder: str | os.PathLike[str], sentence: b
     for package in ("transformers", *(["sentence_transformers"] if sentence else [])):
         module(package)
     family = _family(model)
-    with replaced_folder(folder, KIND, "a model that mcip exported for transformers") as new:
+    with replaced_folder(Path(folder), KIND, "a model that mcip exported for transformers") as new:
         artefact = Artefact.begin(new, KIND, {"fingerprint": model.fingerprint, "sentence": sentence})
         with _quiet():
             difference = _write(model, family, new)
@@ -88,8 +88,9 @@ def write_transformers(model: Model, folder: str | os.PathLike[str], sentence: b
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the bars and notes of `transformers` about files."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -115,7 +116,7 @@ def _write(model: Model, family: Family, new: Path) -> dict[str, float]:
     """Write the model and its processor; the largest difference of each tower to ours."""
     import transformers
 
-    kind = transformers.CLIPModel if family == "clip" else transformers.SiglipModel
+    kind: Any = transformers.CLIPModel if family == "clip" else transformers.SiglipModel
     converted = kind(kind.config_class(**converted_config(model, family))).eval()
     state = converted_state(model, family)
     if family == "siglip" and "logit_bias" not in state:
@@ -170,8 +171,9 @@ def _first_other(expected: Tensor, actual: Tensor, texts: list[str]) -> str | No
 def _by_transformers(folder: Path, family: Family) -> Callable[[list[Any], Literal["image", "text"]], Tensor]:
     from transformers import AutoModel, AutoProcessor
 
+    processors: Any = AutoProcessor
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    processor = processors.from_pretrained(folder, local_files_only=True)
 
     def embed(inputs: list[Any], kind: Literal["image", "text"]) -> Tensor:
         with torch.no_grad():

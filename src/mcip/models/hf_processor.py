@@ -71,7 +71,7 @@ def _siglip_tokenizer(model: Model) -> Any:
 
     wrapped: Any = model.tokenizer
     wrapped = getattr(wrapped, "_tokenizer", wrapped)
-    named = getattr(wrapped, "tokenizer", None)
+    named: Any = getattr(wrapped, "tokenizer", None)
     if getattr(named, "backend_tokenizer", None) is None:
         raise ModelError(f"{model.source} reads texts with {type(named or wrapped).__name__}, which cannot be written.")
     settings = model.model_cfg["text_cfg"].get("tokenizer_kwargs") or {}
@@ -87,6 +87,7 @@ def _siglip_tokenizer(model: Model) -> Any:
         for name in ("bos", "eos", "unk", "pad", "sep", "cls")
         if getattr(named, f"{name}_token", None) is not None
     }
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    return make(
         tokenizer_object=backend, model_max_length=wrapped.context_length, model_input_names=["input_ids"], **special
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -81,11 +81,12 @@ def mcp_server(index: Index, paths: bool = False) -> MCPServer[Any]:
         with answering(where):
             if not (text or like or unlike):
                 return as_answer(index.browse(k, where=where))
-            vectors = index.encode_texts([*text, *unlike]) if text or unlike else []
+            meant = [*text, *unlike]
+            vectors: Sequence[NDArray[np.float32]] = list(index.encode_texts(meant)) if meant else []
             # Not by `Index.search`, which takes a text that names an image file for that file.
             negatives: list[tuple[NDArray[np.float32], Kind]] = [(vector, "text") for vector in vectors[len(text) :]]
             liked = [index.vector(id) for id in like]
-            parts = weighted(liked, list(vectors[: len(text)]), negatives, None, NEGATIVE_WEIGHT)
+            parts = weighted(liked, vectors[: len(text)], negatives, None, NEGATIVE_WEIGHT)
             return as_answer(index.snapshot().search_parts(parts, k, 0, where))
 
     @server.tool(annotations=_READ_ONLY)

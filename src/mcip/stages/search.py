@@ -87,6 +87,7 @@ def search(
         raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
     here = {"sheet": sheet, "model": model, "device": device != "auto", "backend": backend != "auto"}
     request = Request(query, image, text, negative, weights, where, k, offset, exact, collapse)
+    results: Results | None
     if server not in ("auto", "none"):
         results = ask(server, request, output, [name for name, given in here.items() if given])
     else:

@@ -88,7 +88,8 @@ def _remote(request: Request) -> RemoteQuery | None:
     """The query as a server takes it; None where it has images that are no files of this machine, or nothing."""
     from mcip.server.client import RemoteQuery
 
-    images, texts = [], []
+    images: list[Any] = []
+    texts: list[Any] = []
     for part in _listed(request.query):
         (images if _is_image(part) else texts).append(part)
     images, texts = [*images, *_listed(request.image)], [*texts, *map(str, _listed(request.text))]

@@ -72,8 +72,8 @@ def test_a_query_of_any_length_is_searched() -> None:
 
 
 def test_products_of_half_precision_are_those_of_the_same_numbers_in_single_precision() -> None:
-    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    halves = halves[np.isfinite(halves)].reshape(-1, 64)
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = every[np.isfinite(every)].reshape(-1, 64)
     query = cloud(1, 3)[0].repeat(3)[:64]
     np.testing.assert_array_equal(products(halves, query), products(halves.astype(np.float32), query))
 
