@@ -135,10 +135,10 @@ def align(
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            images = team.first_then_all(lambda: embed_images(
+            images = embed_images(
                 table, loaded, out / "images", transform=transform, batch_size=embed_batch_size, workers=workers,
                 precision=precision, max_unreadable=max_unreadable,
-            ))  # fmt: skip
+            )  # fmt: skip
             if images.unreadable:
                 table = table.subset([row for row, image in enumerate(table.ids) if image not in images.unreadable])
             tokens = out / CHECKPOINTS / "tokens"

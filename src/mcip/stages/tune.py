@@ -217,10 +217,10 @@ def tune(
             means = None
             if center_init == "class-means":
                 with loaded.on(target):
-                    embeddings = team.first_then_all(lambda: embed_images(
+                    embeddings = embed_images(
                         table, loaded, out / "images", decode=decode, workers=workers, precision=precision,
                         max_unreadable=max_unreadable,
-                    ))  # fmt: skip
+                    )  # fmt: skip
                 means = class_means(table, embeddings)
             classes = len(table.classes)
             sharded = team.several and classes >= shard_centers_from
@@ -236,7 +236,7 @@ def tune(
             if mined is not None:
                 loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
                 with loaded.on(target):
-                    term = team.first_then_all(lambda: CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight))
+                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
             if freeze:
                 freeze_parameters(loaded.clip.visual, freeze)
             if lora:
