@@ -1,8 +1,9 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
 * The stages, one function per command: `improve` (the whole way), `embed`, `mine`, `tune`, `align`, `adapt`, `isoclip`,
-  `interpolate`, `export`, `push`, `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for other programs), `plan` (what a run
-  takes), `doctor` (what an installation lacks), and `demo`, which runs the method on generated images.
+  `interpolate`, `export`, `push`, `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for
+  other programs), `plan` (what a run takes), `doctor` (what an installation lacks), and `demo`, which runs the method
+  on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
 * Indexes: `open_index` gives an `Index`.

@@ -160,10 +160,11 @@ class Trials:
                     center_init="class-means", center_lr_factor=10.0, transform="model", **common,
                 )  # fmt: skip
             else:
-                assert self.data.captioned is not None and start is not None
+                assert self.data.captioned is not None
+                assert start is not None
                 pairs = self.data.captioned
                 model = align(
-                    pairs, out, self.paths[start], batch_size=min(4 * BATCH, len(pairs)), **common,
+                    pairs, out, self.paths[start], batch_size=min(2 * BATCH, len(pairs)), **common,
                 )  # fmt: skip
             self._measure(name, str(model), trial.text, name, 1.0)
         return name
