@@ -30,6 +30,7 @@ def improve(
     pool: DataInput | None = None,
     columns: ColumnsInput | None = None,
     pool_columns: ColumnsInput | None = None,
+    pool_filters: str | None = None,
     k: int = 10,
     dry_run: bool = False,
     seed: int = 37,
@@ -58,6 +59,7 @@ def improve(
             and general phrases.
         columns: Which of the source's columns are the table's, for example image=path,label=category.
         pool_columns: Which of the pool's columns holds the captions, for example caption=title.
+        pool_filters: Which captions of the pool stay, see `mcip mine`.
         k: Captions mined per image.
         dry_run: Only print the plan; nothing is written.
         seed: Seeds the splits and the trainings.
@@ -156,7 +158,8 @@ def improve(
                 stored = copy_embeddings(images, prepared.train, base, work / "embeddings" / name)
                 mined = mine(
                     prepared.train, pool if pool is not None else str(write_pool(data, prepared.train, work)),
-                    work / "captions", base, pool_columns=pool_columns, k=k, embeddings=work / "embeddings", **options,
+                    work / "captions", base, pool_columns=pool_columns,
+                    pool_filters=pool_filters, k=k, embeddings=work / "embeddings", **options,
                 )  # fmt: skip
             trials = Trials(
                 source, prepared, mined, stored.artefact.folder, plan, ledger, work / "trials",
