@@ -9,7 +9,7 @@ from mcip.data.pool_filters import PoolFilters, has_name
 from mcip.stages.mine import mine
 
 CAPTIONS = [
-    "a red mug on a table", "ein roter Becher auf dem Tisch", "A Red Mug, on a table!", "portrait of Ada Lovelace",
+    "a red mug on a table", "ein roter Becher auf dem Tisch", "A red mug, on a TABLE!", "portrait of Ada Lovelace",
     "mug", "a tram in San Francisco", "a red mug on a table 2", "日本の庭", "the mayor, Mr. Smith, at a party",
 ]  # fmt: skip
 

@@ -156,6 +156,17 @@ def test_captions_are_made_of_label_names_and_other_columns(train: Path, tmp_pat
     assert not {"a photo of a ring.", "a photo of a 4711."} & set(texts), "held-out classes name no captions"
 
 
+def test_columns_that_are_named_do_not_hide_the_others(train: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(train).drop_columns(["shape", "colour_shape"]).rename_columns(
+        ["photo", "kind", "captions", "split", "id"]
+    )  # fmt: skip
+    pq.write_table(rows.append_column("brand", pa.array(["acme"] * len(rows))), tmp_path / "named.parquet")
+    columns = {"image": "photo", "label": "kind"}
+    table = read_table(tmp_path / "named.parquet", columns=columns)
+    texts = read_captions(write_pool(str(tmp_path / "named.parquet"), table, tmp_path, columns))["caption"]
+    assert "a photo of a acme." in list(texts)
+
+
 def test_numbers_are_no_names() -> None:
     assert label_names(["a/01.Red_mug", "a/02.ball"]) == {"a/01.Red_mug": "red mug", "a/02.ball": "ball"}
     assert label_names(["product-1", "product-2"]) == {}

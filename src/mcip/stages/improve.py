@@ -92,7 +92,7 @@ def improve(
     from mcip.core.progress import console
     from mcip.data import read_captions, read_table
     from mcip.data.class_splits import check_enough
-    from mcip.data.column_names import caption_column
+    from mcip.data.column_names import caption_column, columns_of
     from mcip.embeddings.encode import copy_embeddings, embed_images
     from mcip.evaluation.several import measure_models
     from mcip.reporting.comparison import Comparison
@@ -123,7 +123,7 @@ def improve(
         )  # fmt: skip
 
     if dry_run:
-        return planned(Speed.measure(base, table, target))
+        return planned(Speed.measure(base, table, target, precision))
     made_from = recorded(
         improve, locals(), ("columns", "pool_columns", "dry_run"), data=table.fingerprint, model=base.fingerprint,
         pool=texts and texts._fingerprint,
@@ -132,7 +132,7 @@ def improve(
         if not artefact.complete:
             work.mkdir(exist_ok=True)
             if not (work / "plan.json").exists():
-                write_json(work / "plan.json", planned(Speed.measure(base, table, target)).as_dict())
+                write_json(work / "plan.json", planned(Speed.measure(base, table, target, precision)).as_dict())
             plan = Plan.of_dict(read_json(work / "plan.json"))
             console.print(plan)
             ledger = Ledger(work / "time.json", seconds)
@@ -156,10 +156,10 @@ def improve(
             with ledger.count("mine captions"):
                 name = f"images-{prepared.train.images_fingerprint[:12]}-{base.fingerprint[:12]}-model"
                 stored = copy_embeddings(images, prepared.train, base, work / "embeddings" / name)
+                made = None if pool is not None else write_pool(data, prepared.train, work, columns_of(columns))
                 mined = mine(
-                    prepared.train, pool if pool is not None else str(write_pool(data, prepared.train, work)),
-                    work / "captions", base, pool_columns=pool_columns,
-                    pool_filters=pool_filters, k=k, embeddings=work / "embeddings", **options,
+                    prepared.train, str(made) if pool is None else pool, work / "captions", base, k=k,
+                    pool_columns=pool_columns, pool_filters=pool_filters, embeddings=work / "embeddings", **options,
                 )  # fmt: skip
             trials = Trials(
                 source, prepared, mined, stored.artefact.folder, plan, ledger, work / "trials",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +106,7 @@ def label_names(labels: Sequence[str]) -> dict[str, str]:
     return names if distinct else {}
 
 
-def write_pool(data: Any, train: Table, folder: Path) -> Path:
+def write_pool(data: Any, train: Table, folder: Path, columns: Mapping[str, str] | None = None) -> Path:
     """Write the captions that can be made without a pool: those of the table, of its labels, and general phrases.
 
     They are the captions of the training rows, the texts of the source's other columns in these rows, the names of
@@ -116,23 +116,23 @@ def write_pool(data: Any, train: Table, folder: Path) -> Path:
     if not path.exists():
         texts = [caption for captions in train.captions for caption in captions]
         names = list(label_names(train.classes).values())
-        for name in [*names, *_other_texts(data, train)]:
+        for name in [*names, *_other_texts(data, train, columns or {})]:
             texts += [template.format(name) for template in TEMPLATES] if len(name.split()) <= 4 else [name]
         _write_table(pa.table({"caption": list(dict.fromkeys([*texts, *default_texts()]))}), path)
     return path
 
 
-def _other_texts(data: Any, train: Table) -> list[str]:
+def _other_texts(data: Any, train: Table, columns: Mapping[str, str]) -> list[str]:
     """The different texts of columns that are not the table's, in the rows that are trained on."""
     if isinstance(data, Table):
         return []
     texts: dict[str, None] = {}
     kept = set(train.ids)
     for column in train.source_columns:
-        if folded(column) in NAMES:
+        if folded(column) in NAMES or column in columns.values():
             continue
         try:
-            table = read_table(data, columns={"caption": column})
+            table = read_table(data, columns={**columns, "caption": column})
         except McipError:  # no column of texts
             continue
         for name, captions in zip(table.ids, table.captions, strict=True):

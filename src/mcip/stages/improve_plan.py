@@ -11,6 +11,8 @@ from typing import Any, Final
 import torch
 from rich.table import Table as RichTable
 
+from mcip.core.choices import Precision
+from mcip.core.device import autocast
 from mcip.core.errors import ConfigError, UnreadableImage
 from mcip.core.progress import duration
 from mcip.data import Table
@@ -79,7 +81,9 @@ class Speed:
     train: float
 
     @classmethod
-    def measure(cls, model: Model, table: Table, device: torch.device, count: int = 8) -> Speed:
+    def measure(
+        cls, model: Model, table: Table, device: torch.device, precision: Precision = "auto", count: int = 8
+    ) -> Speed:
         """Time a few images of the table."""
         transform = model.transform("model", train=True, decode="fast")
         rows = range(min(count, len(table)))
@@ -92,12 +96,18 @@ class Speed:
                 except UnreadableImage:
                     continue
 
+        def embed() -> None:
+            with autocast(device, precision):
+                model.embed_pixels(pixels)
+
         def train() -> None:
-            model.clip.encode_image(pixels).square().sum().backward()
+            with autocast(device, precision):
+                loss = model.clip.encode_image(pixels).square().sum()
+            loss.backward()
             model.clip.zero_grad(set_to_none=True)
 
         model.clip.to(device)
-        times = [_fastest(action) / len(rows) for action in (read, lambda: model.embed_pixels(pixels), train)]
+        times = [_fastest(action) / len(rows) for action in (read, embed, train)]
         model.clip.to("cpu")
         return cls(*times)
 
