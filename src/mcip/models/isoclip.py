@@ -58,6 +58,12 @@ def keep_shared_directions(model: Model, strongest: int, weakest: int) -> None:
         image.bias.copy_(changed[:, width])
 
 
+def unused_directions(model: Model) -> int:
+    """How many of the directions reach no embedding: where the tower is wider than its embeddings, the weakest ones."""
+    image = last_projection(model.clip.visual)
+    return 0 if image is None else max(0, _matrix(image).shape[1] - model.embed_dim)
+
+
 def _text_projection(clip: Any) -> nn.Parameter | nn.Linear | None:
     projection = getattr(getattr(clip, "text", clip), "text_projection", None)
     return projection if isinstance(projection, nn.Parameter | nn.Linear) else None

@@ -94,6 +94,7 @@ class Trials:
         options: seed, workers, device, precision and max_unreadable, as all stages take them.
         tried: What was measured, in order, by name; the base is the first.
         paths: The model folders by name.
+        expected: The stage of each trial that was run, and the seconds that it was expected to take.
     """
 
     base: str
@@ -107,6 +108,7 @@ class Trials:
     options: dict[str, Any]
     tried: dict[str, Tried] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    expected: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def run(self) -> str:
         """Run the plan; the name of the best model on validation."""
@@ -137,7 +139,8 @@ class Trials:
 
     def runners_up(self, chosen: str, count: int = 2) -> list[str]:
         """The best of each line other than the chosen model's, and so no two neighbours of one line."""
-        lines = {self.tried[name].line for name in self.tried} - {self.tried[chosen].line, "base"}
+        known = dict.fromkeys(tried.line for tried in self.tried.values())
+        lines = [line for line in known if line not in (self.tried[chosen].line, "base")]
         best = [self.best([name for name, tried in self.tried.items() if tried.line == line]) for line in lines]
         return sorted(filter(None, best), key=lambda name: -self.tried[name].score)[:count]
 
@@ -146,8 +149,9 @@ class Trials:
         step, overhead = self.plan.trial_seconds
         expected = overhead + (trial.steps * step if trial.stage != "adapt" else 0.0)
         name = trial.name if start is None else f"{start}+{trial.name}"
-        if not self.ledger.has_time(name, expected):
+        if not self.ledger.has_time(name, expected * self._pace(trial.stage)):
             return None
+        self.expected[name] = trial.stage, expected
         out = self.folder / name
         with self.ledger.count(name):
             common = {"steps": trial.steps, "report_to": "none", **trial.settings, **self.options}
@@ -168,6 +172,11 @@ class Trials:
                 )  # fmt: skip
             self._measure(name, str(model), trial.text, name, 1.0)
         return name
+
+    def _pace(self, stage: str) -> float:
+        """How much longer the trials of a stage took than was expected, at least 1."""
+        pairs = [(self.ledger.seconds[name], seconds) for name, (of, seconds) in self.expected.items() if of == stage]
+        return max(1.0, sum(taken for taken, _ in pairs) / sum(seconds for _, seconds in pairs)) if pairs else 1.0
 
     def _line(self, name: str) -> None:
         """Measure models between the base and a trained one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcip.core.errors import ConfigError
 from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ModelInput, open_model
 
@@ -23,7 +24,7 @@ def isoclip(model: ModelInput, out: Path, *, strongest: int = 0, weakest: int = 
         model: What `mcip.load` takes; its towers end in linear projections.
         out: The folder to write, which open_clip and every command load.
         strongest: How many of the strongest directions are left out.
-        weakest: How many of the weakest.
+        weakest: How many of the weakest, of as many as the embeddings have dimensions.
 
     Returns:
         The model folder; it stands for its path.
@@ -39,9 +40,14 @@ def isoclip(model: ModelInput, out: Path, *, strongest: int = 0, weakest: int = 
     """
     check_one_process()
     from mcip.models import SavedModel, save
-    from mcip.models.isoclip import keep_shared_directions
+    from mcip.models.isoclip import keep_shared_directions, unused_directions
 
     changed = open_model(model)
-    keep_shared_directions(changed, strongest, weakest)
+    if strongest < 0 or weakest < 0 or strongest + weakest >= changed.embed_dim:
+        raise ConfigError(
+            f"strongest is {strongest} and weakest {weakest}: they are 0 or more, and fewer together than the "
+            f"{changed.embed_dim} dimensions of the embeddings."
+        )
+    keep_shared_directions(changed, strongest, weakest + unused_directions(changed))
     facts = {"isoclip": changed.source, "strongest": strongest, "weakest": weakest}
     return SavedModel(save(changed, out, facts))

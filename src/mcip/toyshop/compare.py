@@ -1,7 +1,7 @@
 """The paper's methods beside the cheap alternatives on Toyshop: `python -m mcip.toyshop.compare --seeds 3`.
 
 For each method, validation products choose the hyper-parameters (by the mean of image to image and text to image, at
-the best place of the line to the base) and then the place alpha on the line (by the mean over the seeds). The test
+the best place of the line to the base; those with Re-A take the choice of the same without it) and then the place alpha on the line (by the mean over the seeds). The test
 products are measured along the whole line of the chosen hyper-parameters, with each seed. Everything goes to
 runs/compare: compare.md (the table), compare.json, and compare.png and compare.svg (text to image over image to image).
 Started again, it resumes; `--quick` is a trial of a minute with a world of a few products.
@@ -47,6 +47,7 @@ class Method:
         grid: The hyper-parameters that validation chooses from.
         realign: Whether each model of the line gets its text tower realigned.
         trained: Whether seeds make a difference, and there is a line to the base.
+        after: The method whose choice of hyper-parameters it takes over, if that is compared too.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Method:
     grid: Sequence[dict[str, Any]]
     realign: bool = False
     trained: bool = True
+    after: str = ""
 
 
 def _tunings(method: str, **choices: Sequence[Any]) -> list[dict[str, Any]]:
@@ -73,9 +75,9 @@ METHODS: Final = (
     Method("GPR-FT with keep", "tune", _tunings("gpr-ft", keep=[1.0, 3.0, 10.0])),
     Method("MCIP with keep", "tune", _tunings("mcip", keep=[0.3, 1.0, 3.0])),
     Method("GPR-FT", "tune", _tunings("gpr-ft", lr=_LRS)),
-    Method("2SFT", "tune", _tunings("gpr-ft", lr=_LRS), realign=True),
+    Method("2SFT", "tune", _tunings("gpr-ft", lr=_LRS), realign=True, after="GPR-FT"),
     Method("MCIP", "tune", _tunings("mcip", lr=_LRS, caption_weight=[0.2, 0.5])),
-    Method("MCIP + Re-A", "tune", _tunings("mcip", lr=_LRS, caption_weight=[0.2, 0.5]), realign=True),
+    Method("MCIP + Re-A", "tune", _tunings("mcip", lr=_LRS, caption_weight=[0.2, 0.5]), realign=True, after="MCIP"),
 )  # fmt: skip
 QUICK: Final = World(
     labelled=Slice("quick-labelled", stream=40, products=8, images=4),
@@ -238,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for method in METHODS:
         if given.methods and method.name not in given.methods:
             continue
-        chosen = replace(method, grid=method.grid[:1]) if given.quick else method
+        grid = [found[method.after]["settings"]] if method.after in found else method.grid
+        chosen = replace(method, grid=grid[:1] if given.quick else grid)
         console.print(f"{method.name}: {len(chosen.grid)} settings, {given.seeds if method.trained else 1} seeds")
         found[method.name] = comparing.compare(chosen, range(SEED, SEED + given.seeds))
         # After each method, so that what is done can be looked at while the rest is computed.
