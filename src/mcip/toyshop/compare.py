@@ -1,10 +1,11 @@
 """The paper's methods beside the cheap alternatives on Toyshop: `python -m mcip.toyshop.compare --seeds 3`.
 
 For each method, validation products choose the hyper-parameters (by the mean of image to image and text to image, at
-the best place of the line to the base; those with Re-A take the choice of the same without it) and then the place alpha on the line (by the mean over the seeds). The test
-products are measured along the whole line of the chosen hyper-parameters, with each seed. Everything goes to
-runs/compare: compare.md (the table), compare.json, and compare.png and compare.svg (text to image over image to image).
-Started again, it resumes; `--quick` is a trial of a minute with a world of a few products.
+the best place of the line to the base; those with Re-A take the choice of the same method without it) and then the
+place alpha on the line (by the mean over the seeds). The test products are measured along the whole line of the chosen
+hyper-parameters, with each seed. Everything goes to runs/compare: compare.md (the table), compare.json, and compare.png
+and compare.svg (text to image over image to image). Started again, it resumes; `--quick` is a trial with a world of a
+few products and two steps.
 """
 
 from __future__ import annotations
