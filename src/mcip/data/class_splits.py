@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mcip.core.errors import DataError
 
@@ -140,7 +140,7 @@ def split_as_given(splits: Sequence[str], codes: NDArray[np.int64], pairs: Seque
     return Split(rows, rule)
 
 
-def near_duplicates(vectors: NDArray[np.float32], parts: Sequence[Any]) -> list[tuple[int, int]]:
+def near_duplicates(vectors: NDArray[np.float32], parts: ArrayLike) -> list[tuple[int, int]]:
     """Pairs of rows in different parts (classes or splits) whose images are near-duplicates by their embeddings.
 
     Their cosine is at least 0.97, and among the highest 0.01 % of the pairs of a sample, so that a model to which all
