@@ -59,9 +59,11 @@ def keep_shared_directions(model: Model, strongest: int, weakest: int) -> None:
 
 
 def unused_directions(model: Model) -> int:
-    """How many of the directions reach no embedding: where the tower is wider than its embeddings, the weakest ones."""
-    image = last_projection(model.clip.visual)
-    return 0 if image is None else max(0, _matrix(image).shape[1] - model.embed_dim)
+    """How many of the weakest directions reach no embedding: where both towers are wider than their embeddings."""
+    image, text = last_projection(model.clip.visual), _text_projection(model.clip)
+    if image is None or text is None:
+        return 0
+    return max(0, min(_matrix(image).shape[1], _matrix(text).shape[1]) - model.embed_dim)
 
 
 def _text_projection(clip: Any) -> nn.Parameter | nn.Linear | None:

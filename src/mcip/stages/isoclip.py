@@ -35,7 +35,7 @@ def isoclip(model: ModelInput, out: Path, *, strongest: int = 0, weakest: int = 
 
     Example:
         >>> import mcip, tempfile
-        >>> mcip.isoclip("toyshop", tempfile.mkdtemp(), strongest=2, weakest=40).load().embed_dim
+        >>> mcip.isoclip("toyshop", tempfile.mkdtemp(), strongest=2, weakest=20).load().embed_dim
         256
     """
     check_one_process()

@@ -69,7 +69,8 @@ def _tunings(method: str, **choices: Sequence[Any]) -> list[dict[str, Any]]:
 _LRS = (1.25e-4, 2.5e-4, 5e-4)
 METHODS: Final = (
     Method("IsoCLIP", "isoclip", [
-        {"strongest": strongest, "weakest": weakest} for strongest in (0, 4, 16, 48) for weakest in (0, 32, 96, 160)
+        {"strongest": strongest, "weakest": weakest}
+        for strongest in (0, 2, 8, 24) for weakest in (0, 8, 24, 48)
     ], trained=False),
     Method("adapt", "adapt", [{"keep": keep} for keep in (0.3, 1.0, 3.0)]),
     Method("LoRA", "tune", _tunings("mcip", lora=[16], lr=[1e-3, 3e-3], caption_weight=[0.2])),
