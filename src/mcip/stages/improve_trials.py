@@ -174,9 +174,10 @@ class Trials:
         return name
 
     def _pace(self, stage: str) -> float:
-        """How much longer the trials of a stage took than was expected, at least 1."""
+        """How much longer the trials of a stage took than was expected: 1 to 3, since starts weigh on short ones."""
         pairs = [(self.ledger.seconds[name], seconds) for name, (of, seconds) in self.expected.items() if of == stage]
-        return max(1.0, sum(taken for taken, _ in pairs) / sum(seconds for _, seconds in pairs)) if pairs else 1.0
+        taken, expected = (sum(values) for values in zip(*pairs, strict=True)) if pairs else (1.0, 1.0)
+        return min(3.0, max(1.0, taken / expected))
 
     def _line(self, name: str) -> None:
         """Measure models between the base and a trained one."""
