@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mcip.core.errors import ConfigError, DataError
@@ -47,9 +49,9 @@ def test_unknown_filters_are_refused(text: str, message: str) -> None:
         PoolFilters.parse(text)
 
 
-def test_mining_uses_what_stays(train: str, pool: str, base: str, tmp_path: object) -> None:
-    mined = mine(str(train), str(pool), f"{tmp_path}/mined", str(base), k=5, pool_filters="words=6-9")
+def test_mining_uses_what_stays(train: Path, pool: Path, base: Path, tmp_path: Path) -> None:
+    mined = mine(str(train), str(pool), tmp_path / "mined", str(base), k=5, pool_filters="words=6-9")
     assert all(len(caption.split()) >= 6 for caption in mined.captions)
     assert mined.artefact.manifest["filtered"] > 0
     with pytest.raises(DataError, match="None of the 52 captions of the pool passes"):
-        mine(str(train), str(pool), f"{tmp_path}/none", str(base), pool_filters="words=50-60")
+        mine(str(train), str(pool), tmp_path / "none", str(base), pool_filters="words=50-60")

@@ -12,6 +12,7 @@ import pytest
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import read_json
 from mcip.data import read_captions, read_table
+from mcip.evaluation.several import measure_models
 from mcip.reporting.report import Report
 from mcip.stages import improve_plan, improve_trials
 from mcip.stages.improve import improve
@@ -73,7 +74,7 @@ def test_the_whole_way_resumes_to_the_same_model(
     trained = read_json(next((tmp_path / "whole" / "work" / "trials").glob("gpr-ft*-2")) / "classes.json")
     assert not set(test.labels) & set(trained)
 
-    real, stops = improve_trials.measure_models, iter([1, 3])
+    real, stops = measure_models, iter([1, 3])
     left = [next(stops)]
 
     def stopping(*arguments: Any, **named: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
@@ -138,7 +138,9 @@ def improve(
             ledger = Ledger(work / "time.json", seconds)
             if without_label:
                 console.print(f"{len(without_label)} images without a label are left out.")
-            options = {"workers": workers, "device": device, "precision": precision, "max_unreadable": max_unreadable}
+            options: dict[str, Any] = {
+                "workers": workers, "device": device, "precision": precision, "max_unreadable": max_unreadable,
+            }  # fmt: skip
             with ledger.count("embed all images"), base.on(target):
                 images = embed_images(
                     table, base, work / "images", workers=workers, precision=precision, max_unreadable=max_unreadable

@@ -177,7 +177,9 @@ class Comparing:
     def _trained(self, method: Method, settings: dict[str, Any], seed: int, out: Path) -> str:
         recipe, labelled = self.recipe, self.data["labelled"]
         if method.stage == "adapt":
-            steps = {"steps": recipe.steps, "batch_size": recipe.batch_size} if recipe.steps < 10 else {}
+            steps: dict[str, Any] = (
+                {"steps": recipe.steps, "batch_size": recipe.batch_size} if recipe.steps < 10 else {}
+            )
             return str(adapt(labelled, out, BASE, captions=self.mined, seed=seed, **steps, **settings))
         shared: dict[str, Any] = {
             "lr": recipe.lr, "steps": recipe.steps, "batch_size": recipe.batch_size, "seed": seed,
