@@ -13,12 +13,11 @@ from mcip.toyshop import compare
 def test_methods_are_compared_and_nothing_is_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["--quick", "--seeds", "2", "--out", str(tmp_path), "--methods", "IsoCLIP", "GPR-FT", "2SFT"]
+    command = ["--quick", "--seeds", "1", "--out", str(tmp_path), "--methods", "IsoCLIP", "GPR-FT", "2SFT"]
     compare.main(command)
     table = capsys.readouterr().out
     assert "| base | " in table
     assert "GPR-FT (lr 0.000125, alpha" in table
-    assert " ± " in table
     content = read_json(tmp_path / "quick" / "compare.json")
     assert content["methods"].keys() == {"IsoCLIP", "GPR-FT", "2SFT"}
     line = content["methods"]["GPR-FT"]["line"]
@@ -26,7 +25,7 @@ def test_methods_are_compared_and_nothing_is_trained_twice(
     assert line.keys() == realigned.keys() == {"0.5", "1.0"}
     for alpha in line:
         assert line[alpha]["i2i_map"] == realigned[alpha]["i2i_map"], "Re-A leaves the images as they are"
-        assert line[alpha]["i2i_map"][2] == 2
+        assert line[alpha]["i2i_map"][2] == 1
     assert (tmp_path / "quick" / "compare.png").stat().st_size > 10_000
 
     for name in ("isoclip", "interpolate"):
