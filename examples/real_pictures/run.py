@@ -3,7 +3,8 @@
     python examples/real_pictures/run.py DATA
 
 DATA is a folder with flickr8k.parquet, fashion.parquet, cub100.parquet, grocery.parquet and captions.parquet.
-Everything goes to runs/real; started again, it resumes. `--sweep` trains without a fifth of the bird
+Everything goes to runs/real; started again, it resumes. `--seeds 3` trains everything after the base three times, and
+writes seeds.md with means and standard deviations. `--sweep` trains without a fifth of the bird
 species and measures on validation splits only, to choose hyper-parameters.
 
 Its parts add up to about 70 minutes on one core, 24 of them for the base. With MCIP and Re-A image to image rises
@@ -22,6 +23,8 @@ from make_tables import make_tables
 
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
+from mcip.reporting.results import read_results
+from mcip.reporting.seeds import mean_and_spread, percents, seeds_table
 from mcip.stages.align import align
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
@@ -31,6 +34,7 @@ from mcip.stages.tune import Method, tune
 
 HERE = Path(__file__).parent
 METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")
+SEED = 37
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,24 @@ class Recipe:
     align_lr: float = 1e-3
 
 
-def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
-    """Run every stage and return the report's page."""
+def run(source: Path, out: Path, recipe: Recipe, sweep: bool, seed: int = SEED) -> tuple[Path, list[Path]]:
+    """Run every stage and return the report's page and the results files.
+
+    The base, the tables and the mined captions do not depend on the seed; what is trained with another one than the
+    first lies in a folder of that seed.
+    """
     tables = make_tables(source, out / "tables")
     base = pretrain(
         tables["pairs"], out / "base", HERE / "base", validation=tables["pairs-val"], steps=recipe.pretrain_steps,
         batch_size=recipe.pretrain_batch_size, precision="bf16",
     )  # fmt: skip
     data = tables["tune-sweep" if sweep else "tune"]
-    folder = out / "sweep" / tuning_name(recipe) if sweep else out
-    ends = folder / f"alpha{recipe.alpha}-steps{recipe.align_steps}-lr{recipe.align_lr}" if sweep else out
+    of_seed = out if seed == SEED else out / f"seed-{seed}"
+    folder = of_seed / "sweep" / tuning_name(recipe) if sweep else of_seed
+    ends = folder / f"alpha{recipe.alpha}-steps{recipe.align_steps}-lr{recipe.align_lr}" if sweep else of_seed
     mined = mine(
-        data, str(source / "captions.parquet"), folder / "captions", str(base), k=recipe.k, embeddings=out / "mining",
+        data, str(source / "captions.parquet"), (folder if sweep else out) / "captions", str(base), k=recipe.k,
+        embeddings=out / "mining",
     )  # fmt: skip
     models = {"base": str(base)}
     for method in METHODS:
@@ -70,17 +80,25 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool) -> Path:
             data, folder / "tuned" / method, str(base), method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
             center_init="class-means", center_lr_factor=recipe.center_lr_factor, transform="model",
-            precision="bf16",
+            precision="bf16", seed=seed,
         )  # fmt: skip
         model = interpolate(str(tuned), str(base), ends / method / "model", alpha=recipe.alpha)
         aligned = align(
             tables["pairs"], ends / f"{method}+re-a", str(model), steps=recipe.align_steps,
-            batch_size=recipe.align_batch_size, lr=recipe.align_lr, precision="bf16",
+            batch_size=recipe.align_batch_size, lr=recipe.align_lr, precision="bf16", seed=seed,
         )  # fmt: skip
         models |= {method: str(model), f"{method}+re-a": str(aligned)}
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
     results = measure_models(models, tasks, ends / "results", suite="real images")
-    return report(results, ends / "report", baseline="base", captions=mined, images=data).path
+    return report(results, ends / "report", baseline="base", captions=mined, images=data).path, results
+
+
+def over_seeds(results: list[list[Path]]) -> str:
+    """The table of all seeds: mean and standard deviation by model and task, from the results files of each seed."""
+    names = [read_results(path).model for path in results[0]]
+    return seeds_table({
+        name: mean_and_spread([percents(paths[place]) for paths in results]) for place, name in enumerate(names)
+    })  # fmt: skip
 
 
 def tuning_name(recipe: Recipe) -> str:
@@ -117,13 +135,20 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder with the parquet files")
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="where everything goes")
     parser.add_argument("--sweep", action="store_true", help="train without, and measure on, the validation splits")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings with different seeds")
     for field, default in vars(Recipe()).items():
         parser.add_argument(
             f"--{field.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}"
         )
     arguments = vars(parser.parse_args())
-    source, out, sweep = arguments.pop("data"), arguments.pop("out"), arguments.pop("sweep")
-    print(run(source, out, replace(Recipe(), **arguments), sweep))
+    source, out, sweep, seeds = (arguments.pop(name) for name in ("data", "out", "sweep", "seeds"))
+    recipe = replace(Recipe(), **arguments)
+    pages, results = zip(*(run(source, out, recipe, sweep, seed) for seed in range(SEED, SEED + seeds)), strict=True)
+    print(pages[0])
+    if seeds > 1:
+        table = over_seeds(list(results))
+        (out / "seeds.md").write_text(table, encoding="utf-8")
+        print(table)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """CLIP models that are good at image-to-image retrieval and keep their text.
 
-* The stages, one function per command: `embed`, `mine`, `tune`, `align`, `adapt`, `interpolate`, `export`, `push`,
-  `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for other programs), `plan` (what a run
-  takes), `doctor` (what an installation lacks), and `demo`, which runs the method on generated images.
+* The stages, one function per command: `improve` (the whole way), `embed`, `mine`, `tune`, `align`, `adapt`, `isoclip`,
+  `interpolate`, `export`, `push`, `evaluate`, `report`, `index`, `search`, `duplicates`, `serve`, `mcp` (search for
+  other programs), `plan` (what a run takes), `doctor` (what an installation lacks), and `demo`, which runs the method
+  on generated images.
 * Models: `load`, `create` and `save`; they give and take a `Model`.
 * Data: `read_table` gives a `Table`; `Pixels` loads its images as batches of a model's input.
 * Indexes: `open_index` gives an `Index`.
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from mcip.stages.embed import embed
     from mcip.stages.evaluate import evaluate
     from mcip.stages.export import export
+    from mcip.stages.improve import improve
     from mcip.stages.index import index
     from mcip.stages.interpolate import interpolate
+    from mcip.stages.isoclip import isoclip
     from mcip.stages.mcp import mcp
     from mcip.stages.mine import mine
     from mcip.stages.plan import plan
@@ -60,8 +63,10 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "improve",
     "index",
     "interpolate",
+    "isoclip",
     "load",
     "losses",
     "mcp",

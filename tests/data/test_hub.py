@@ -43,6 +43,7 @@ def test_hub_rows_come_through_load_dataset(tmp_path: Path, monkeypatch: pytest.
         write_parquet(tmp_path / "someone" / "pets" / "data" / f"{name}.parquet", {"image": embedded(count)})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", LOAD_DATASET)
+    assert hub_rows("hub:someone/pets").column_names == hub_rows("someone/pets").column_names
     parts = hub_rows("someone/pets")
     assert {str(split): len(part) for split, part in parts.items()} == {"train": 2, "validation": 1}
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import mcip
 from mcip.core.files import read_json
@@ -43,6 +44,16 @@ def test_every_parameter_is_recorded(
     expected = inspect.signature(stage).parameters.keys() - COMPUTING - ELSEWHERE[name]
     assert expected <= manifest["made_from"].keys()
     assert str(tmp_path) not in str(manifest["made_from"]), "inputs are recorded by what they hold"
+
+
+def test_a_training_records_what_would_make_it_come_out_differently(train: Path, base: Path, tmp_path: Path) -> None:
+    mcip.tune(str(train), tmp_path / "out", str(base), method="gpr-ft", **TRAINING)
+    manifest = read_json(tmp_path / "out" / "manifest.json")
+    assert manifest["computed_on"] == {
+        "torch": torch.__version__, "device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(), "precision": "fp32", "processes": 1,
+    }  # fmt: skip
+    assert not {"threads", "device", "torch"} & manifest["made_from"].keys(), "a run may resume elsewhere"
 
 
 def test_what_is_no_parameter_is_not_recorded() -> None:

@@ -25,8 +25,8 @@ from mcip.core.processes import of_environment, reports
 from mcip.recipes import read_recipe
 
 COMMANDS = (
-    "embed", "mine", "tune", "align", "adapt", "interpolate", "evaluate", "report", "export", "push", "index",
-    "search", "duplicates", "serve", "mcp", "models", "plan", "doctor", "demo",
+    "improve", "embed", "mine", "tune", "align", "adapt", "isoclip", "interpolate", "evaluate", "report", "export",
+    "push", "index", "search", "duplicates", "serve", "mcp", "models", "plan", "doctor", "demo",
 )  # fmt: skip
 # What other tools call a parameter.
 _SYNONYMS = {

@@ -44,6 +44,19 @@ def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32"
     return precision
 
 
+def computed_on(device: torch.device, precision: Precision) -> dict[str, str | int]:
+    """What would make the same training come out differently elsewhere, for its manifest.
+
+    Sums are in another order with another number of threads, vector unit, device or version of PyTorch, and trained
+    weights follow from the first bit that differs.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "torch": torch.__version__, "device": device.type, "device_name": name, "threads": torch.get_num_threads(),
+        "precision": pick_precision(precision, device), "processes": of_environment().count,
+    }  # fmt: skip
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The autocast context of `pick_precision(precision, device)`; it does nothing for fp32."""
     picked = pick_precision(precision, device)

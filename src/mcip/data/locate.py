@@ -33,6 +33,8 @@ SPLITS: Final = {
     "test": "test",
     "testing": "test",
 }
+# Before the name of a data set of the hub, where a file or folder could have that name too.
+HUB: Final = "hub:"
 _SUFFIXES: Final = {
     "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     "parquet": (".parquet", ".pq"),
@@ -69,6 +71,8 @@ def locate(source: str | os.PathLike[str]) -> Located:
     text = os.fsdecode(source)
     if not text:
         raise DataError("the name of the data is empty: give a path, a URI, or a data set of the hub")
+    if text.startswith(HUB):
+        return Located("hub", [], Path(text.removeprefix(HUB)))
     if text.startswith("file://"):
         text = url2pathname(unquote(urlsplit(text).path))
     elif "://" in text:

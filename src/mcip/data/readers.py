@@ -18,7 +18,7 @@ from mcip.core.errors import DataError
 from mcip.core.hashes import cache_root, file_state
 from mcip.data.cache import folder_of, quiet, stored
 from mcip.data.csv_file import csv_rows
-from mcip.data.locate import SPLITS, Located, locate, normal_split, split_of
+from mcip.data.locate import HUB, SPLITS, Located, locate, normal_split, split_of
 from mcip.data.parquet import Shard, parquet_counts, parquet_rows
 from mcip.data.schema import FEATURES, Source, of_arrow
 from mcip.data.tars import tar_rows
@@ -62,8 +62,8 @@ def text_rows(files: list[Path]) -> datasets.Dataset:
 
 
 def hub_rows(name: str) -> datasets.DatasetDict:
-    """Load all splits of a data set of the hub, named "owner/name" or "owner/name:configuration"."""
-    repository, _, configuration = name.partition(":")
+    """Load all splits of a data set of the hub: "owner/name" or "owner/name:configuration", with or without "hub:"."""
+    repository, _, configuration = name.removeprefix(HUB).partition(":")
     with quiet():
         try:
             loaded = datasets.load_dataset(repository, configuration or None)

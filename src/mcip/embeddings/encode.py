@@ -74,6 +74,30 @@ def embed_images(
     return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 
 
+def copy_embeddings(stored: Embeddings, table: Table, model: models.Model, out: str | Path) -> Embeddings:
+    """Write the embeddings of some rows of a table that is embedded already, as `embed_images` would of these rows.
+
+    Args:
+        stored: The embeddings of a table's images.
+        table: Rows of it.
+        model: The model that embedded them.
+        out: The folder of the artefact.
+    """
+    row_of = {name: row for row, name in enumerate(stored.ids)}
+    ids, lost = table.ids, stored.unreadable
+
+    def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
+        for rows in shards:
+            names = [ids[row] for row in rows]
+            kept = [name for name in names if name in row_of]
+            advance(len(rows))
+            unreadable = [(name, lost[name]) for name in names if name in lost]
+            yield stored.take([row_of[name] for name in kept]), kept, unreadable
+
+    made_from = {**stored.artefact.manifest["made_from"], "data": table.images_fingerprint}
+    return _write_shards(out, made_from, len(table), made_from["shard_rows"], encode, model, table.name)
+
+
 def embed_captions(
     captions: Sequence[str],
     model: models.Model,

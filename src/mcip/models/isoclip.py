@@ -58,6 +58,14 @@ def keep_shared_directions(model: Model, strongest: int, weakest: int) -> None:
         image.bias.copy_(changed[:, width])
 
 
+def unused_directions(model: Model) -> int:
+    """How many of the weakest directions reach no embedding: where both towers are wider than their embeddings."""
+    image, text = last_projection(model.clip.visual), _text_projection(model.clip)
+    if image is None or text is None:
+        return 0
+    return max(0, min(_matrix(image).shape[1], _matrix(text).shape[1]) - model.embed_dim)
+
+
 def _text_projection(clip: Any) -> nn.Parameter | nn.Linear | None:
     projection = getattr(getattr(clip, "text", clip), "text_projection", None)
     return projection if isinstance(projection, nn.Parameter | nn.Linear) else None

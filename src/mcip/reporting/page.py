@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -19,6 +20,9 @@ from mcip.reporting.table import caption, cells, columns, groups
 from mcip.reporting.templating import render
 from mcip.reporting.words import KIND_SENTENCES, KIND_WORDS, METHOD_SENTENCES, METRIC_SENTENCES
 
+if TYPE_CHECKING:
+    from mcip.reporting.improvement import Improvement
+
 _PACKAGE = "mcip.reporting"
 
 
@@ -32,7 +36,13 @@ class Plot:
     alt: str
 
 
-def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mined: Mined | None) -> str:
+def page(
+    comparison: Comparison,
+    grids: Sequence[Grid],
+    notes: Sequence[str],
+    mined: Mined | None,
+    improvement: Improvement | None = None,
+) -> str:
     """Write the page.
 
     Args:
@@ -40,6 +50,7 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
         grids: The neighbour grids.
         notes: Sentences about what was left out.
         mined: The mined captions to show, if any.
+        improvement: How a better model was found, on the page of `mcip improve`.
 
     Returns:
         HTML.
@@ -51,7 +62,8 @@ def page(comparison: Comparison, grids: Sequence[Grid], notes: Sequence[str], mi
     return render(
         _PACKAGE,
         "report.html.j2",
-        maker="mcip report",
+        maker="mcip report" if improvement is None else "mcip improve",
+        improvement=improvement,
         title=title,
         summary=summary,
         cards=shown,
@@ -92,6 +104,11 @@ def _table(comparison: Comparison) -> dict[str, object]:
 
 def _plot(title: str, light: Figure, dark: Figure, alt: str) -> Plot:
     return Plot(title, plots.data_uri(light), plots.data_uri(dark), alt)
+
+
+def plot_of(title: str, draw: Callable[[plots.Theme], Figure], alt: str) -> Plot:
+    """Draw a plot for light and for dark mode."""
+    return _plot(title, draw(plots.LIGHT), draw(plots.DARK), alt)
 
 
 def _scatter_plots(comparison: Comparison) -> list[Plot]:

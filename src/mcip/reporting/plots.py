@@ -23,7 +23,7 @@ from mcip.reporting.labels import place_labels, plain
 from mcip.reporting.paper import MARK
 from mcip.reporting.words import KIND_WORDS, metric_word
 
-_MARKERS = "osD^vPX*hp"
+MARKERS = "osD^vPX*hp"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def panel_points(comparison: Comparison, y: Kind) -> dict[str, tuple[float, floa
 
 def panel(comparison: Comparison, y: Kind, theme: Theme) -> Figure:
     """One panel of the teaser as a figure of its own."""
-    figure = _figure(4.6, 3.9, theme)
+    figure = new_figure(4.6, 3.9, theme)
     _draw_panel(figure.add_subplot(), comparison, y, theme)
     return figure
 
@@ -83,7 +83,7 @@ def teaser(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     kinds = panels(comparison)
     if not kinds:
         return None
-    figure = _figure(4.6 * len(kinds), 3.9, theme)
+    figure = new_figure(4.6 * len(kinds), 3.9, theme)
     for place, y in enumerate(kinds, 1):
         _draw_panel(figure.add_subplot(1, len(kinds), place), comparison, y, theme)
     return figure
@@ -97,9 +97,9 @@ def dots(comparison: Comparison, theme: Theme = PAPER) -> Figure | None:
     names = [plain(_short(model)) for model in comparison.models]
     legend_columns = 2 if max(map(len, names)) <= 20 else 1
     legend_rows = -(-len(names) // legend_columns)
-    figure = _figure(4.8, 0.9 + 0.34 * len(tasks) + 0.22 * legend_rows, theme)
+    figure = new_figure(4.8, 0.9 + 0.34 * len(tasks) + 0.22 * legend_rows, theme)
     axes = figure.add_subplot()
-    _style(axes, theme)
+    style(axes, theme)
     height = {task: -place for place, task in enumerate(tasks)}
     for task in tasks:
         values = [value for model in comparison.models if (value := comparison.value(model, task)) is not None]
@@ -148,7 +148,7 @@ def _looks(comparison: Comparison, theme: Theme) -> dict[str, dict[str, Any]]:
         colour = theme.models[place % len(theme.models)] if model in others else theme.baseline
         hollow = comparison.result(model).paper
         looks[model] = {
-            "color": colour, "marker": _MARKERS[place % len(_MARKERS)] if model in others else "o", "markersize": 8,
+            "color": colour, "marker": MARKERS[place % len(MARKERS)] if model in others else "o", "markersize": 8,
             "markerfacecolor": "none" if hollow else colour, "markeredgecolor": colour if hollow else theme.text,
             "markeredgewidth": 1.4 if hollow else 0.6,
         }  # fmt: skip
@@ -157,9 +157,9 @@ def _looks(comparison: Comparison, theme: Theme) -> dict[str, dict[str, Any]]:
 
 def caption_histogram(images_by_count: Sequence[int], theme: Theme = PAPER) -> Figure:
     """How many images got how many mined captions; `images_by_count[n]` images got n."""
-    figure = _figure(4.6, 2.6, theme)
+    figure = new_figure(4.6, 2.6, theme)
     axes = figure.add_subplot()
-    _style(axes, theme)
+    style(axes, theme)
     bars = axes.bar(range(len(images_by_count)), images_by_count, color=theme.models[0], width=0.82)
     if images_by_count and images_by_count[0]:
         bars[0].set_color(theme.models[1])
@@ -196,13 +196,15 @@ def _rendered(figure: Figure, ending: str) -> bytes:
     return file.getvalue()
 
 
-def _figure(width: float, height: float, theme: Theme) -> Figure:
+def new_figure(width: float, height: float, theme: Theme) -> Figure:
+    """An empty figure of a size in inches."""
     figure = Figure((width, height), facecolor=theme.background, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _style(axes: Axes, theme: Theme) -> None:
+def style(axes: Axes, theme: Theme) -> None:
+    """Give axes the look of all plots."""
     axes.set_facecolor(theme.background)
     axes.grid(color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -215,7 +217,7 @@ def _style(axes: Axes, theme: Theme) -> None:
 
 def _draw_panel(axes: Axes, comparison: Comparison, y: Kind, theme: Theme) -> None:
     points = panel_points(comparison, y)
-    _style(axes, theme)
+    style(axes, theme)
     axes.set_xlabel(_axis(comparison, "i2i"))
     axes.set_ylabel(_axis(comparison, y))
     start = points.get(comparison.baseline)

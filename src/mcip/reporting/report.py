@@ -18,6 +18,7 @@ from mcip.reporting.caveats import all_caveats
 from mcip.reporting.comparison import Comparison
 from mcip.reporting.diagnostics import joint_spaces
 from mcip.reporting.grids import Grid, neighbour_grid
+from mcip.reporting.improvement import Improvement
 from mcip.reporting.mined import Mined
 from mcip.reporting.page import page, table_html
 
@@ -57,7 +58,14 @@ class Report(os.PathLike[str]):
         return table_html(self.comparison) + "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def write_report(comparison: Comparison, out: Path, mined: Mined | None, queries: int, neighbours: int) -> Report:
+def write_report(
+    comparison: Comparison,
+    out: Path,
+    mined: Mined | None,
+    queries: int,
+    neighbours: int,
+    improvement: Improvement | None = None,
+) -> Report:
     """Write all files of a report.
 
     Args:
@@ -66,6 +74,7 @@ def write_report(comparison: Comparison, out: Path, mined: Mined | None, queries
         mined: The mined captions to show, if any.
         queries: Queries per neighbour grid; 0 for no grids.
         neighbours: Images per row of a neighbour grid.
+        improvement: How a better model was found, where `mcip improve` writes the report.
 
     Raises:
         ArtefactError: `out` cannot be made or written to.
@@ -73,7 +82,7 @@ def write_report(comparison: Comparison, out: Path, mined: Mined | None, queries
     caveats = all_caveats(comparison.results)
     grids, notes = _grids(comparison, queries, neighbours)
     texts = {name: render(comparison) for name, render in _FORMATS.items()}
-    texts["report.html"] = page(comparison, grids, notes, mined)
+    texts["report.html"] = page(comparison, grids, notes, mined, improvement)
     content = {
         "rows": table.rows(comparison),
         "intervals": table.intervals(comparison),

@@ -27,6 +27,7 @@ def mine(
     split: str | None = None,
     columns: ColumnsInput | None = None,
     pool_columns: ColumnsInput | None = None,
+    pool_filters: str | None = None,
     transform: TransformName = "model",
     embeddings: Path | None = None,
     batch_size: int = 256,
@@ -44,7 +45,8 @@ def mine(
 
     Args:
         data: The images: a folder of class folders, CSV, parquet, webdataset tars or a hub name.
-        pool: The captions: a text file with one per line, CSV, parquet or webdataset tars.
+        pool: The captions: a text file with one per line, CSV, parquet, webdataset tars, or hub:OWNER/NAME, a data set
+            of the hub (see docs/pools.md).
         out: The folder of the captions artefact.
         model: The miner: what `mcip.load` takes. The threshold is a cosine in its space.
         trained_model: The model that will be tuned, where it is not the miner: its text tower embeds the mined
@@ -55,6 +57,8 @@ def mine(
         split: Only the images of this split.
         columns: Which of the images' columns are the table's, for example image=path,label=category.
         pool_columns: Which of the pool's columns holds the captions, for example caption=title.
+        pool_filters: Which captions of the pool stay, out of english, names (none with a person's name), duplicates
+            (none that differ in case, digits and punctuation only) and words=LEAST-MOST, with commas between them.
         transform: The model's own image transform, or "paper".
         embeddings: Where the embeddings of images and pool are kept for other runs; in `out` if not given.
         batch_size: Images or captions per forward pass.
@@ -82,11 +86,13 @@ def mine(
     from mcip.core.parameters import recorded
     from mcip.data import read_captions, read_table
     from mcip.data.column_names import caption_column
+    from mcip.data.pool_filters import PoolFilters
     from mcip.embeddings.encode import embed_captions, embed_images
     from mcip.embeddings.mined_captions import KIND, MinedCaptions
     from mcip.embeddings.mining import first_occurrences, search_captions, write_mined
 
     out = Path(out)
+    filters = None if pool_filters is None else PoolFilters.parse(pool_filters)
     target = pick_device(device)
     image_block = image_block or (4096 if target.type == "cpu" else 32_768)
     team = processes()
@@ -96,6 +102,11 @@ def mine(
         trained = team.first_then_all(lambda: open_model(trained_model, device=str(target)))
     table = team.first_then_all(lambda: read_table(data, split=split, columns=columns))
     texts = team.first_then_all(lambda: read_captions(pool, caption_column(pool_columns)))
+    read = len(texts)
+    if filters is not None:
+        texts = texts.select(filters.rows(texts["caption"]), keep_in_memory=True)
+        if not len(texts):
+            raise DataError(f"None of the {read:,} captions of the pool passes the filters {pool_filters!r}.")
     keep, pool_hash = first_occurrences(texts["caption"])
     unique = texts.select(keep) if len(keep) < len(texts) else texts
     made_from = recorded(
@@ -120,7 +131,9 @@ def mine(
             blocks = search_captions(images, captions, k, image_block, out / "search", target)
             facts = team.by_first(lambda: write_mined(out, blocks, images, unique, threshold, quantile))
             dropped = len(texts) - len(unique)
-            artefact.finish(model=miner.source, pool=str(pool), dropped_duplicates=dropped, **facts)
+            artefact.finish(
+                model=miner.source, pool=str(pool), dropped_duplicates=dropped, filtered=read - len(texts), **facts
+            )
             _note(facts)
     mined = MinedCaptions(out)
     mined.text_embeddings(trained)

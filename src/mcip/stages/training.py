@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.choices import Parallel
+from mcip.core.device import computed_on
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.processes import processes
@@ -167,16 +168,22 @@ def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:
 def finish_training(
     artefact: Artefact, objective: Objective, model: models.Model, done: Fit, method: str, **facts: Any
 ) -> None:
-    """Save the trained model as `model` in the artefact, and finish the artefact."""
+    """Save the trained model as `model` in the artefact, and finish the artefact.
+
+    What would make the run come out differently elsewhere is recorded as a fact, for the process that ended it: a run
+    may resume with another number of threads.
+    """
     made_by = {"method": method, **artefact.manifest["made_from"]}
 
     def save() -> None:
         models.save(model, artefact.folder / "model", made_by=made_by)
 
     processes().by_first(save)
+    device, precision = objective.groups[0].parameters[0].device, artefact.manifest["made_from"]["precision"]
     artefact.finish(
         leave_out=LOGS, steps_made=done.steps, best_step=done.best_step, best_score=done.best_score,
-        validation=done.validation, unreadable=dict(sorted(objective.unreadable.items())), **facts,
+        validation=done.validation, computed_on=computed_on(device, precision),
+        unreadable=dict(sorted(objective.unreadable.items())), **facts,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ chosen by runs on validation products, as `python -m mcip.toyshop.sweep` makes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,6 +52,12 @@ TEST = World(
     captioned=Slice("captioned", stream=11, products=16_000, captions=2),
     products=Slice("test", stream=12, products=300, images=10, splits=("index", "query")),
     images=Slice("test-captions", stream=13, products=1_000, captions=5),
+)
+# Products that are in neither training nor test: hyper-parameters are chosen on them.
+VALIDATION = replace(
+    TEST,
+    products=Slice("validation", stream=22, products=300, images=10, splits=("index", "query")),
+    images=Slice("validation-captions", stream=23, products=1_000, captions=5),
 )
 
 

@@ -7,17 +7,9 @@ training nor in the demo's test. Each run goes to a folder of its own under runs
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
-from mcip.toyshop.method import TEST, Recipe, run
-from mcip.toyshop.tables import Slice
-
-VALIDATION = replace(
-    TEST,
-    products=Slice("validation", stream=22, products=300, images=10, splits=("index", "query")),
-    images=Slice("validation-captions", stream=23, products=1_000, captions=5),
-)
+from mcip.toyshop.method import VALIDATION, Recipe, run
 
 
 def main() -> None:

@@ -1,0 +1,236 @@
+"""Improve a model for one's own labelled images: captions, trials within a budget, a choice by validation, a proof."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from mcip.core.choices import Precision
+from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
+from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
+
+if TYPE_CHECKING:
+    from mcip.reporting.report import Report
+    from mcip.stages.improve_plan import Plan
+
+Favour: TypeAlias = Literal["images", "balance", "text"]
+KIND = "improved"
+_WORK = "work"
+
+
+def improve(
+    data: DataInput,
+    out: Path,
+    model: ModelInput,
+    *,
+    budget: str = "1h",
+    favour: Favour = "balance",
+    pool: DataInput | None = None,
+    columns: ColumnsInput | None = None,
+    pool_columns: ColumnsInput | None = None,
+    pool_filters: str | None = None,
+    k: int = 10,
+    dry_run: bool = False,
+    seed: int = 37,
+    workers: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_unreadable: float = 0.01,
+) -> Report | Plan:
+    """Find a better model for labelled images within a budget of time, and write a page that says what it is worth.
+
+    It splits the images by class (or takes the table's splits), makes captions, tries `mcip adapt`, then tunings with
+    other methods, learning rates and caption weights, the better half of each round going on with twice the steps,
+    the lines between the best and the base, and a realigned text tower where there are captioned images. Validation
+    images choose; the test images, of classes that are in neither, are measured once. A plan with estimated times is
+    printed first. Killed at any moment and started again with the same command, it resumes.
+
+    Args:
+        data: The labelled images: a folder of class folders, CSV, parquet, webdataset tars or a hub name. Its splits
+            are taken if it has train and test.
+        out: The folder of the run: `model` in it is the chosen model, `report.html` the page.
+        model: The model to improve: what `mcip.load` takes.
+        budget: The time that may be spent, over all starts: such as 90s, 30min or 2h.
+        favour: What the choice favours: "images" (image to image only), "balance" (as much text as images) or "text"
+            (three times as much text).
+        pool: Captions to mine, see `mcip mine`; if not given, those that can be made of the table and of its labels,
+            and general phrases.
+        columns: Which of the source's columns are the table's, for example image=path,label=category.
+        pool_columns: Which of the pool's columns holds the captions, for example caption=title.
+        pool_filters: Which captions of the pool stay, see `mcip mine`.
+        k: Captions mined per image.
+        dry_run: Only print the plan; nothing is written.
+        seed: Seeds the splits and the trainings.
+        workers: Processes that decode images; 0 decodes in this one.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+        max_unreadable: The share of images that may be unreadable before it stops with an error.
+
+    Returns:
+        The page, `out`/report.html, which shows the table of the test; the plan for `dry_run`.
+
+    Raises:
+        ConfigError: A parameter is out of range, or text is favoured where nothing can measure it.
+        DataError: There are too few classes or images; the message says what would be enough.
+        ArtefactError: `out` holds another run.
+
+    Example:
+        >>> page = mcip.improve("products.csv", "runs/better", "ViT-B-16/openai", budget="2h")  # doctest: +SKIP
+        >>> page.comparison.headline_model  # doctest: +SKIP
+        'mcip-lr0.0001-w0.2-400-alpha0.7'
+    """
+    check_one_process()
+    if favour not in get_args(Favour):
+        raise ConfigError(f"favour is {favour!r}: it is one of {', '.join(get_args(Favour))}.")
+    from mcip import models
+    from mcip.core.artefacts import Artefact
+    from mcip.core.device import pick_device
+    from mcip.core.files import read_json, write_json
+    from mcip.core.parameters import recorded
+    from mcip.core.progress import console
+    from mcip.data import read_captions, read_table
+    from mcip.data.class_splits import check_enough
+    from mcip.data.column_names import caption_column, columns_of
+    from mcip.embeddings.encode import copy_embeddings, embed_images
+    from mcip.evaluation.several import measure_models
+    from mcip.reporting.comparison import Comparison
+    from mcip.reporting.improvement import Improvement
+    from mcip.reporting.mined import read_mined
+    from mcip.reporting.report import write_report
+    from mcip.reporting.results import read_results
+    from mcip.stages.improve_data import REALIGN, choose_split, has_splits, prepare, write_pool
+    from mcip.stages.improve_plan import Plan, Speed, make_plan, parse_budget
+    from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
+    from mcip.stages.mine import mine
+    from mcip.stages.training import labelled
+
+    out, work = Path(out), Path(out) / _WORK
+    seconds = parse_budget(budget)
+    base = open_model(model)
+    table, without_label = labelled(read_table(data, columns=columns))
+    if not has_splits(table):
+        check_enough(table.label_numbers)
+    texts = None if pool is None else read_captions(pool, caption_column(pool_columns))
+    target = pick_device(device)
+
+    def planned(speed: Speed) -> Plan:
+        pairs = len(table.rows_with_captions) if len(table.rows_with_captions) >= REALIGN else 0
+        return make_plan(
+            speed, seconds, images=len(table), train=round(0.7 * len(table)), held_out=round(0.15 * len(table)),
+            dim=base.embed_dim, captions=2000 if texts is None else len(texts), realign=pairs,
+        )  # fmt: skip
+
+    if dry_run:
+        return planned(Speed.measure(base, table, target, precision))
+    made_from = recorded(
+        improve, locals(), ("columns", "pool_columns", "dry_run"), data=table.fingerprint, model=base.fingerprint,
+        pool=texts and texts._fingerprint,
+    )  # fmt: skip
+    with Artefact.begin(out, KIND, made_from) as artefact:
+        if not artefact.complete:
+            work.mkdir(exist_ok=True)
+            if not (work / "plan.json").exists():
+                write_json(work / "plan.json", planned(Speed.measure(base, table, target, precision)).as_dict())
+            plan = Plan.of_dict(read_json(work / "plan.json"))
+            console.print(plan)
+            ledger = Ledger(work / "time.json", seconds)
+            if without_label:
+                console.print(f"{len(without_label)} images without a label are left out.")
+            options: dict[str, Any] = {
+                "workers": workers, "device": device, "precision": precision, "max_unreadable": max_unreadable,
+            }  # fmt: skip
+            with ledger.count("embed all images"), base.on(target):
+                images = embed_images(
+                    table, base, work / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
+                )
+            with ledger.count("split"):
+                table, split = choose_split(table, images, seed)
+                prepared = prepare(table, split, work)
+            console.print(prepared.rule, soft_wrap=True)
+            if favour == "text" and prepared.text is None:
+                raise ConfigError(
+                    "favour is 'text', but nothing can measure text: the labels are no names, and there are too few "
+                    "captions. Give captions, or --favour images."
+                )
+            source = str(base.folder.absolute()) if base.folder is not None else base.source
+            with ledger.count("mine captions"):
+                name = f"images-{prepared.train.images_fingerprint[:12]}-{base.fingerprint[:12]}-model"
+                stored = copy_embeddings(images, prepared.train, base, work / "embeddings" / name)
+                made = None if pool is not None else write_pool(data, prepared.train, work, columns_of(columns))
+                mined = mine(
+                    prepared.train, str(made) if pool is None else pool, work / "captions", base, k=k,
+                    pool_columns=pool_columns, pool_filters=pool_filters, embeddings=work / "embeddings", **options,
+                )  # fmt: skip
+            trials = Trials(
+                source, prepared, mined, stored.artefact.folder, plan, ledger, work / "trials",
+                FAVOURS[favour], {"seed": seed, **options},
+            )  # fmt: skip
+            chosen = trials.run()
+            compared = dict.fromkeys(["base", chosen, *trials.runners_up(chosen)])
+            with ledger.count("the test"):
+                paths = measure_models(
+                    {name: trials.paths[name] for name in compared}, prepared.tasks(prepared.test), work / "results",
+                    **options,
+                )  # fmt: skip
+            models.save(models.load(trials.paths[chosen]), out / "model", {"improved": source, "chosen": chosen})
+            comparison = Comparison.of(
+                [read_results(path) for path in paths], "base", None if chosen == "base" else chosen
+            )
+            rules = [prepared.rule, _score_rule(favour, prepared.text)]
+            improvement = Improvement(
+                chosen, rules, list(trials.tried.values()), prepared.text, ledger.seconds, ledger.left_out, seconds,
+                _commands(out, data),
+            )  # fmt: skip
+            write_report(comparison, out, read_mined(mined, [prepared.train]), 6, 8, improvement)
+            artefact.finish(
+                leave_out=(_WORK,), chosen=chosen, split=prepared.rule, seconds=ledger.seconds,
+                left_out=ledger.left_out, tried={name: vars(one) for name, one in trials.tried.items()},
+                results=[str(path.relative_to(out)) for path in paths],
+            )  # fmt: skip
+    return _page(out)
+
+
+def _page(out: Path) -> Report:
+    """The page of a finished run."""
+    from mcip.core.files import read_json
+    from mcip.reporting.comparison import Comparison
+    from mcip.reporting.report import Report
+    from mcip.reporting.results import read_results
+
+    manifest = read_json(out / "manifest.json")
+    chosen = manifest["chosen"]
+    comparison = Comparison.of(
+        [read_results(out / path) for path in manifest["results"]], "base", None if chosen == "base" else chosen
+    )
+    better = "No model was better on validation: this is the model as it was" if chosen == "base" else f"It is {chosen}"
+    return Report(out / "report.html", comparison, [f"The model is {out / 'model'}. {better}."])
+
+
+def _score_rule(favour: Favour, text: str | None) -> str:
+    """How the model was chosen, a sentence."""
+    from mcip.stages.improve_trials import FAVOURS
+
+    share = FAVOURS[favour]
+    if text is None:
+        return "The highest mAP of image to image on validation chose; nothing here can measure text."
+    word = "R@5 of text to image" if text == "t2i" else "top 1 of zero-shot classification by the names of the classes"
+    return (
+        f"The highest score on validation chose: {share:g} times the mAP of image to image and {1 - share:g} times "
+        f"the {word} (--favour {favour})."
+    )
+
+
+def _commands(out: Path, data: DataInput) -> list[tuple[str, str]]:
+    """What to do with the model: a purpose and a command line each."""
+    place = shlex.quote(data) if isinstance(data, str) else "IMAGES"
+    model = shlex.quote(str(out / "model"))
+    return [
+        ("Index images with it, and search them on a page:",
+         f"mcip index --data {place} --db photos.lance --model {model}\nmcip serve --db photos.lance"),
+        ("Load it in Python, with mcip or with open_clip:",
+         f'model = mcip.load("{out / "model"}")\nmodel.encode(["photo.jpg"], kind="image")'),
+        ("Measure it on other images that it was not trained on:",
+         f"mcip evaluate --data TEST_TABLE --model better={model} --out results"),
+    ]  # fmt: skip

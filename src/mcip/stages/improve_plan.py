@@ -1,0 +1,245 @@
+"""The plan of `mcip improve`: which trials, how long each is, and how long it takes by a measurement of a moment."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import torch
+from rich.table import Table as RichTable
+
+from mcip.core.choices import Precision
+from mcip.core.device import autocast
+from mcip.core.errors import ConfigError, UnreadableImage
+from mcip.core.progress import duration
+from mcip.data import Table
+from mcip.models import Model
+
+ALPHAS: Final = (0.3, 0.5, 0.7, 0.85)
+BATCH: Final = 64
+# The least and, in passes over the data, the most that a tuning is trained.
+_LEAST_STEPS: Final = 25
+_MOST_EPOCHS: Final = 20
+_FEWEST_AT_MOST: Final = 100
+_ADAPT_STEPS: Final = 600
+_ALIGN_STEPS: Final = 300
+_LEAST_ALIGN_STEPS: Final = 10
+# Seconds that a trial takes beside its steps and its validation: loading, saving, hashing.
+_OVERHEAD: Final = 1.0
+_UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        name: Of its folder.
+        stage: "adapt", "tune" or "align".
+        settings: The parameters that are its own.
+        steps: Its length.
+    """
+
+    name: str
+    stage: str
+    settings: dict[str, Any] = field(hash=False)
+    steps: int = 0
+
+    @property
+    def text(self) -> str:
+        """The trial for people: "tune, method mcip, lr 0.0001, 200 steps"."""
+        return ", ".join([self.stage, *(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+                                        for key, value in self.settings.items()), f"{self.steps} steps"])  # fmt: skip
+
+    def long(self, steps: int) -> Trial:
+        """The same with another length."""
+        return Trial(f"{self.name}-{steps}", self.stage, self.settings, steps)
+
+
+ADAPTERS: Final = tuple(Trial(f"adapt-keep{keep:g}", "adapt", {"keep": keep}) for keep in (1.0, 0.3, 3.0))
+# In the order in which they are tried where the time is short.
+TUNINGS: Final = tuple(
+    Trial(f"{method}-lr{lr:g}" + (f"-w{weight:g}" if method == "mcip" else ""), "tune",
+          {"method": method, "lr": lr} | ({"caption_weight": weight} if method == "mcip" else {"keep": 1.0}))
+    for method, lr, weight in (
+        ("mcip", 1e-4, 0.2), ("gpr-ft", 1e-4, 0.0), ("mcip", 1e-5, 0.2), ("gpr-ft", 1e-5, 0.0), ("mcip", 4e-4, 0.2),
+        ("gpr-ft", 4e-4, 0.0), ("mcip", 1e-4, 0.5), ("mcip", 3e-5, 0.2),
+    )
+)  # fmt: skip
+REALIGNMENTS: Final = tuple(Trial(f"re-a-lr{lr:g}", "align", {"lr": lr}) for lr in (1e-4, 1e-5))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine is with a model: seconds per image to read it, to embed it, and to train on it."""
+
+    read: float
+    embed: float
+    train: float
+
+    @classmethod
+    def measure(
+        cls, model: Model, table: Table, device: torch.device, precision: Precision = "auto", count: int = 8
+    ) -> Speed:
+        """Time a few images of the table."""
+        transform = model.transform("model", train=True, decode="fast")
+        rows = range(min(count, len(table)))
+        pixels = torch.zeros(len(rows), 3, model.image_size, model.image_size, device=device)
+
+        def read() -> None:
+            for row in rows:
+                try:
+                    transform(table.image(row))
+                except UnreadableImage:
+                    continue
+
+        def embed() -> None:
+            with autocast(device, precision):
+                model.embed_pixels(pixels)
+
+        def train() -> None:
+            with autocast(device, precision):
+                loss = model.clip.encode_image(pixels).square().sum()
+            loss.backward()
+            model.clip.zero_grad(set_to_none=True)
+
+        model.clip.to(device)
+        times = [_fastest(action) / len(rows) for action in (read, embed, train)]
+        model.clip.to("cpu")
+        return cls(*times)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, and the seconds that each part is expected to take.
+
+    Attributes:
+        budget: Seconds in all.
+        parts: What is done, with its estimated seconds.
+        adapters: Trials of a matrix on stored embeddings.
+        tunings: The trials of the first round of successive halving; of each round the better half goes to the next,
+            with twice the steps.
+        steps: The steps of each round.
+        realignments: Trials of Re-A.
+        trial_seconds: Of a step, and of what a trial takes beside its steps.
+    """
+
+    budget: float
+    parts: dict[str, float]
+    adapters: list[Trial]
+    tunings: list[Trial]
+    steps: list[int]
+    realignments: list[Trial]
+    trial_seconds: tuple[float, float]
+
+    def __rich__(self) -> RichTable:
+        table = RichTable("what", "takes about", title=f"A plan for {duration(self.budget)}")
+        for part, seconds in self.parts.items():
+            table.add_row(part, duration(seconds))
+        table.add_row("in all", duration(sum(self.parts.values())))
+        return table
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def of_dict(cls, content: dict[str, Any]) -> Plan:
+        """The plan that `as_dict` gave."""
+        trials = {key: [Trial(**trial) for trial in content[key]] for key in ("adapters", "tunings", "realignments")}
+        return cls(**{**content, **trials, "trial_seconds": tuple(content["trial_seconds"])})
+
+
+def make_plan(
+    speed: Speed, budget: float, *, images: int, train: int, held_out: int, dim: int, captions: int, realign: int
+) -> Plan:
+    """Divide the budget: what must be done, then adapters, then as many and as long tunings as there is time for.
+
+    Args:
+        speed: Of this machine with the model.
+        budget: Seconds.
+        images: All images, each embedded once by the base.
+        train: Images that are trained on.
+        held_out: Images of validation, embedded by each trial that changes the tower.
+        dim: Of the embeddings.
+        captions: Of the pool; an eighth of an image's time is taken for each.
+        realign: Captioned images to train on; 0 for no Re-A.
+    """
+    embed = speed.read + speed.embed
+    batch = min(BATCH, train)
+    check = held_out * embed + _OVERHEAD
+    most = max(_FEWEST_AT_MOST, _MOST_EPOCHS * -(-train // batch))
+    adapter = min(_ADAPT_STEPS, most) * (1e-3 + 2e-8 * min(256, train) * dim) + check
+    parts = {
+        "embed all images": images * embed,
+        "mine captions": captions * speed.embed / 8 + _OVERHEAD,
+        f"{len(ADAPTERS)} adapters (mcip adapt)": len(ADAPTERS) * adapter,
+        "interpolation with the base": 2 * len(ALPHAS) * check,
+        "the test, once, and the page": 4 * (held_out * embed) + 5,
+    }
+    left = budget - sum(parts.values())
+    step = batch * (speed.read + speed.train)
+    # Re-A gets a tenth of what is left; a step of it, with twice the pairs and no images, takes about as long.
+    align_steps = int(min(_ALIGN_STEPS, (0.1 * left / len(REALIGNMENTS) - check) / step)) if realign else 0
+    aligned = list(REALIGNMENTS) if align_steps >= _LEAST_ALIGN_STEPS else []
+    if aligned:
+        parts["realigned text towers (mcip align)"] = len(aligned) * (align_steps * step + check)
+        left = budget - sum(parts.values())
+    count, steps = _halving(left, step, check, most)
+    if count:
+        shown = ", ".join(f"{count >> place} of {length} steps" for place, length in enumerate(steps))
+        seconds = sum((count >> place) * (length * step + check) for place, length in enumerate(steps))
+        parts[f"tunings by successive halving (mcip tune): {shown}"] = seconds
+    order = ["embed", "mine", "3 ada", "tunings", "inter", "reali", "the t"]
+    ordered = sorted(parts, key=lambda part: next(place for place, start in enumerate(order) if part.startswith(start)))
+    return Plan(
+        budget, {part: parts[part] for part in ordered},
+        [trial.long(min(_ADAPT_STEPS, most)) for trial in ADAPTERS], list(TUNINGS[:count]), steps,
+        [trial.long(align_steps) for trial in aligned], (step, check),
+    )  # fmt: skip
+
+
+def _halving(seconds: float, step: float, overhead: float, most: int) -> tuple[int, list[int]]:
+    """The trials of the first round, and the steps of each round: most trials first, then the longest.
+
+    Each round has half the trials and twice the steps of the one before it, and so takes as long.
+    """
+    for rounds in (4, 3, 2, 1):
+        count = 2 ** (rounds - 1)
+        trials = 2 * count - 1
+        first = min((seconds - trials * overhead) / (step * count * rounds), most / count)
+        if first >= min(_LEAST_STEPS, most / count):
+            return count, [int(first) << place for place in range(rounds)]
+    return 0, []
+
+
+def parse_budget(text: str) -> float:
+    """A length of time such as 90s, 30min, 2h or 1.5h, in seconds.
+
+    Raises:
+        ConfigError: It is none, or not above 0.
+
+    Example:
+        >>> parse_budget("1.5h")
+        5400.0
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"budget is {text!r}: give a length of time such as 90s, 30min or 2h.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _fastest(action: Callable[[], Any], times: int = 2) -> float:
+    """The least of some times, in seconds; a first run warms up."""
+    action()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return min(found)

@@ -1,0 +1,202 @@
+"""The trials of `mcip improve`: each an artefact of its own, measured on validation, its time counted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mcip.core.files import read_json, write_json
+from mcip.core.progress import console
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.evaluation.several import measure_models
+from mcip.reporting.improvement import Tried
+from mcip.reporting.results import read_results
+from mcip.stages.adapt import adapt
+from mcip.stages.align import align
+from mcip.stages.improve_data import Prepared
+from mcip.stages.improve_plan import ALPHAS, BATCH, Plan, Trial
+from mcip.stages.interpolate import interpolate
+from mcip.stages.tune import tune
+
+# Seconds between the moments at which the time that is spent is written down.
+_BEAT: Final = 5.0
+# The share of image to image in the score; the rest is that of text.
+FAVOURS: Final = {"images": 1.0, "balance": 0.5, "text": 0.25}
+
+
+class Ledger:
+    """The seconds that each part of a run took, over all its starts, and what was left out for lack of time."""
+
+    def __init__(self, path: Path, budget: float) -> None:
+        """Read what an earlier start wrote."""
+        content = read_json(path) if path.exists() else {}
+        self.path, self.budget = path, budget
+        self.seconds: dict[str, float] = content.get("seconds", {})
+        self.left_out: list[str] = content.get("left_out", [])
+
+    @property
+    def spent(self) -> float:
+        """The seconds of all parts."""
+        return sum(self.seconds.values())
+
+    @contextlib.contextmanager
+    def count(self, part: str) -> Iterator[None]:
+        """Count the time of the block; it is written down every few seconds, so that a killed run loses little."""
+        before, start, over = self.seconds.get(part, 0.0), time.monotonic(), threading.Event()
+
+        def note() -> None:
+            self.seconds[part] = round(before + time.monotonic() - start, 2)
+            write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out})
+
+        def beat() -> None:
+            while not over.wait(_BEAT):
+                note()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            note()
+
+    def has_time(self, part: str, seconds: float) -> bool:
+        """Whether there is time for a part that was not begun; where not, it is left out for good."""
+        if part in self.left_out:
+            return False
+        if part in self.seconds or self.spent + seconds <= self.budget:
+            return True
+        self.left_out.append(part)
+        write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out})
+        console.print(f"{part} is left out: the budget is spent.", soft_wrap=True)
+        return False
+
+
+@dataclass
+class Trials:
+    """Runs trials and measures them on validation.
+
+    Attributes:
+        base: The model that is improved, as its stages take it.
+        data: What is trained and measured on.
+        mined: The captions of the training images.
+        images: The folder with the base's embeddings of the training images.
+        plan: The plan of the run.
+        ledger: Counts the time.
+        folder: Where the trials go.
+        image_share: The share of image to image in the score.
+        options: seed, workers, device, precision and max_unreadable, as all stages take them.
+        tried: What was measured, in order, by name; the base is the first.
+        paths: The model folders by name.
+        expected: The stage of each trial that was run, and the seconds that it was expected to take.
+    """
+
+    base: str
+    data: Prepared
+    mined: MinedCaptions
+    images: Path
+    plan: Plan
+    ledger: Ledger
+    folder: Path
+    image_share: float
+    options: dict[str, Any]
+    tried: dict[str, Tried] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+    expected: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def run(self) -> str:
+        """Run the plan; the name of the best model on validation."""
+        with self.ledger.count("base"):
+            self._measure("base", self.base, "the model as it was", "base", 0.0)
+        ends = [self.best([name for trial in self.plan.adapters if (name := self._trial(trial)) is not None])]
+        tunings = self.plan.tunings
+        finalist = None
+        for steps in self.plan.steps:
+            names = {trial.name: self._trial(trial.long(steps)) for trial in tunings}
+            done = {key: name for key, name in names.items() if name is not None}
+            if not done:
+                break
+            order = sorted(done, key=lambda key: -self.tried[done[key]].score)
+            finalist = done[order[0]]
+            tunings = [trial for trial in tunings if trial.name in order[: max(1, len(tunings) // 2)]]
+        for name in filter(None, [*ends, finalist]):
+            self._line(name)
+        before = self.best(list(self.tried))
+        if before not in (None, "base") and self.data.captioned is not None:
+            for trial in self.plan.realignments:
+                self._trial(trial, start=before)
+        return self.best(list(self.tried)) or "base"
+
+    def best(self, names: Sequence[str]) -> str | None:
+        """The name with the highest score, of equal ones the first; None of none."""
+        return max(names, key=lambda name: self.tried[name].score, default=None)
+
+    def runners_up(self, chosen: str, count: int = 2) -> list[str]:
+        """The best of each line other than the chosen model's, and so no two neighbours of one line."""
+        known = dict.fromkeys(tried.line for tried in self.tried.values())
+        lines = [line for line in known if line not in (self.tried[chosen].line, "base")]
+        best = [self.best([name for name, tried in self.tried.items() if tried.line == line]) for line in lines]
+        return sorted(filter(None, best), key=lambda name: -self.tried[name].score)[:count]
+
+    def _trial(self, trial: Trial, start: str | None = None) -> str | None:
+        """Run a trial and measure it; None where there was no time for it."""
+        step, overhead = self.plan.trial_seconds
+        expected = overhead + (trial.steps * step if trial.stage != "adapt" else 0.0)
+        name = trial.name if start is None else f"{start}+{trial.name}"
+        if not self.ledger.has_time(name, expected * self._pace(trial.stage)):
+            return None
+        self.expected[name] = trial.stage, expected
+        out = self.folder / name
+        with self.ledger.count(name):
+            common = {"steps": trial.steps, "report_to": "none", **trial.settings, **self.options}
+            if trial.stage == "adapt":
+                model = adapt(self.data.train, out, self.base, captions=self.mined, embeddings=self.images, **common)
+            elif trial.stage == "tune":
+                captions = self.mined if trial.settings["method"] == "mcip" else None
+                model = tune(
+                    self.data.train, out, self.base, captions=captions, batch_size=min(BATCH, len(self.data.train)),
+                    center_init="class-means", center_lr_factor=10.0, transform="model", **common,
+                )  # fmt: skip
+            else:
+                assert self.data.captioned is not None
+                assert start is not None
+                pairs = self.data.captioned
+                model = align(
+                    pairs, out, self.paths[start], batch_size=min(2 * BATCH, len(pairs)), **common,
+                )  # fmt: skip
+            self._measure(name, str(model), trial.text, name, 1.0)
+        return name
+
+    def _pace(self, stage: str) -> float:
+        """How much longer the trials of a stage took than was expected: 1 to 3, since starts weigh on short ones."""
+        pairs = [(self.ledger.seconds[name], seconds) for name, (of, seconds) in self.expected.items() if of == stage]
+        taken, expected = (sum(values) for values in zip(*pairs, strict=True)) if pairs else (1.0, 1.0)
+        return min(3.0, max(1.0, taken / expected))
+
+    def _line(self, name: str) -> None:
+        """Measure models between the base and a trained one."""
+        for alpha in ALPHAS:
+            between = f"{name}-alpha{alpha:g}"
+            if self.ledger.has_time(between, self.plan.trial_seconds[1]):
+                with self.ledger.count(between):
+                    out = self.folder / between / "model"
+                    model = out if out.exists() else interpolate(self.paths[name], self.base, out, alpha=alpha)
+                    self._measure(between, str(model), f"interpolated with the base, alpha {alpha:g}", name, alpha)
+
+    def _measure(self, name: str, path: str, what: str, line: str, alpha: float) -> None:
+        [results] = measure_models(
+            {name: path}, self.data.tasks(self.data.val), self.folder.parent / "validation",
+            **{key: self.options[key] for key in ("workers", "device", "precision", "max_unreadable")},
+        )  # fmt: skip
+        found = {task: measured.percent or 0.0 for task, measured in read_results(results).measured.items()}
+        share = self.image_share if self.data.text else 1.0
+        text = found.get(self.data.text or "")
+        score = share * found["i2i"] + (1 - share) * (text or 0.0)
+        self.paths[name] = path
+        self.tried[name] = Tried(name, what, line, alpha, found["i2i"], text, score)
