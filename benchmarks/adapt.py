@@ -26,8 +26,7 @@ from mcip.evaluation.several import measure_models
 from mcip.stages.adapt import adapt
 from mcip.stages.embed import embed
 from mcip.stages.mine import mine
-from mcip.toyshop.method import BASE, TEST, Recipe, World, tasks, write_pool
-from mcip.toyshop.sweep import VALIDATION
+from mcip.toyshop.method import BASE, TEST, VALIDATION, Recipe, World, tasks, write_pool
 from mcip.toyshop.tables import write_slice
 
 SCORES = ("i2i_map", "t2i_r5")
