@@ -1,0 +1,37 @@
+"""Pages made when the site is built: one for each command, from the signature and docstring of its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from mcip.cli import main as cli
+
+FOLDER = Path(__file__).parent.parent / "reference" / "commands"
+
+
+def page(command: str) -> str:
+    """The page of a command, in Markdown: usage, purpose, and each flag with its default."""
+    text: str = cli._app(command)[command].generate_docs(usage_name=f"mcip {command}")
+    lines = [line.rstrip() for line in text.splitlines()]
+    lines[0] = f"# mcip {command}"
+    return "\n".join(lines) + "\n"
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the page of each command where it has changed, and remove those of commands that are gone."""
+    FOLDER.mkdir(exist_ok=True)
+    pages = {FOLDER / f"{command}.md": page(command) for command in cli.COMMANDS}
+    for path in set(FOLDER.glob("*.md")) - pages.keys():
+        path.unlink()
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Make the pages before Sphinx looks for them."""
+    app.connect("builder-inited", write_pages, priority=100)
+    return {"parallel_read_safe": True}
