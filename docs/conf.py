@@ -23,8 +23,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "_templates"]
 templates_path = ["_templates"]
-# Pages that a version may lack are listed by patterns.
-suppress_warnings = ["toc.empty_glob"]
+suppress_warnings = ["myst.header"]
 
 html_theme = "furo"
 html_title = f"mcip {version}"

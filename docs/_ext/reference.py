@@ -1,7 +1,11 @@
-"""Pages made when the site is built: one for each command, from the signature and docstring of its stage."""
+"""Pages made when the site is built: one for each command, from the signature and docstring of its stage.
+
+Links to notebooks outside the site, which are files there and no pages, become downloads.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,13 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def link_files(app: Sphinx, name: str, content: list[str]) -> None:
+    """Make links to notebooks of the repository downloads."""
+    content[0] = re.sub(r"\]\((\.\./[^)]+\.ipynb)\)", r"](<path:\1>)", content[0])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Make the pages before Sphinx looks for them."""
     app.connect("builder-inited", write_pages, priority=100)
+    app.connect("source-read", link_files)
     return {"parallel_read_safe": True}
