@@ -28,6 +28,8 @@ suppress_warnings = ["myst.header"]
 html_theme = "furo"
 html_title = f"mcip {version}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 
@@ -40,6 +42,7 @@ nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 # Progress bars and notes.
 nb_output_stderr = "remove"
 

@@ -42,8 +42,14 @@ def link_files(app: Sphinx, name: str, content: list[str]) -> None:
     content[0] = re.sub(r"\]\((\.\./[^)]+\.ipynb)\)", r"](<path:\1>)", content[0])
 
 
+def keep_at(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep recall@10 in docstrings from being read as an address of e-mail."""
+    lines[:] = [line if "`" in line or ">>>" in line else re.sub(r"(?<=\w)@(?=\w)", r"\\@", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Make the pages before Sphinx looks for them."""
     app.connect("builder-inited", write_pages, priority=100)
     app.connect("source-read", link_files)
+    app.connect("autodoc-process-docstring", keep_at)
     return {"parallel_read_safe": True}
