@@ -1,9 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks examples .ci
+SOURCES := src tests benchmarks examples docs .ci
 
-.PHONY: demo test fuzz check format dist test-wheel clean browser
+.PHONY: demo test fuzz check format docs drawings dist test-wheel clean browser
 
 demo: $(VENV)/installed
 	$(BIN)/mcip demo
@@ -28,10 +28,20 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -b html -q -W --keep-going -D nb_execution_mode=off docs build/docs-check
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# The site in build/docs; a warning, such as a link that leads nowhere, is an error. Tutorials that have changed are run;
+# `make check` builds it without running any.
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build -b html -q -W --keep-going docs build/docs
+
+# The drawings in docs/images.
+drawings: $(VENV)/installed
+	$(BIN)/python docs/drawings.py
 
 # A source distribution, and the wheel that is built from it.
 dist: $(VENV)/installed

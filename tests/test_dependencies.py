@@ -98,7 +98,7 @@ def test_all_that_is_declared_is_imported() -> None:
 
 def test_all_has_every_extra_of_users() -> None:
     (requirement,) = map(Requirement, EXTRAS["all"])
-    assert requirement.extras == EXTRAS.keys() - {"all", "dev"}
+    assert requirement.extras == EXTRAS.keys() - {"all", "dev", "docs"}
 
 
 @pytest.mark.parametrize("text", [text for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts])

@@ -61,7 +61,8 @@ def test_commands_of_the_workflows_are_those_of_the_makefile() -> None:
     commands = [
         step["run"] for step in read(ROOT / ".github/workflows/check.yml")["jobs"]["check"]["steps"] if "run" in step
     ]
-    expected = [f"ruff check {sources}", f"ruff format --check {sources}", "mypy", "lint-imports"]
+    site = "sphinx-build -b html -q -W --keep-going -D nb_execution_mode=off docs build/docs-check"
+    expected = [f"ruff check {sources}", f"ruff format --check {sources}", "mypy", "lint-imports", site]
     assert commands[1:] == expected
     assert all(f"$(BIN)/{command.replace(sources, '$(SOURCES)')}\n" in makefile for command in expected)
 

@@ -25,7 +25,7 @@ def test_each_extra_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("lance", "Indexing and searching.*pylance"), ("ray", "Indexing on a cluster.*ray")]
+    ("name", "message"), [("lance", "pylance.*index and search images"), ("ray", "ray.*index on a cluster")]
 )
 def test_what_is_missing_is_named_with_its_purpose(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
@@ -36,6 +36,6 @@ def test_what_is_missing_is_named_with_its_purpose(name: str, message: str, monk
         optional.module(name)
 
 
-def test_the_extras_are_those_of_the_package() -> None:
+def test_every_extra_of_users_has_a_purpose() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-    assert optional.EXTRAS.keys() <= project["project"]["optional-dependencies"].keys()
+    assert optional.EXTRAS.keys() == project["project"]["optional-dependencies"].keys() - {"all", "dev", "docs"}

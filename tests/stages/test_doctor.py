@@ -23,7 +23,7 @@ from mcip.core.errors import ConfigError
 from mcip.models.download import RELEASED
 from mcip.stages.diagnosis import Diagnosis, Finding
 from mcip.stages.doctor import doctor
-from mcip.stages.doctor_checks import PURPOSES, folder_bytes, run_checks, usable_cores
+from mcip.stages.doctor_checks import folder_bytes, run_checks, usable_cores
 from tests.models.site import serving
 
 DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -81,10 +81,6 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]
 
 def findings(group: str, network: bool = False) -> dict[str, Finding]:
     return {finding.name: finding for finding in run_checks(network, 2.0) if finding.group == group}
-
-
-def test_every_extra_has_a_purpose() -> None:
-    assert PURPOSES.keys() == EXTRAS.keys() - {"all", "dev"}
 
 
 def test_versions_with_remedies(installed: dict[str, str]) -> None:

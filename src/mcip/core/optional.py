@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+from typing import Any, Final
 
 from mcip.core.errors import ConfigError
 
-# What each extra is for.
-EXTRAS = {
-    "search": "Indexing and searching images",
-    "serve": "Serving an index over HTTP and as a page",
-    "mcp": "Letting programs search by the Model Context Protocol",
-    "onnx": "Search without PyTorch, by ONNX Runtime",
-    "photos": "HEIC, HEIF, JPEG XL and camera RAW, and watching folders",
-    "ray": "Indexing on a cluster",
-    "siglip": "Texts of SigLIP models",
-    "hub": "Models of transformers and sentence-transformers, and the Hugging Face hub",
-    "benchmarks": "Benchmarks whose labels are MATLAB files",
+# What each extra is for. Its packages and their versions stand in the package's metadata.
+EXTRAS: Final = {
+    "search": "index and search images: mcip index, search, duplicates",
+    "serve": "search on a page and by HTTP: mcip serve",
+    "mcp": "search by the Model Context Protocol: mcip mcp",
+    "fast": "decode JPEG files in less time",
+    "photos": "read HEIC, JPEG XL and camera RAW files, and watch folders",
+    "ray": "index on a cluster",
+    "siglip": "read text with SigLIP's tokenizer",
+    "onnx": "export to ONNX and run such models",
+    "hub": "export to transformers and sentence-transformers",
+    "benchmarks": "read benchmarks' MATLAB files",
 }
 _PACKAGES = {
     "lance": ("pylance", "search"),
@@ -45,8 +46,8 @@ def module(name: str) -> Any:
     except ImportError as error:
         package, extra = _PACKAGES[name]
         raise ConfigError(
-            f"{EXTRAS[extra]} needs the package {package}, which is not installed ({error}): "
-            f"pip install 'mcip[{extra}]'."
+            f"The package {package} is not installed ({error}). Install the extra {extra} ({EXTRAS[extra]}): "
+            f"pip install 'mcip[{extra}]'"
         ) from error
 
 

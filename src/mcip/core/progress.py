@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
@@ -13,8 +14,11 @@ from rich.text import Text
 from mcip.core.processes import of_environment
 
 # Progress and messages go to stderr, so that what a command prints on stdout can be piped. Brackets in them are text:
-# names and paths hold some. Of several processes the first speaks for all.
-console = Console(stderr=True, markup=False, emoji=False, quiet=not of_environment().first)
+# names and paths hold some. Of several processes the first speaks for all. Without ipywidgets a notebook shows text.
+console = Console(
+    stderr=True, markup=False, emoji=False, quiet=not of_environment().first,
+    force_jupyter=None if find_spec("ipywidgets") else False,
+)  # fmt: skip
 
 
 class _Rate(ProgressColumn):

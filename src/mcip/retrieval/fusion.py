@@ -24,7 +24,7 @@ from mcip.core.files import atomic_write
 from mcip.retrieval.ann.calibrate import Kind
 
 _LEAST_STD: Final = 1e-6
-# Chosen, like the form of the weights, on validation images other than those of docs/search.md.
+# Chosen, like the form of the weights, on validation images other than those of docs/searching.md.
 _SHRINKAGE: Final = 0.3
 
 

@@ -14,19 +14,9 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mcip.core.optional import EXTRAS
 from mcip.stages.diagnosis import Finding
 
-# What each extra of the package is for. Its packages and their versions stand in the package's metadata.
-PURPOSES: Final = {
-    "search": "index and search images: mcip index, search, duplicates",
-    "serve": "search on a page and by HTTP: mcip serve",
-    "mcp": "search by the Model Context Protocol: mcip mcp",
-    "photos": "read HEIC and JPEG XL files",
-    "ray": "index on a cluster",
-    "siglip": "read text with SigLIP's tokenizer",
-    "onnx": "export to ONNX and run such models",
-    "benchmarks": "read benchmarks' MATLAB files",
-}
 _GIB: Final = 2**30
 
 
@@ -134,7 +124,7 @@ def _memory() -> str:
 
 def _extras() -> Iterator[Finding]:
     provided = importlib.metadata.metadata("mcip").get_all("Provides-Extra") or []
-    for extra, purpose in PURPOSES.items():
+    for extra, purpose in EXTRAS.items():
         if extra not in provided:  # an editable installation whose metadata are older than its code
             remedy = "Install the checkout again: pip install --editable ."
             yield Finding("Extras", extra, f"{purpose} (unknown to the installed metadata)", "optional", remedy)

@@ -35,7 +35,7 @@ def export(
 
     Args:
         model: What `mcip.load` takes.
-        out: The file to write for "pth", named *.pth, *.pt, *.bin or *.ckpt; the folder for the others.
+        out: The file to write for "pth", named `*.pth`, `*.pt`, `*.bin` or `*.ckpt`; the folder for the others.
         format: "pth": a plain state dict, which the model of the same open_clip name takes by
             `load_state_dict(torch.load(out, weights_only=True), strict=True)`; its configuration (activation and
             preprocessing) is written beside it as `<out>.json`. "open_clip": a folder that

@@ -18,7 +18,7 @@ from mcip.training.order import EpochOrder
 class LinearAdapter:
     """A D x D matrix, the identity at its start, that makes stored image embeddings better at retrieval.
 
-    With x an embedding of the base and y = x M / |x M|, the loss is (1 - w) class loss(y) + w caption loss(y) +
+    With x an embedding of the base and y = x M, normalised, the loss is (1 - w) class loss(y) + w caption loss(y) +
     keep (1 - x y), w being the caption term's weight. A linear layer with class supervision on frozen embeddings is
     what ILIAS (Kordopatis-Zilos et al., CVPR 2025) found to be the best cheap step for vision-language models.
     """
