@@ -25,9 +25,13 @@ DISTRIBUTIONS = {
 # Folders whose files import each other by their names alone.
 OWN = {"mcip", "tests", *(path.stem for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))}
 # Functions that import the module that their first argument names.
-IMPORTING = {"module", "optional.module", "importorskip", "pytest.importorskip", "importlib.import_module"}
+IMPORTING = {
+    "module", "optional.module", "importorskip", "pytest.importorskip", "importlib.import_module", "import_module",
+}  # fmt: skip
 # What is compared in a benchmark where it is installed, and leaves it out otherwise.
-COMPARED = {"open-metric-learning"}
+COMPARED = {"open-metric-learning", "torchcodec"}
+# Trackers of metrics, which those who name them have.
+TRACKERS = {"mlflow", "trackio", "wandb"}
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
@@ -86,7 +90,7 @@ def test_modules_are_found_however_they_are_imported(tmp_path: Path) -> None:
     ("folder", "extras"), [("src", ["all"]), ("tests", ["all", "dev"]), ("benchmarks", ["dev"]), ("examples", ["dev"])]
 )
 def test_all_that_is_imported_is_declared(folder: str, extras: list[str]) -> None:
-    known = declared(*extras).keys() | COMPARED
+    known = declared(*extras).keys() | COMPARED | TRACKERS
     assert {name: files for name, files in distributions(ROOT / folder).items() if name not in known} == {}
 
 

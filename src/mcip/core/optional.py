@@ -19,6 +19,7 @@ EXTRAS: Final = {
     "siglip": "read text with SigLIP's tokenizer",
     "onnx": "export to ONNX and run such models",
     "hub": "export to transformers and sentence-transformers",
+    "mteb": "run mteb's tasks with a model",
     "benchmarks": "read benchmarks' MATLAB files",
 }
 _PACKAGES = {
