@@ -191,7 +191,7 @@ def tune(
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, FitSettings, fit
-    from mcip.training.compilation import pays
+    from mcip.models.compiled import pays
     from mcip.training.low_rank import add_low_rank, merge_low_rank
     from mcip.training.objectives import CaptionTerm, ImageTuning
     from mcip.training.optimizer import freeze_parameters
