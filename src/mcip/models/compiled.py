@@ -52,7 +52,8 @@ def compiled(
         embed: What calls the module where it only embeds, in inference mode; it is compiled then.
 
     Returns:
-        What computes the module's output, or that of `embed`; None where compilation fails, which is said on the console too.
+        What computes the module's output, or that of `embed`; None where compilation fails, which is said on the
+        console too.
     """
     console.print("Compiling the image tower: one to three minutes before the first batch.")
     start, training = time.perf_counter(), tower.training

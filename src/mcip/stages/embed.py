@@ -54,8 +54,8 @@ def embed(
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
-        compile: Compile the image tower: "auto" on CUDA from 1,000 batches of images on, where that pays for the minutes
-            it takes.
+        compile: Compile the image tower: "auto" on CUDA from 1,000 batches of images on, where that pays for the
+            minutes it takes.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:
@@ -81,6 +81,6 @@ def embed(
         )  # fmt: skip
     return embed_images(
         team.first_then_all(lambda: read_table(data, split=split, columns=columns)), loaded, out, transform=transform,
-        decode=decode, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype, workers=workers, precision=precision, compile=compile,
-        max_unreadable=max_unreadable, announce=True,
+        decode=decode, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype, workers=workers, precision=precision,
+        compile=compile, max_unreadable=max_unreadable, announce=True,
     )  # fmt: skip
