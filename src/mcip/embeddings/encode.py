@@ -59,7 +59,7 @@ def embed_images(
         one_shape = compiles or model.device.type == "cuda"
         shape = min(batch_size, len(table)) if one_shape else 0
         with half_weights(model.clip.visual, model.device, precision):
-            call = _compiled(model, shape, precision) if compiles and shards else None
+            call = compiled_embedding(model, shape, precision) if compiles and shards else None
             for rows, part in zip(shards, parts, strict=True):
                 kept: list[int] = []
                 vectors = np.empty((len(rows), model.embed_dim), dtype)
@@ -135,7 +135,9 @@ def encode_pixels(
     return array
 
 
-def _compiled(model: models.Model, rows: int, precision: Precision) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def compiled_embedding(
+    model: models.Model, rows: int, precision: Precision = "auto"
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """`model.embed_pixels` compiled for batches of so many rows, or None where that fails."""
     shape = (rows, 3, model.image_size, model.image_size)
     return compiled(model.clip.visual, shape, model.device, precision, embed=model.embed_pixels)
