@@ -2,7 +2,7 @@
 
 python benchmarks/gpu.py            on one GPU with 16 cores, under 8 minutes; no network
 python benchmarks/gpu.py --quick    the same at toy size, on a GPU or a CPU, about a minute on idle cores
-python benchmarks/gpu.py --only align mining      some parts; the others' time is theirs
+python benchmarks/gpu.py --only align mining      some parts, in the time of all
 
 Weights are random. The parts, each in a process of its own:
   ViT-L-14-336, ViT-SO400M-14-SigLIP-384
@@ -15,8 +15,8 @@ Weights are random. The parts, each in a process of its own:
   decoding  images per second of one core by decoder, and on the GPU (benchmarks/input.py)
   resume    `mcip tune`, eager and compiled, killed by SIGKILL and started again: whether it ends with the same bytes
 MFU is three times the forward pass's FLOPs, as PyTorch counts them, over the rate of a bare bf16 product of 8,192 cubed
-in this run. Each part has its share of the time that is left: one that is stopped, or fails, says so under "error", with
-the figures that it had until then, and the others still run. Figures go to stderr as they come.
+in this run. Each part has its share of the time that is left: one that is stopped, or fails, says so under "error",
+beside the figures that it had until then, and the others still run. Figures go to stderr as they come.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -137,7 +137,7 @@ def training(run: Run, name: str) -> None:
     size = Size(8, 2, 1, batches=2) if run.quick else Size(128, 12, 1, batches=3)
 
     def mfu(rate: float, passes: int) -> float:
-        return round(passes * flops * rate / peak, 3)
+        return float(f"{passes * flops * rate / peak:.3g}")
 
     with tempfile.TemporaryDirectory() as folder:
         sides = make_sides(model, size, Path(folder), run.clock, run.device, "auto", reference=False)
@@ -251,9 +251,11 @@ def resume(run: Run) -> None:
                 "data": str(table), "model": str(base), "method": "gpr-ft", "steps": 12 if run.quick else 60,
                 "batch_size": 8, "checkpoint_every": 2, "lr": 1e-4, "compile": compile,
             }  # fmt: skip
-            run.attempt(
-                f"compile {compile}", lambda figure, given=arguments: killed_and_resumed(run, figure, folder, given)
-            )  # type: ignore[misc]
+
+            def one(figure: dict[str, Any], given: dict[str, Any] = arguments) -> None:
+                killed_and_resumed(run, figure, folder, given)
+
+            run.attempt(f"compile {compile}", one)
 
 
 def toy_table(folder: Path) -> Path:
@@ -341,10 +343,9 @@ def run_part(name: str, quick: bool, limit: float) -> dict[str, Any]:
         process.join(10)
         if process.exitcode:
             found["error"] = f"ended with {process.exitcode}"
-    try:
-        os.killpg(process.pid or 0, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    with suppress(ProcessLookupError):  # it has not begun, or all of it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
     return {**found, "seconds": round(time.monotonic() - began, 1)}
 
@@ -357,7 +358,7 @@ def main() -> None:
     options = parser.parse_args()
     began, found = time.monotonic(), dict[str, Any]()
     for place, name in enumerate(options.only):
-        left = options.seconds - (time.monotonic() - began)
+        left = max(0.0, options.seconds - (time.monotonic() - began))
         limit = left * PARTS[name] / sum(PARTS[other] for other in options.only[place:])
         found[name] = run_part(name, options.quick, limit)
     cuda = torch.cuda.is_available()

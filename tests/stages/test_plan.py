@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import open_clip
 import pytest
@@ -27,7 +28,28 @@ def test_the_parts_follow_from_the_sizes() -> None:
     )
 
 
+def test_options_take_memory() -> None:
+    given: dict[str, Any] = {"model": "ViT-B-32", "batch_size": 32, "classes": 1000, "images": 22, "captions": 11}
+    plain, copied = plan(**given), plan(**given, keep=0.5, ema=0.999)
+    weights = plain.parameters + 1000 * 512
+    added = {"the base's tower (keep)": 4 * plain.parameters, "averaged weights (ema)": 4 * weights}
+    assert copied.memory == plain.memory | added
+    parts = plan(**given, accumulate=4)
+    assert parts.memory["activations"] == plan(**given | {"batch_size": 8}).memory["activations"]
+    assert parts.memory["logits"] == 12 * 8 * 1000
+    assert parts.step_flops == plain.step_flops
+    assert plain.mining_flops == 2 * 22 * 11 * 512
+
+
+def test_mining_at_the_papers_size() -> None:
+    found = plan(model="ViT-L-14", batch_size=1)
+    assert found.mining_flops == pytest.approx(3.72e17, rel=1e-3)
+    assert found.mining_hours == pytest.approx(0.33, abs=0.005)
+
+
 def test_wrong_plans() -> None:
+    with pytest.raises(ConfigError, match="accumulate is 0"):
+        plan(model="ViT-B-32", accumulate=0)
     with pytest.raises(ConfigError, match="name of a recipe, or a model"):
         plan()
     with pytest.raises(ConfigError, match="There is no recipe 'x'"):

@@ -22,6 +22,9 @@ def plan(
     captions: int = 11_000_000,
     precision: Precision | None = None,
     grad_checkpointing: bool | None = None,
+    accumulate: int | None = None,
+    keep: float | None = None,
+    ema: float | None = None,
     memory_gb: float = 80.0,
     rate: float | None = None,
 ) -> Plan:
@@ -40,6 +43,9 @@ def plan(
         captions: Captions of the pool.
         precision: The recipe's if not given, else bf16.
         grad_checkpointing: The recipe's if not given.
+        accumulate: Parts in which each batch is taken; the recipe's if not given, else 1.
+        keep: As `mcip tune` takes it: above 0 there is a copy of the image tower. The recipe's if not given, else 0.
+        ema: As `mcip tune` takes it: above 0 there is a copy of all weights. The recipe's if not given, else 0.
         memory_gb: The device's memory, in 10^9 bytes.
         rate: Images per second, measured by `benchmarks/tune_throughput.py` or a first run; what was measured on one
             H200, or 42 % of its matrix rate, if not given.
@@ -61,6 +67,8 @@ def plan(
     from mcip.training.plan import make_plan
 
     given = read_recipe(recipe).get("tune") if recipe is not None else {}
+    if accumulate is not None and accumulate < 1:
+        raise ConfigError(f"accumulate is {accumulate}: it is a number of parts, 1 or more.")
     if given is None:
         raise ConfigError(f"The recipe {recipe} has no stage tune, the only one that is planned.")
     return make_plan(
@@ -72,6 +80,9 @@ def plan(
         captions=captions,
         precision=precision or given.get("precision", "bf16"),
         grad_checkpointing=bool(given.get("grad_checkpointing")) if grad_checkpointing is None else grad_checkpointing,
+        accumulate=given.get("accumulate", 1) if accumulate is None else accumulate,
+        keep=given.get("keep", 0.0) if keep is None else keep,
+        ema=given.get("ema", 0.0) if ema is None else ema,
         memory_gb=memory_gb,
         rate=rate,
     )

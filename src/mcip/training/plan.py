@@ -19,6 +19,8 @@ _SHARE: Final = 0.42
 _MATRIX_RATE: Final = 775e12
 # Bytes per trained parameter: weight, gradient and AdamW's two moments, float32 each.
 _STATE_BYTES: Final = 16
+# FLOP/s of the bare tf32 product of mining on the same H200: 32,768 x 1,000,000 x 768 in 0.16 s.
+MINING_RATE: Final = 315e12
 # Bytes per logit of the class loss: the logits, their softmax and their gradient, float32 each.
 _LOGIT_BYTES: Final = 12
 _CAPTIONS_PER_IMAGE: Final = 20
@@ -37,6 +39,8 @@ class Plan:
         rate: Images per second.
         rate_source: Where the rate is from.
         hours: Of the whole run.
+        mining_flops: Of the product of all images by all captions.
+        mining_hours: Of that product by itself, at `MINING_RATE`: counted, not measured.
         disk: Bytes of each artefact.
     """
 
@@ -48,6 +52,8 @@ class Plan:
     rate: float
     rate_source: str
     hours: float
+    mining_flops: float
+    mining_hours: float
     disk: dict[str, int]
 
     @property
@@ -62,10 +68,14 @@ class Plan:
         table.add_row("FLOPs of a step", f"{self.step_flops / 1e12:,.1f} T")
         for part, size in self.memory.items():
             table.add_row(f"memory: {part}", f"{size / 1e9:,.1f} GB")
-        verdict = "fits" if self.fits else "does NOT fit: try --grad-checkpointing, or a smaller --batch-size"
+        verdict = (
+            "fits" if self.fits else "does NOT fit: try --grad-checkpointing, --accumulate, or a smaller --batch-size"
+        )
         total = sum(self.memory.values()) / 1e9
         table.add_row("memory in all", f"{total:,.1f} GB of {self.device_bytes / 1e9:,.0f}: {verdict}")
         table.add_row("time", f"{self.hours:,.1f} h at {self.rate:,.0f} images/s ({self.rate_source})")
+        rate = f"{self.mining_flops:.2e} FLOP at {MINING_RATE / 1e12:.0f} T/s: counted, not measured"
+        table.add_row("mining's product", f"{self.mining_hours:,.2f} h ({rate})")
         for name, size in self.disk.items():
             table.add_row(f"disk: {name}", f"{size / 1e9:,.1f} GB")
         return table
@@ -81,6 +91,9 @@ def make_plan(
     captions: int,
     precision: Precision,
     grad_checkpointing: bool,
+    accumulate: int,
+    keep: float,
+    ema: float,
     memory_gb: float,
     rate: float | None,
 ) -> Plan:
@@ -88,7 +101,8 @@ def make_plan(
     with SkipInit():
         model = create(name)
     precision = "bf16" if precision == "auto" else precision
-    found = image_footprint(model, batch_size, precision, grad_checkpointing)
+    rows = -(-batch_size // accumulate)
+    found = image_footprint(model, rows, precision, grad_checkpointing)
     dim, count = model.embed_dim, steps or max(1, images // batch_size)
     architecture = name.partition("/")[0]
     if rate is not None:
@@ -98,6 +112,10 @@ def make_plan(
     else:
         rate = _SHARE * _MATRIX_RATE / (3 * found.forward_flops)
         source = "one H200 at 42 % of its matrix rate, as the measured models reached"
+    copies = {"the base's tower (keep)": 4 * found.parameters} if keep else {}
+    if ema:
+        copies["averaged weights (ema)"] = 4 * (found.parameters + classes * dim)
+    mining_flops = 2.0 * images * captions * dim
     weights = sum(parameter.numel() for parameter in model.clip.parameters())
     return Plan(
         model=name,
@@ -106,13 +124,16 @@ def make_plan(
         memory={
             "weights, gradients, optimiser": _STATE_BYTES * found.parameters,
             "class centers with theirs": _STATE_BYTES * classes * dim,
-            "logits": _LOGIT_BYTES * batch_size * classes,
+            **copies,
+            "logits": _LOGIT_BYTES * rows * classes,
             "activations": found.activation_bytes,
         },
         device_bytes=int(memory_gb * 1e9),
         rate=rate,
         rate_source=source,
         hours=count * batch_size / rate / 3600,
+        mining_flops=mining_flops,
+        mining_hours=mining_flops / MINING_RATE / 3600,
         disk={
             "model": 4 * weights,
             "checkpoints": 12 * (found.parameters + classes * dim),
