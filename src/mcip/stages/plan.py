@@ -29,7 +29,7 @@ def plan(
     memory_gb: float = 80.0,
     rate: float | None = None,
 ) -> Plan:
-    """Say what `mcip tune`, or `mcip align` for a recipe of Re-A, would take: parameters, FLOPs, memory by part, time, and bytes of each artefact.
+    """Say what `mcip tune`, or `mcip align` for a recipe of Re-A, would take: FLOPs, memory by part, time, disk.
 
     Nothing is loaded, downloaded or run: the model is made without weights, and its forward pass counted on tensors
     without content. Sizes of data are the paper's if not given.

@@ -43,8 +43,8 @@ class Plan:
         step_flops: Floating-point operations of one step.
         memory: Bytes on the device by part; their sum is an estimate of the peak.
         device_bytes: The device's memory.
-        largest_batch: How many can be taken at a time with a tenth of the memory left free; parts of batches, or chunks,
-            where there are some.
+        largest_batch: How many can be taken at a time, as a batch or a part of one, with a tenth of the memory left
+            free.
         rate: Images per second.
         rate_source: Where the rate is from.
         hours: Of the whole run.
