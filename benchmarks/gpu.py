@@ -133,7 +133,7 @@ def training(run: Run, name: str) -> None:
     model = run.model(name)
     # Tensors without content cannot be made of those on a device.
     flops, peak = image_footprint(model, 1).forward_flops, matrix_rate(run)
-    run.add("matrix_tflops", round(peak / 1e12, 1))
+    run.add("matrix_tflops", float(f"{peak / 1e12:.3g}"))
     size = Size(8, 2, 1, batches=2) if run.quick else Size(128, 12, 1, batches=3)
 
     def mfu(rate: float, passes: int) -> float:
