@@ -104,12 +104,17 @@ def jpegs(options: argparse.Namespace, count: int) -> tuple[list[bytes], str]:
         images, what = at_size([table.image(row) for row in rows], count), f"from {Path(table.name).name}"
     else:
         images, what = drawn(count), "drawn"
+    return encoded(images), what
+
+
+def encoded(images: Sequence[Image.Image]) -> list[bytes]:
+    """The images as JPEG files."""
     contents = []
     for image in images:
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=QUALITY)
         contents.append(stream.getvalue())
-    return contents, what
+    return contents
 
 
 def ways(model: models.Model) -> dict[str, Way]:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,10 +39,13 @@ from torch.nn import functional as F
 
 from mcip import models
 from mcip.core.artefacts import Artefact
+from mcip.core.choices import Precision
+from mcip.core.device import autocast
 from mcip.data import Pixels, Table, read_table
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import KIND, Embeddings, write_shard
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
+from mcip.models import compiled
 from mcip.training import EpochOrder, FitSettings, fit
 from mcip.training.objectives import CaptionTerm, ImageTuning
 
@@ -71,6 +74,12 @@ class Size:
 
 # Many short runs: on a shared machine the speed drifts within seconds, and neighbours in time see the same.
 SIZES = {"ViT-B-32": Size(16, 4, 9), "toyshop": Size(192, 5, 21)}
+
+
+class Side(Protocol):
+    """What trains so many steps, with the image tower compiled or not, and returns seconds a step."""
+
+    def __call__(self, steps: int, compile: bool = False) -> float: ...
 
 
 class RandomCaptions(MinedCaptions):
@@ -150,20 +159,25 @@ def random_images(folder: Path, count: int, side: int) -> Table:
 
 
 def make_sides(
-    name: str, size: Size, folder: Path, clock: Clock = time.perf_counter
-) -> dict[str, Callable[[int], float]]:
-    """Each side as a function of the number of steps; it returns seconds a step."""
-    model = models.create(name)
+    model: models.Model,
+    size: Size,
+    folder: Path,
+    clock: Clock = time.perf_counter,
+    device: torch.device = CPU,
+    precision: Precision = "fp32",
+    reference: bool = True,
+) -> dict[str, Side]:
+    """The sides by name; `reference` says whether the side of that name is among them."""
     table = random_images(folder, size.batch * size.batches, model.image_size)
     order = EpochOrder(len(table), size.batch, SEED)
     mined = RandomCaptions(folder / "captions", model.embed_dim)
     transform = model.transform("paper", train=True)
 
-    def trainer(kind: type[TimedTuning], captions: MinedCaptions | None) -> Callable[[int], float]:
+    def trainer(kind: type[TimedTuning], captions: MinedCaptions | None) -> Side:
         term = CaptionTerm.of(captions, table.ids, model, MultiCaptionArcMargin(), 0.25) if captions else None
         images = Pixels(table, transform, cache_gb=2.0, max_unreadable=0.0)
         class_loss = ArcMargin(len(set(table.labels)), model.embed_dim)
-        objective = kind(model, images, order, class_loss, lr=1e-6, class_lr=1e-4, captions=term, device=CPU)
+        objective = kind(model, images, order, class_loss, lr=1e-6, class_lr=1e-4, captions=term, device=device)
         objective.clock = clock
         for _ in images.batches([list(range(len(table)))]):
             pass  # decoded and cached, as from the second epoch on
@@ -171,10 +185,12 @@ def make_sides(
             texts = [" ".join(map(str, range(number, number + 10))) for number in range(1000)]
             objective.clip, objective.tokens = model.clip, model.tokenizer(texts)
 
-        def run(steps: int) -> float:
+        def run(steps: int, compile: bool = False) -> float:
+            if compile:
+                objective.compile_for(size.batch, precision)
             settings = FitSettings(
-                steps=WARM_STEPS + steps, seed=SEED, device="cpu", precision="fp32", checkpoint_every=10**9,
-                per_step=size.batch, title=name,
+                steps=WARM_STEPS + steps, seed=SEED, device=str(device), precision=precision,
+                checkpoint_every=10**9, per_step=size.batch, title="train",
             )  # fmt: skip
             with tempfile.TemporaryDirectory() as out:
                 fit(objective, Path(out) / "run" / "checkpoints", settings)
@@ -182,24 +198,29 @@ def make_sides(
 
         return run
 
-    def bare(steps: int) -> float:
-        tower: Any = model.clip.visual
+    def bare(steps: int, compile: bool = False) -> float:
+        tower: Any = model.clip.visual.to(device, memory_format=torch.channels_last)
         tower.train()
-        centers = ArcMargin(len(table) // 2, model.embed_dim)
+        call = torch.compile(tower, dynamic=False, backend=compiled.BACKEND) if compile else tower
+        centers = ArcMargin(len(table) // 2, model.embed_dim).to(device)
         parameters = [list(model.image_parameters()), list(centers.parameters())]
         optimizer = torch.optim.AdamW(
             [{"params": own, "lr": lr} for own, lr in zip(parameters, (1e-6, 1e-4), strict=True)],
             fused=True,
         )
         shape = (size.batch, 3, model.image_size, model.image_size)
-        pixels = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(size.batches)]
-        labels = [torch.randint(len(table) // 2, (size.batch,)) for _ in range(size.batches)]
+        pixels = [
+            torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last) for _ in range(size.batches)
+        ]
+        labels = [torch.randint(len(table) // 2, (size.batch,), device=device) for _ in range(size.batches)]
         since = 0.0
         for step in range(WARM_STEPS + steps):
             if step == WARM_STEPS:
                 since = clock()
-            images = tower(pixels[step % size.batches])
-            centers(F.normalize(images, dim=-1), labels[step % size.batches]).backward()
+            with autocast(device, precision):
+                images = call(pixels[step % size.batches]).float()
+                loss = centers(F.normalize(images, dim=-1), labels[step % size.batches])
+            loss.backward()
             for own in parameters:
                 torch.nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()
@@ -207,7 +228,7 @@ def make_sides(
         return (clock() - since) / steps
 
     return {  # those that are compared are neighbours, so that they run one right after the other
-        "reference": trainer(ReferenceTuning, mined),
+        **({"reference": trainer(ReferenceTuning, mined)} if reference else {}),
         "mcip": trainer(TimedTuning, mined),
         "gpr-ft": trainer(TimedTuning, None),
         "bare": bare,
@@ -218,7 +239,7 @@ def measure(name: str, size: Size, rounds: int, clock: Clock) -> dict[str, Any]:
     """The sides' images per second and the ratios, medians over the rounds, and the ratios of each round."""
     rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        sides = list(make_sides(name, size, Path(folder), clock).items())
+        sides = list(make_sides(models.create(name), size, Path(folder), clock).items())
         for number in range(rounds):
             for side, run in sides if number % 2 == 0 else reversed(sides):
                 steps = max(1, size.steps // 2) if side == "reference" else size.steps

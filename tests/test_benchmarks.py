@@ -81,3 +81,30 @@ def test_mined_captions() -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["images"] == 2000
     assert all(found[name] > 0 for name in ("seconds", "milliseconds_a_batch", "peak_gb"))
+
+
+def test_gpu() -> None:
+    parts = ["ViT-L-14-336", "mining", "jpeg", "resume"]
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--only", *parts]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["parts"]
+    assert list(found) == parts
+    assert "error" not in json.dumps(found), found
+    training = found["ViT-L-14-336"]
+    for row in ("gpr-ft", "mcip", "bare", "embed"):
+        for name in (row, f"{row} compiled"):
+            assert training[name]["images_per_second"] > 0
+            assert training[name]["mfu"] > 0
+    assert found["mining"]["speed"]["other_captions_than_float32"] == 0
+    assert set(found["mining"]["speed"]["bare_product_seconds"]) == {"fp32", "tf32", "bf16"}
+    assert found["jpeg"]["ViT-B-32 fast"]["images_per_second"] > 0
+    for compile in ("off", "on"):
+        assert found["resume"][f"compile {compile}"] == {"killed": True, "same_bytes": True}
+
+
+def test_a_part_of_gpu_that_takes_too_long_is_stopped_and_says_so() -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--only", "align", "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["parts"]["align"]["error"] == "stopped after 0 s"

@@ -61,9 +61,13 @@ PRELOADED = (
     "mcip.stages.align",
     "mcip.stages.adapt",
     "mcip.stages.pretrain",
+    "mcip.reporting.evaluation",
+    "mcip.reporting.report",
+    "mcip.training.objectives",
+    "matplotlib.figure",
     "timm",
     "open_clip",
-    "tiny",
+    "tests.tiny",
 )
 
 

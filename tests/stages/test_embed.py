@@ -19,6 +19,7 @@ from mcip.core.errors import ArtefactError, DataError
 from mcip.core.files import read_json, write_json
 from mcip.data import read_table
 from mcip.embeddings.store import Embeddings
+from mcip.models import compiled
 from mcip.stages.embed import embed
 
 Damage = Callable[[dict[int, bytes]], Path]
@@ -52,6 +53,42 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     manifest = read_json(tmp_path / "a" / "manifest.json")
     assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
     assert len(manifest["files"]) == 12, "vectors, rows and a mark for each shard"
+
+
+def test_the_compiled_tower_gives_the_same_vectors(
+    train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = set()
+
+    def eager(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        sizes.update(len(tensor) for tensor in inputs if tensor.shape[1:] == (3, 32, 32))
+        return graph
+
+    monkeypatch.setattr(compiled, "BACKEND", eager)
+    plain = embed(str(train), tmp_path / "plain", str(base), batch_size=5, shard_rows=16)
+    assert "Compil" not in capsys.readouterr().err
+    found = embed(str(train), tmp_path / "compiled", str(base), batch_size=5, shard_rows=16, compile="on")
+    assert sizes == {5}, "the last batch of a shard is padded"
+    assert "Compiled in" in capsys.readouterr().err
+    np.testing.assert_allclose(found.array(), plain.array(), atol=1e-6)
+    made_from = [read_json(tmp_path / name / MANIFEST)["made_from"]["compile"] for name in ("plain", "compiled")]
+    assert made_from == ["auto", "on"]
+
+
+def test_where_compilation_fails_images_are_embedded_without(
+    train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(compiled, "BACKEND", fail)
+    found = embed(str(train), tmp_path / "compiled", str(base), compile="on")
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "could not be compiled" in notes
+    assert "no compiler here" in notes
+    np.testing.assert_array_equal(
+        found.array(), embed(str(train), tmp_path / "plain", str(base), compile="off").array()
+    )
 
 
 def test_decoding_is_recorded_and_resumed_alike_only(train: Path, base: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import open_clip
 import pytest
@@ -22,18 +23,55 @@ def test_the_parts_follow_from_the_sizes() -> None:
     assert small.disk["image embeddings (float16)"] == 2 * 64_000 * 512
     assert small.fits
     assert not plan(model="ViT-B-32", batch_size=32, memory_gb=1).fits
+    most = small.largest_batch
+    for batch_size, fits in ((most, True), (most + 2, False)):
+        found = plan(model="ViT-B-32", batch_size=batch_size, classes=1000, memory_gb=24 * 0.9)
+        assert found.fits == fits
     assert plan(model="ViT-B-32", batch_size=64).step_flops == pytest.approx(
         2 * plan(model="ViT-B-32", batch_size=32).step_flops
     )
 
 
+def test_options_take_memory() -> None:
+    given: dict[str, Any] = {"model": "ViT-B-32", "batch_size": 32, "classes": 1000, "images": 22, "captions": 11}
+    plain, copied = plan(**given), plan(**given, keep=0.5, ema=0.999)
+    weights = plain.parameters + 1000 * 512
+    added = {"the base's tower (keep)": 4 * plain.parameters, "averaged weights (ema)": 4 * weights}
+    assert copied.memory == plain.memory | added
+    parts = plan(**given, accumulate=4)
+    assert parts.memory["activations"] == plan(**given | {"batch_size": 8}).memory["activations"]
+    assert parts.memory["logits"] == 12 * 8 * 1000
+    assert parts.step_flops == plain.step_flops
+    assert plain.mining_flops == 2 * 22 * 11 * 512
+
+
+def test_mining_at_the_papers_size() -> None:
+    found = plan(model="ViT-L-14", batch_size=1)
+    assert found.mining_flops == pytest.approx(3.72e17, rel=1e-3)
+    assert found.mining_hours == pytest.approx(0.33, abs=0.005)
+
+
+def test_alignment_in_chunks() -> None:
+    found = plan("openai-l14-336-re-a", model="ViT-B-32", batch_size=4096, chunk=64, captions=40_960, rate=100.0)
+    assert found.stage == "aligning"
+    assert found.hours == pytest.approx(10 * 4096 / 100 / 3600)
+    assert found.memory["embeddings of both sides with gradients"] == 16 * 4096 * 512
+    activations = found.memory["activations of a chunk of 64"]
+    larger = plan("openai-l14-336-re-a", model="ViT-B-32", batch_size=8192, chunk=64)
+    assert larger.memory["activations of a chunk of 64"] == activations
+    for memory_gb in (1, 4):
+        counted = plan("openai-l14-336-re-a", model="ViT-B-32", batch_size=4096, memory_gb=memory_gb).memory
+        (chunk,) = (size for part, size in counted.items() if part.startswith("activations of a chunk"))
+        assert chunk <= 0.5e9 * memory_gb
+
+
 def test_wrong_plans() -> None:
+    with pytest.raises(ConfigError, match="accumulate is 0"):
+        plan(model="ViT-B-32", accumulate=0)
     with pytest.raises(ConfigError, match="name of a recipe, or a model"):
         plan()
     with pytest.raises(ConfigError, match="There is no recipe 'x'"):
         plan("x")
-    with pytest.raises(ConfigError, match="has no stage tune"):
-        plan("openai-l14-336-re-a")
 
 
 @pytest.mark.parametrize("name", recipe_names())

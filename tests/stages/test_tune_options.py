@@ -16,9 +16,9 @@ from mcip import models
 from mcip.core.errors import ConfigError
 from mcip.core.files import read_json
 from mcip.data import read_table
+from mcip.models import compiled
 from mcip.models.saved import SavedModel
 from mcip.stages.tune import tune
-from mcip.training import compilation
 from mcip.training.health import REPORT
 from mcip.training.objectives import ImageTuning
 from tests.tiny import contents
@@ -60,7 +60,7 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_resumes_to_the_same_bytes(
     options: dict[str, Any], train: Path, base: Path, mined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
     arguments = {**QUICK, "method": "mcip", "captions": mined, "steps": 7, "checkpoint_every": 2, **options}
     tune(str(train), tmp_path / "whole", str(base), **arguments)
     stop_at(6, monkeypatch)

@@ -15,8 +15,9 @@ from mcip import models
 from mcip.data import Pixels, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
-from mcip.training import EpochOrder, compilation
-from mcip.training.compilation import pays
+from mcip.models import compiled
+from mcip.models.compiled import pays
+from mcip.training import EpochOrder
 from mcip.training.objectives import CaptionTerm, ImageTuning
 from mcip.training.optimizer import layer_factors
 
@@ -121,7 +122,7 @@ def test_layers_have_their_own_learning_rates(base: Path, train: Path) -> None:
 def test_the_compiled_tower_gives_the_same_gradients(
     base: Path, train: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
     objective = tuning(base, train, None)
     tower = objective.modules["image_tower"].train()
     names = list(tower.state_dict())
@@ -147,7 +148,7 @@ def test_where_compilation_fails_the_run_goes_on_without(
     def fail(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(compilation, "BACKEND", fail)
+    monkeypatch.setattr(compiled, "BACKEND", fail)
     objective = tuning(base, train, None)
     batch = batch_of(objective, 12)
     expected, _ = gradients(objective, [batch])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mcip import models
 from mcip.core.artefacts import Artefact
-from mcip.core.choices import Decode, Dtype, Precision, TransformName
+from mcip.core.choices import Compile, Decode, Dtype, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import DataError
 from mcip.core.parts import missing_parts, part_name
@@ -23,6 +23,7 @@ from mcip.core.progress import Advance, console, progress
 from mcip.data import Pixels, Table
 from mcip.embeddings.half_weights import half_weights
 from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
+from mcip.models.compiled import compiled, pays
 
 # Vectors, their ids, and the ids without a vector with the reason.
 Shard: TypeAlias = tuple[NDArray[Any], list[str], list[tuple[str, str]]]
@@ -40,6 +41,7 @@ def embed_images(
     dtype: Dtype = "float32",
     workers: int = 0,
     precision: Precision = "auto",
+    compile: Compile = "off",
     max_unreadable: float = 0.01,
     announce: bool = False,
 ) -> Embeddings:
@@ -47,20 +49,24 @@ def embed_images(
     prepared = model.transform(transform, decode=decode)
     images = Pixels(table, prepared, workers=workers, cache_gb=0.0, max_unreadable=max_unreadable)
     ids = table.ids
+    # Whether to compile follows from the whole table, so that a run that resumes does as before.
+    compiles = pays(compile, model.device, -(-len(table) // batch_size))
 
     def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
         parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for rows in shards]
         batches = images.batches(chain.from_iterable(parts))
         # A GPU has kernels, and memory, for one shape of batches.
-        shape = batch_size if model.device.type == "cuda" and len(table) > batch_size else 0
+        one_shape = compiles or model.device.type == "cuda"
+        shape = min(batch_size, len(table)) if one_shape else 0
         with half_weights(model.clip.visual, model.device, precision):
+            call = compiled_embedding(model, shape, precision) if compiles and shards else None
             for rows, part in zip(shards, parts, strict=True):
                 kept: list[int] = []
                 vectors = np.empty((len(rows), model.embed_dim), dtype)
                 for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
                     if readable:
                         finished = prepared.finish(pixels.to(model.device))
-                        found = encode_pixels(model, _filled(finished, shape), precision)[: len(readable)]
+                        found = encode_pixels(model, _filled(finished, shape), precision, call)[: len(readable)]
                         vectors[len(kept) : len(kept) + len(readable)] = found
                     kept += readable
                     advance(len(batch_rows))
@@ -69,7 +75,7 @@ def embed_images(
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
-        "decode": decode, "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
+        "decode": decode, "shard_rows": shard_rows, "dtype": dtype, "precision": precision, "compile": compile,
     }  # fmt: skip
     return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 
@@ -137,12 +143,28 @@ def embed_captions(
     return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source, announce=announce)
 
 
-def encode_pixels(model: models.Model, pixels: torch.Tensor, precision: Precision = "auto") -> NDArray[np.float32]:
-    """Embed a finished batch of pixels; float32 vectors of unit length, shape (B, D), on the host."""
+def encode_pixels(
+    model: models.Model,
+    pixels: torch.Tensor,
+    precision: Precision = "auto",
+    call: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> NDArray[np.float32]:
+    """Embed a finished batch of pixels; float32 vectors of unit length, shape (B, D), on the host.
+
+    `call` is what stands for `model.embed_pixels` where that is compiled.
+    """
     with torch.inference_mode(), autocast(pixels.device, precision):
-        vectors = model.embed_pixels(pixels.contiguous(memory_format=torch.channels_last))
+        vectors = (call or model.embed_pixels)(pixels.contiguous(memory_format=torch.channels_last))
     array: NDArray[np.float32] = vectors.float().cpu().numpy()
     return array
+
+
+def compiled_embedding(
+    model: models.Model, rows: int, precision: Precision = "auto"
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """`model.embed_pixels` compiled for batches of so many rows, or None where that fails."""
+    shape = (rows, 3, model.image_size, model.image_size)
+    return compiled(model.clip.visual, shape, model.device, precision, embed=model.embed_pixels)
 
 
 def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:

@@ -177,6 +177,7 @@ def tune(
     from mcip.embeddings.encode import embed_images, fingerprint_texts
     from mcip.evaluation.validation import Validation, validation_table
     from mcip.losses import MultiCaptionArcMargin
+    from mcip.models.compiled import pays
     from mcip.models.image_tower import drop_patches
     from mcip.stages.training import (
         arc_margin,
@@ -191,7 +192,6 @@ def tune(
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, FitSettings, fit
-    from mcip.training.compilation import pays
     from mcip.training.low_rank import add_low_rank, merge_low_rank
     from mcip.training.objectives import CaptionTerm, ImageTuning
     from mcip.training.optimizer import freeze_parameters

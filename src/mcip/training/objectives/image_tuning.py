@@ -18,7 +18,7 @@ from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
 from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models import Model
-from mcip.training.compilation import compiled
+from mcip.models.compiled import compiled
 from mcip.training.objective import Group
 from mcip.training.optimizer import has_batch_norm, layer_factors
 from mcip.training.order import EpochOrder

@@ -29,7 +29,7 @@ from mcip.training.objective import Group
 from mcip.training.order import EpochOrder
 
 # The share of a CUDA device's memory for what backward needs of a chunk, and the bytes for it on other devices.
-_SHARE: Final = 0.5
+CHUNK_SHARE: Final = 0.5
 _BYTES_ELSEWHERE: Final = 4e9
 # Captions by which is counted what one takes, and what the casts of the weights take.
 _COUNTED: Final = 64
@@ -224,13 +224,22 @@ def automatic_chunk(
     length = captions.context_length
     if looks_back_only(getattr(model.clip, "text", model.clip)):
         length = padded_length(captions.longest, length)
-    precision = pick_precision(precision, device)
+    cuda = device.type == "cuda"
+    limit = CHUNK_SHARE * torch.cuda.get_device_properties(device).total_memory if cuda else _BYTES_ELSEWHERE
+    return chunk_within(limit, model, batch_size, length, pick_precision(precision, device), grad_checkpointing)
+
+
+def chunk_within(
+    limit: float, model: Model, batch_size: int, length: int, precision: Precision, grad_checkpointing: bool
+) -> int:
+    """How many captions of a batch to take at a time so that backward needs at most `limit` bytes for them.
+
+    The parts of the batch are as equal as they can be. For the other arguments see `text_footprint`.
+    """
     once, twice = (
         text_footprint(model, count * _COUNTED, length, precision, grad_checkpointing).activation_bytes
         for count in (1, 2)
     )
-    cuda = device.type == "cuda"
-    limit = _SHARE * torch.cuda.get_device_properties(device).total_memory if cuda else _BYTES_ELSEWHERE
     each = (twice - once) / _COUNTED
     most = max(1, int((limit - (2 * once - twice)) / each))
     return -(-batch_size // -(-batch_size // most))

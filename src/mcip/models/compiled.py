@@ -1,4 +1,4 @@
-"""The image tower compiled for training by `torch.compile`, where it pays."""
+"""The image tower compiled by `torch.compile`, for training or for embedding, where it pays."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from mcip.core.device import autocast
 from mcip.core.errors import ConfigError
 from mcip.core.progress import console, duration
 
-# Compiling takes one to three minutes; on an H200 a compiled step of 128 images of a ViT-L-14-336 is 0.1 s shorter.
+# Compiling takes one to three minutes; on an H200 a compiled step of 128 images of a ViT-L-14-336 is 0.1 s shorter, and
+# embedding 256 of them 0.05 s.
 ENOUGH_STEPS: Final = 1000
-BACKEND: Final = "inductor"
+BACKEND: Any = "inductor"
 
 
 def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = False) -> bool:
-    """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps on.
+    """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps, or batches to embed, on.
 
     Raises:
         ConfigError: `compile` is none of its values, or is "on" for weights in shards.
@@ -33,9 +34,13 @@ def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = Fal
 
 
 def compiled(
-    tower: nn.Module, shape: tuple[int, ...], device: torch.device, precision: Precision
+    tower: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    precision: Precision,
+    embed: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[Tensor], Tensor] | None:
-    """Compile a module for training on inputs of one shape, forward and backward, and say so.
+    """Compile a module for inputs of one shape, and say so: to train it, forward and backward, or only to embed.
 
     The module itself, its parameters, buffers and names stay as they are. Inputs are channels last.
 
@@ -44,24 +49,27 @@ def compiled(
         shape: The shape of all inputs.
         device: Where they are.
         precision: In which precision it is called.
+        embed: What calls the module where it only embeds, in inference mode; it is compiled then.
 
     Returns:
-        What computes the module's output; None where compilation fails, which is said on the console too.
+        What computes the module's output, or that of `embed`; None where compilation fails, which is said on the
+        console too.
     """
-    console.print("Compiling the image tower: one to three minutes before the first step.")
+    console.print("Compiling the image tower: one to three minutes before the first batch.")
     start, training = time.perf_counter(), tower.training
     kept = {name: buffer.clone() for name, buffer in tower.named_buffers()}
-    call: Any = torch.compile(tower, backend=BACKEND, dynamic=False)
+    call: Any = torch.compile(embed or tower, backend=BACKEND, dynamic=False)
     try:
-        with torch.random.fork_rng():
-            tower.train()
+        with torch.random.fork_rng(), torch.inference_mode(embed is not None):
+            tower.train(embed is None)
             pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
                 output = call(pixels)
-            output.float().sum().backward()
+            if embed is None:
+                output.float().sum().backward()
     except Exception as error:  # compilers have dozens of kinds of errors
         reason = " ".join(str(error).split())[:200]
-        console.print(f"The image tower could not be compiled ({type(error).__name__}: {reason}). It trains without.")
+        console.print(f"The image tower could not be compiled ({type(error).__name__}: {reason}). It runs without.")
         return None
     finally:
         tower.train(training)
