@@ -58,7 +58,7 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
 def test_the_compiled_tower_gives_the_same_vectors(
     train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = set()
+    sizes: set[int] = set()
 
     def eager(graph: Any, inputs: list[torch.Tensor]) -> Any:
         sizes.update(len(tensor) for tensor in inputs if tensor.shape[1:] == (3, 32, 32))
