@@ -16,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.files import atomic_write
-from mcip.retrieval.ann.corpora import STYLES, SUBJECTS
+from mcip.data.corpora import STYLES, SUBJECTS
+from mcip.metrics.composed import contrastive_projection
 from mcip.retrieval.fusion import Background
 
 _FILE: Final = "corpora.npz"
-# The published values: the weight of the styles, and the most directions that are kept.
-_STYLE_WEIGHT: Final = 0.2
-_DIRECTIONS: Final = 250
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,11 @@ class Contrast:
 
     @classmethod
     def of(cls, subjects: NDArray[np.float32], styles: NDArray[np.float32], background: Background) -> Contrast:
-        """Learn the projection from embeddings of texts (n, D) and (m, D), and measure an index.
-
-        The projection is onto the eigenvectors of 0.8 S - 0.2 T with the largest positive eigenvalues, 250 at most,
-        where S and T are the scatter matrices of the subjects and of the styles around the mean of the subjects.
-        """
-        mean = subjects.mean(0)
-        things, ways = subjects - mean, styles - mean
-        scatter = (1 - _STYLE_WEIGHT) * things.T @ things / max(1, len(things) - 1)
-        scatter -= _STYLE_WEIGHT * ways.T @ ways / max(1, len(ways) - 1)
-        values, axes = np.linalg.eigh(scatter)
-        kept = axes[:, values > 0][:, -_DIRECTIONS:]
-        projection, sample = kept @ kept.T, background.sample
-        image_low, text_low = ((sample @ projection) @ sample.T).min(), (things @ sample.T).min()
-        return cls(mean, projection.astype(np.float32), float(image_low), float(text_low))
+        """Learn the projection from embeddings of texts (n, D) and (m, D), and measure an index."""
+        mean, sample = subjects.mean(0), background.sample
+        projection = contrastive_projection(subjects, styles)
+        image_low, text_low = (sample @ projection @ sample.T).min(), ((subjects - mean) @ sample.T).min()
+        return cls(mean, projection, float(image_low), float(text_low))
 
 
 def load_contrast(

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError
+from mcip.metrics.composed import HARRIS
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.exact import products
 from mcip.retrieval.contrast import Contrast
 from mcip.retrieval.fusion import Background, Part
 
-# The published weight of the term that wants both parts alike.
-_HARRIS: Final = 0.1
 _LEAST_STD: Final = 1e-6
 _BLOCK: Final = 16_384
 
@@ -121,7 +120,7 @@ def basic(parts: Sequence[Part], background: Background, contrast: Contrast) -> 
         if normalized.shape[1] == 1:
             return normalized[:, 0]
         both: NDArray[np.float32] = (normalized**powers).prod(1)
-        return both - np.float32(_HARRIS) * (normalized * powers).sum(1) ** 2
+        return both - np.float32(HARRIS) * (normalized * powers).sum(1) ** 2
 
     query = FusedQuery(np.stack(directions), np.array(offsets, np.float32), kinds, join)
     return query.standardized(background)

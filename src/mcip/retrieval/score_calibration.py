@@ -30,9 +30,9 @@ LEAST_QUERIES: Final = 20
 _OUTLIER: Final = 1 / 1000
 # The median of the absolute deviations times this is the standard deviation of a normal distribution.
 _MAD: Final = 1.4826
-# Gumbel's distribution is 0. At 0.2 the score of one in a thousand is that of a normal distribution. Larger shapes end
-# so soon that more than the stated share would pass; smaller ones have tails that bounded scores cannot have.
-_SHAPES: Final = (0.0, 0.2)
+# Gumbel's distribution is 0; larger shapes end sooner. Estimates from 300 queries vary, and with larger shapes than this
+# more unrelated queries pass than is stated; smaller ones have tails that bounded scores cannot have.
+_SHAPES: Final = (0.0, 0.05)
 _CHANCE: Final = re.compile(r"\s*1\s*/\s*(\d{1,9})\s*")
 
 
@@ -46,7 +46,7 @@ class NullDistribution:
     Attributes:
         location: Where it lies.
         scale: How wide it is.
-        shape: How soon its upper tail ends, from 0 to 0.2.
+        shape: How soon its upper tail ends, from 0 to 0.05.
         queries: Unrelated queries that it was estimated from.
     """
 
