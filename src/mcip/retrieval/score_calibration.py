@@ -30,9 +30,13 @@ LEAST_QUERIES: Final = 20
 _OUTLIER: Final = 1 / 1000
 # The median of the absolute deviations times this is the standard deviation of a normal distribution.
 _MAD: Final = 1.4826
-# Gumbel's distribution is 0; larger shapes end sooner. Estimates from 300 queries vary, and with larger shapes than this
-# more unrelated queries pass than is stated; smaller ones have tails that bounded scores cannot have.
-_SHAPES: Final = (0.0, 0.05)
+# Gumbel's distribution is 0; smaller shapes have tails that bounded scores cannot have. At 0.2 the score of one in a
+# thousand is that of a normal distribution.
+_SHAPES: Final = (0.0, 0.2)
+# An estimated shape is lowered by so many standard errors, sqrt(0.5633 / queries): too large a shape lets more
+# unrelated queries pass than is stated.
+_CAREFUL: Final = 2.0
+_VARIANCE: Final = 0.5633
 _CHANCE: Final = re.compile(r"\s*1\s*/\s*(\d{1,9})\s*")
 
 
@@ -46,7 +50,7 @@ class NullDistribution:
     Attributes:
         location: Where it lies.
         scale: How wide it is.
-        shape: How soon its upper tail ends, from 0 to 0.05.
+        shape: How soon its upper tail ends, from 0 to 0.2.
         queries: Unrelated queries that it was estimated from.
     """
 
@@ -73,7 +77,8 @@ class NullDistribution:
         if second < 1e-9:
             return cls(b0, 0.0, 0.0, count)
         c = 2 / (3 + third / second) - math.log(2) / math.log(3)
-        shape = min(max(7.8590 * c + 2.9554 * c**2, _SHAPES[0]), _SHAPES[1])
+        shape = 7.8590 * c + 2.9554 * c**2 - _CAREFUL * math.sqrt(_VARIANCE / count)
+        shape = min(max(shape, _SHAPES[0]), _SHAPES[1])
         if shape < 1e-6:
             scale = second / math.log(2)
             return cls(b0 - 0.5772156649 * scale, scale, 0.0, count)

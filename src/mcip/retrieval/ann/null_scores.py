@@ -15,6 +15,8 @@ from mcip.retrieval.score_calibration import NullDistribution, ScoreCalibration,
 
 # Queries of each kind.
 _QUERIES: Final = 300
+# The least cosine of an image to itself, as it is stored.
+_SAME: Final = 0.999
 
 
 def calibrate_scores(engine: Engine, texts: NDArray[np.float32]) -> ScoreCalibration:
@@ -44,7 +46,7 @@ def calibrate_mixed(
     """The same for mixed queries, which `fuse` makes of their parts."""
     sources, images = _images(engine)
     pairs = [(image, Part(vector, "text")) for image, vector in zip(images, texts, strict=False)]
-    return _null(engine, [fuse(pair) for pair in pairs], sources)
+    return _null(engine, [fuse(pair) for pair in pairs], sources, [pair[0].vector for pair in pairs])
 
 
 def _images(engine: Engine) -> tuple[NDArray[np.int64], list[Part]]:
@@ -54,8 +56,17 @@ def _images(engine: Engine) -> tuple[NDArray[np.int64], list[Part]]:
     return sources, [Part(vector, "image") for vector in engine.take(sources)]
 
 
-def _null(engine: Engine, queries: Sequence[Query], sources: NDArray[np.int64] | None) -> NullDistribution | None:
-    """From the best score of each query, without the image in the slot that it was taken from."""
+def _null(
+    engine: Engine,
+    queries: Sequence[Query],
+    sources: NDArray[np.int64] | None,
+    images: Sequence[NDArray[np.float32]] = (),
+) -> NullDistribution | None:
+    """From the best score of each query, without the image in the slot that it was taken from.
+
+    Scores of mixed queries are standard deviations over a sample of the index, in which that image would count as well:
+    those are taken anew over the others.
+    """
     if not queries:
         return None
     sample = engine.background.sample + engine.background.image_mean
@@ -63,6 +74,11 @@ def _null(engine: Engine, queries: Sequence[Query], sources: NDArray[np.int64] |
     for number, query in enumerate(queries):
         scores, slots = rank(engine, query, 1 if sources is None else 2)
         others = scores if sources is None else scores[slots != sources[number]]
-        best.append(others[0])
-        sampled.append(score_vectors(query, sample))
+        of_sample = score_vectors(query, sample)
+        center, spread = 0.0, 1.0
+        if images:
+            rest = of_sample[sample @ images[number] < _SAME]
+            center, spread = (float(rest.mean()), max(float(rest.std()), 1e-6)) if len(rest) else (center, spread)
+        best.append((others[0] - center) / spread)
+        sampled.append((of_sample - center) / spread)
     return NullDistribution.fit(unrelated_best(np.array(best), np.stack(sampled), len(engine)))
