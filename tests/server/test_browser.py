@@ -365,3 +365,24 @@ def test_days_values_and_groups_to_click_on(browser: Browser, photographs: str, 
     assert "collapse=0.97" in page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.close()
+
+
+def test_a_line_stands_where_images_no_longer_match(page: Page, url: str) -> None:
+    page.get_by_role("searchbox").fill("a red mug")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?text=*")
+    settled(page)
+    answer = page.request.get(f"{url}/search", params={"text": "a red mug", "k": 32}).json()
+    above = sum(hit["score"] >= answer["line"] for hit in answer["hits"])
+    assert above < 32
+    items = page.locator("#results > li").all()
+    lines = [at for at, item in enumerate(items) if "line" in str(item.get_attribute("class"))]
+    assert lines == [above]
+    assert "no better than for unrelated queries" in items[above].inner_text()
+    page.locator("#results .tile").first.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#results .tile").last).to_be_focused()
+    page.locator("summary").click()
+    page.get_by_label("Only what matches").check()
+    page.wait_for_url("**min_score=1%2F1000*")
+    expect(page.locator("#results li")).to_have_count(above)
