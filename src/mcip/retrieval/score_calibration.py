@@ -35,7 +35,7 @@ _MAD: Final = 1.4826
 _SHAPES: Final = (0.0, 0.2)
 # An estimated shape is lowered by so many standard errors, sqrt(0.5633 / queries): too large a shape lets more
 # unrelated queries pass than is stated.
-_CAREFUL: Final = 2.0
+_CAREFUL: Final = 3.0
 _VARIANCE: Final = 0.5633
 _CHANCE: Final = re.compile(r"\s*1\s*/\s*(\d{1,9})\s*")
 
@@ -108,7 +108,8 @@ def unrelated_best(best: NDArray[np.floating], sampled: NDArray[np.floating], ro
     center = np.median(sampled, axis=1)
     spread = _MAD * np.median(np.abs(sampled - center[:, None]), axis=1)
     most = NormalDist().inv_cdf((1 - _OUTLIER) ** (1 / rows))
-    return np.minimum(best, np.maximum(center + most * spread, center))
+    # Where half of the scores are equal, as products with nothing are, they do not tell what the largest may be.
+    return np.minimum(best, np.where(spread > 0, center + most * spread, np.inf))
 
 
 @dataclass(frozen=True)
