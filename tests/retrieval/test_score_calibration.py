@@ -88,7 +88,7 @@ def sphere_of(place: Path, side: int, seed: int = 5) -> tuple[Index, NDArray[np.
 
 @pytest.fixture(scope="module")
 def spheres(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Index, NDArray[np.float32]]]:
-    return [sphere_of(tmp_path_factory.mktemp("sphere"), -1, seed) for seed in (5, 6)]
+    return [sphere_of(tmp_path_factory.mktemp("sphere"), -1, seed) for seed in range(5)]
 
 
 @pytest.fixture
