@@ -46,7 +46,7 @@ def normalized(scores: NDArray[Any], least: float) -> NDArray[Any]:
 
 def harris(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """What is high where both scores are, as Harris' measure of corners is: u v - 0.1 (u + v)^2."""
-    return one * other - HARRIS * (one + other) ** 2
+    return np.asarray(one * other - HARRIS * (one + other) ** 2)
 
 
 def trapezoidal_precision(ranks: NDArray[np.int64]) -> float:

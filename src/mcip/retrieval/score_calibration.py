@@ -109,7 +109,7 @@ def unrelated_best(best: NDArray[np.floating], sampled: NDArray[np.floating], ro
     spread = _MAD * np.median(np.abs(sampled - center[:, None]), axis=1)
     most = NormalDist().inv_cdf((1 - _OUTLIER) ** (1 / rows))
     # Where half of the scores are equal, as products with nothing are, they do not tell what the largest may be.
-    return np.minimum(best, np.where(spread > 0, center + most * spread, np.inf))
+    return np.asarray(np.minimum(best, np.where(spread > 0, center + most * spread, np.inf)))
 
 
 @dataclass(frozen=True)
