@@ -11,8 +11,10 @@ fashion: a query is a test image and another colour in which there are images wi
 for colours, and the same type. They are looked for among all test images. The text is the colour ("navy blue"), or
 the colour and type as the captions have them ("navy blue shirts for men").
 
-Recall@10 in percent: of the query's image alone, its text alone, their plain sum, and of `mcip.retrieval.fusion`.
-The number after +- is the standard error of the difference between the last two, over queries.
+Recall@10 in percent: of the query's image alone, its text alone, their plain sum, and of the three fusions of
+`mcip search`, each comparing every image: sum, product, and BASIC. The number after +- is the standard error of the
+difference between the fusion sum and the plain sum, over queries. --split val has the fashion images by which rules
+are chosen.
 """
 
 from __future__ import annotations
@@ -32,13 +34,17 @@ from rich.console import Console
 from rich.table import Table
 
 import mcip
+from mcip.data.corpora import STYLES, SUBJECTS
 from mcip.models import Model
+from mcip.retrieval.contrast import Contrast
+from mcip.retrieval.fused import basic, product
 from mcip.retrieval.fusion import Background, Part
 from mcip.toyshop.captions import sample_caption
 from mcip.toyshop.render import render, sample_view
 from mcip.toyshop.world import COLOURS, sample_product
 
 STREAM = 40
+COLUMNS = ("image", "text", "plain sum", "sum", "standard error", "product", "basic")
 K = 10
 # Two words of a colour's name in the captions of the fashion images.
 _TWO_WORDS = ("navy", "off", "steel", "sea", "lime", "fluorescent", "coffee", "mushroom")
@@ -54,6 +60,8 @@ class Task:
     relevant: NDArray[np.bool_]
     left_out: NDArray[np.int64]
     captions: NDArray[np.float32]
+    subjects: NDArray[np.float32]
+    styles: NDArray[np.float32]
 
 
 def embedded(model: Model, gallery_images: list[Image.Image]) -> NDArray[np.float32]:
@@ -101,12 +109,17 @@ def toyshop(model: Model, products: int) -> Task:
     }
     none = np.full(len(sought), -1)
     gallery, images = embedded(model, gallery_images), embedded(model, query_images)
-    return Task(gallery, images, words, relevant, none, texts_of(model, captions[::5]))
+    return Task(gallery, images, words, relevant, none, texts_of(model, captions[::5]), *corpora(model))
 
 
-def fashion(model: Model, path: Path, most: int | None) -> Task:
-    """The test images whose title occurs in several colours."""
-    table = mcip.read_table(path, "test")
+def corpora(model: Model) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The texts that BASIC learns from."""
+    return texts_of(model, list(SUBJECTS)), texts_of(model, list(STYLES))
+
+
+def fashion(model: Model, path: Path, split: str, most: int | None) -> Task:
+    """The images of a split whose title occurs in several colours."""
+    table = mcip.read_table(path, split)
     rows = range(len(table) if most is None else min(most, len(table)))
     colours, types = zip(*(split_colour(table.captions[row][-1]) for row in rows), strict=True)
     words = {word for colour in colours for word in colour.split()}
@@ -126,7 +139,9 @@ def fashion(model: Model, path: Path, most: int | None) -> Task:
     colours_and_kinds = [f"{colour} {types[row]}" for colour, row in zip(sought_colours, query_rows, strict=True)]
     texts = {"colour": texts_of(model, sought_colours), "colour and kind": texts_of(model, colours_and_kinds)}
     captions = texts_of(model, [table.captions[row][-1] for row in rows][::20])
-    return Task(gallery, gallery[query_rows], texts, np.stack(relevant), np.array(query_rows), captions)
+    return Task(
+        gallery, gallery[query_rows], texts, np.stack(relevant), np.array(query_rows), captions, *corpora(model)
+    )
 
 
 def split_colour(caption: str) -> tuple[str, str]:
@@ -150,21 +165,25 @@ def measure(task: Task) -> dict[str, dict[str, float]]:
     """Recall of each way, for each form of the text."""
     some = np.random.default_rng(0).permutation(len(task.gallery))[:1000]
     background = Background.of(task.gallery[some], task.captions)
+    contrast = Contrast.of(task.subjects, task.styles, background)
     image = task.images @ task.gallery.T
     figures = {}
     for form, texts in task.texts.items():
         text = texts @ task.gallery.T
-        vectors = [
-            background.combine([Part(one, "image"), Part(other, "text")])[0]
-            for one, other in zip(task.images, texts, strict=True)
-        ]
-        plain, ours = recalls(image + text, task), recalls(np.stack(vectors) @ task.gallery.T, task)
+        fused: dict[str, list[NDArray[np.float32]]] = {"sum": [], "product": [], "basic": []}
+        for one, other in zip(task.images, texts, strict=True):
+            parts = [Part(one, "image"), Part(other, "text")]
+            fused["sum"].append(task.gallery @ background.standardized(parts)[0])
+            fused["product"].append(product(parts, background).scores(task.gallery))
+            fused["basic"].append(basic(parts, background, contrast).scores(task.gallery))
+        plain = recalls(image + text, task)
+        ours = {name: recalls(np.stack(scores), task) for name, scores in fused.items()}
         figures[form] = {
             "image": 100 * float(recalls(image, task).mean()),
             "text": 100 * float(recalls(text, task).mean()),
             "plain sum": 100 * float(plain.mean()),
-            "mcip": 100 * float(ours.mean()),
-            "standard error": 100 * float((ours - plain).std() / np.sqrt(len(plain))),
+            **{name: 100 * float(found.mean()) for name, found in ours.items()},
+            "standard error": 100 * float((ours["sum"] - plain).std() / np.sqrt(len(plain))),
             "queries": len(plain),
         }
     return figures
@@ -175,14 +194,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer images")
     parser.add_argument("--fashion", type=Path, help="fashion.parquet")
     parser.add_argument("--model", default="toyshop", help="the model for the fashion images")
+    parser.add_argument("--split", default="test", help="of the fashion images")
     options = parser.parse_args()
     figures: dict[str, Any] = {"toyshop": measure(toyshop(mcip.load("toyshop"), 30 if options.quick else 500))}
     if options.fashion:
-        figures["fashion"] = measure(fashion(mcip.load(options.model), options.fashion, 800 if options.quick else None))
-    table = Table("images", "text", "queries", "image alone", "text alone", "plain sum", "mcip", "+-")
+        figures["fashion"] = measure(
+            fashion(mcip.load(options.model), options.fashion, options.split, 800 if options.quick else None)
+        )
+    table = Table(
+        "images", "text", "queries", "image alone", "text alone", "plain sum", "sum", "+-", "product", "basic"
+    )
     for name, forms in figures.items():
         for form, row in forms.items():
-            shown = [f"{row[key]:.1f}" for key in ("image", "text", "plain sum", "mcip", "standard error")]
+            shown = [f"{row[key]:.1f}" for key in COLUMNS]
             table.add_row(name, form, f"{row['queries']:,}", *shown)
     Console().print(table)
     print(json.dumps(figures))

@@ -87,7 +87,7 @@ class Mcip:
             table = table.append(pa.table(facts, schema=table.schema))
 
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        Index(self.uri, probe_texts=lambda: texts)
+        Index(self.uri, probe_texts=lambda _: texts)
 
     def open(self) -> None:
         self.index = Index(self.uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 from pathlib import Path
@@ -42,6 +43,22 @@ def gpr1200(root: Path, categories: tuple[int, ...] = (0, 7, 250, 1000, 1199), i
             path = root / "GPR1200" / "images" / f"{category}_{category * 7 + number}_x{suffix}"
             write_image(path, 100 * category + number, MODES[number % 3])
     junk(root / "GPR1200" / "images")
+
+
+def icir(root: Path) -> None:
+    """Two objects with two queries each; one gallery image is relevant to both texts of its object."""
+    folder, query, gallery = root / "icir", [], []
+    for number, label in enumerate(("temple", "toy_bear")):
+        for at, text in enumerate(("at night", "as a toy, in red")):
+            query.append((f"icir/query/{label}/{at}.jpg", text, label))
+            gallery += [(f"icir/database/{label}/{at}_{copy}.jpg", text, label) for copy in range(2)]
+        gallery.append((f"icir/database/{label}/0_0.jpg", "as a toy, in red", label))
+        gallery += [(f"icir/database/{label}/hard_{copy}.jpg", "", label) for copy in range(3 + number)]
+    for name, lines in (("query", query), ("database", gallery)):
+        for seed, (image, _, _) in enumerate(lines):
+            write_image(root / image, 1000 * len(lines) + seed)
+        with (folder / f"{name}_files.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
 
 
 def instre(root: Path) -> None:
@@ -245,6 +262,7 @@ def everything(root: Path) -> Path:
     revisitop1m(root)
     adience(root)
     ilias(root)
+    icir(root)
     imagenet(root)
     imagenet_v2(root)
     for name in ("imagenet-sketch", "imagenet-a", "imagenet-r"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mcip.core.choices import TransformName
 from mcip.data import Table
+from mcip.data.corpora import STYLES, SUBJECTS
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Retrieval, TextRetrieval
 from mcip.evaluation.benchmarks.imagenet import WNIDS
@@ -51,6 +52,58 @@ class FixedEncoder:
 
     def classes(self, names: Mapping[str, str], templates: Sequence[str]) -> NDArray[np.float32]:
         return np.array([vector(name) for name in names.values()])
+
+
+def trapezoid_of(relevant: Sequence[bool]) -> float:
+    """Average precision as i-CIR's own evaluation has it, from its definition."""
+    ranks = [rank for rank, one in enumerate(relevant) if one]
+    before = [1.0 if rank == 0 else found / rank for found, rank in enumerate(ranks)]
+    after = [(found + 1) / (rank + 1) for found, rank in enumerate(ranks)]
+    return float(np.mean([(one + other) / 2 for one, other in zip(before, after, strict=True)]))
+
+
+def test_icir_is_a_mean_over_objects_of_means_over_queries(benchmarks: Path) -> None:
+    lost = "query/temple/1.jpg"
+    data = layouts.read(benchmarks, "icir")
+    task = benchmark_task(BENCHMARKS["icir"], str(benchmarks), PRESETS["paper"])
+    measured = measure_data(FixedEncoder(lost), task, data)
+    subjects, styles = (np.array([vector(text) for text in texts]) for texts in (SUBJECTS, STYLES))
+    # Fewer than 1,000 images: centers and least scores are of the whole gallery.
+    everything = np.array([vector(name) for name in data.gallery.ids])
+    centered = everything - everything.mean(0)
+    scatter = 0.8 * np.cov((subjects - subjects.mean(0)).T) - 0.2 * (
+        (styles - subjects.mean(0)).T @ (styles - subjects.mean(0)) / (len(styles) - 1)
+    )
+    values, axes = np.linalg.eigh(scatter)
+    projection = sum(np.outer(axis, axis) for value, axis in zip(values, axes.T, strict=True) if value > 0)
+    low_image = min(float(one @ projection @ other) for one in centered for other in centered)
+    low_text = min(float((text - subjects.mean(0)) @ image) for text in subjects for image in centered)
+
+    def basic(image: NDArray[Any], text: NDArray[Any], x: NDArray[Any]) -> float:
+        x = x - everything.mean(0)
+        u = max(0.0, (float((image - everything.mean(0)) @ projection @ x) - low_image) / abs(low_image))
+        v = max(0.0, (float((text - subjects.mean(0)) @ x) - low_text) / abs(low_text))
+        return u * v - 0.1 * (u + v) ** 2
+
+    rules: dict[str, Callable[..., float]] = {
+        "text": lambda image, text, x: float(text @ x), "image": lambda image, text, x: float(image @ x),
+        "sum": lambda image, text, x: float(image @ x + text @ x),
+        "product": lambda image, text, x: max(0.0, float(image @ x)) * max(0.0, float(text @ x)), "basic": basic,
+    }  # fmt: skip
+    by_query = []
+    for rule, score in rules.items():
+        by_object: dict[str, list[float]] = {}
+        for number, (text, label) in enumerate(zip(data.texts, data.objects, strict=True)):
+            name = data.queries.ids[data.query_rows[number]]
+            if name == lost:
+                continue
+            entries = data.entries[label]
+            scores = [score(vector(name), vector(text), vector(data.gallery.ids[row])) for row, _ in entries]
+            order = sorted(range(len(entries)), key=lambda at: -scores[at])
+            by_object.setdefault(label, []).append(trapezoid_of([entries[at][1] == text for at in order]))
+        assert measured[f"map_{rule}"] == pytest.approx(np.mean([np.mean(one) for one in by_object.values()]))
+        by_query = [value for one in by_object.values() for value in one]
+    assert measured["map_queries"] == pytest.approx(np.mean(by_query))
 
 
 def ranking(query: str, items: Sequence[str]) -> list[int]:

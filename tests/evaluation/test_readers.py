@@ -12,7 +12,7 @@ import pytest
 from mcip.core.errors import DataError, McipError
 from mcip.data import Table
 from mcip.evaluation.benchmarks import BENCHMARKS
-from mcip.evaluation.benchmarks.base import Classification, Data, Retrieval, TextRetrieval
+from mcip.evaluation.benchmarks.base import Classification, ComposedRetrieval, Data, Retrieval, TextRetrieval
 from mcip.evaluation.dataset_roots import FOLDERS, Places
 from mcip.evaluation.presets import PAPER, STANDARD
 from tests.evaluation import layouts
@@ -24,6 +24,8 @@ def tables(data: Data) -> list[Table]:
         return [data.queries, *data.gallery]
     if isinstance(data, Classification):
         return [data.train, data.test]
+    if isinstance(data, ComposedRetrieval):
+        return [data.queries, data.gallery]
     return list(data.gallery) if isinstance(data, TextRetrieval) else [data.images]
 
 
@@ -239,3 +241,24 @@ def test_presets_differ_as_they_say() -> None:
     assert (STANDARD.image_transform, STANDARD.text_transform) == ("model", "model")
     assert STANDARD.exclude_self
     assert not PAPER.exclude_self
+
+
+def test_icir_lists_an_image_for_several_texts_of_its_object(benchmarks: Path) -> None:
+    data = read(benchmarks, "icir")
+    assert data.texts == ("at night", "as a toy, in red") * 2
+    assert data.objects == ("temple", "temple", "toy_bear", "toy_bear")
+    shown = [(data.gallery.ids[row], text) for row, text in data.entries["temple"]]
+    assert shown[:2] == [("database/temple/0_0.jpg", "at night"), ("database/temple/0_1.jpg", "at night")]
+    assert ("database/temple/0_0.jpg", "as a toy, in red") in shown
+    assert [text for _, text in shown].count("") == 3
+
+
+def test_icir_without_a_gallery_for_a_query_is_refused(tmp_path: Path) -> None:
+    layouts.icir(tmp_path)
+    lists = tmp_path / "icir" / "database_files.csv"
+    lists.write_text("\n".join(line for line in lists.read_text().splitlines() if "toy_bear" not in line))
+    with pytest.raises(DataError, match="no image for the queries of 'toy_bear'"):
+        read(tmp_path, "icir")
+    lists.write_text("icir/elsewhere/a.jpg,at night,temple\n")
+    with pytest.raises(DataError, match=r"is not database/<image>,<text>,<object>"):
+        read(tmp_path, "icir")

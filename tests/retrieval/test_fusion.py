@@ -16,7 +16,7 @@ from .conftest import cosines
 
 
 def naive_scores(index: Index, parts: list[tuple[np.ndarray[Any, Any], str, float]], names: list[str]) -> list[float]:
-    """The combined score of each image, by the words of `Background.combine`."""
+    """The combined score of each image, by the words of `Background.combine` and `Background.standardized`."""
     background, vectors = index.engine.background, [index.vector(name).astype(np.float64) for name in names]
     on_sample = {kind: np.zeros(len(background.sample)) for kind in ("image", "text", "away")}
     on_images = {kind: np.zeros(len(names)) for kind in on_sample}
@@ -35,7 +35,10 @@ def naive_scores(index: Index, parts: list[tuple[np.ndarray[Any, Any], str, floa
             on_images[sum_of][at] += weight * score / float(np.std(scores))
     correlation = np.corrcoef(on_sample["image"], on_sample["text"])[0, 1]
     unexplained = 1 - max(0.0, float(correlation)) ** 2
-    return list(unexplained * on_images["image"] + on_images["text"] + on_images["away"])
+    combined, everywhere = (
+        unexplained * scores["image"] + scores["text"] + scores["away"] for scores in (on_images, on_sample)
+    )
+    return list(combined / np.std(everywhere))
 
 
 def test_an_image_counts_for_what_the_text_does_not_say() -> None:

@@ -78,7 +78,7 @@ def test_a_chain_of_images_is_not_one_group(tmp_path: Path) -> None:
     vectors = np.zeros((25, DIM), np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     new_table(tmp_path / "t.lance", vectors)
-    index = Index(tmp_path / "t.lance", probe_texts=lambda: vectors[:1])
+    index = Index(tmp_path / "t.lance", probe_texts=lambda _: vectors[:1])
     groups = duplicate_groups(index.engine, 0.97)
     assert max(len(group.members) for group in groups) == 2
     for group in groups:
@@ -94,7 +94,7 @@ def test_large_groups_of_equal_vectors_are_found_whole(tmp_path: Path) -> None:
     parts = rows(vectors)
     hashes = [f"{number:016x}" for number in range(300)]
     table.append(parts.set_column(parts.column_names.index("hash"), "hash", [hashes]))
-    index = Index(tmp_path / "t.lance", probe_texts=lambda: base)
+    index = Index(tmp_path / "t.lance", probe_texts=lambda _: base)
     groups = duplicate_groups(index.engine, 0.99)
     assert [(group.exact, len(group.members)) for group in groups] == [(False, 99)] * 3
     # With the same content they are copies, whatever the threshold.

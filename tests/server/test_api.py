@@ -291,3 +291,27 @@ def test_loading_is_said(served: Path) -> None:
     assert (health.status_code, health.json()["status"]) == (503, "loading")
     assert "being loaded" in problem(search, 503)
     assert search.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("query", [{"text": "a red mug"}, {"text": "blue", "id": "FIRST"}])
+def test_what_does_not_match_is_left_out_and_the_line_told(
+    client: TestClient, index: Index, train: Path, query: dict[str, str]
+) -> None:
+    query = {name: read_table(str(train)).ids[0] if value == "FIRST" else value for name, value in query.items()}
+    whole = client.get("/search", params={**query, "k": 32}).json()
+    kind = "mixed" if "id" in query else "text"
+    assert whole["line"] == pytest.approx(index.engine.calibration.line(kind))
+    for asked, least in (("1/1000", whole["line"]), ("1/2", index.engine.calibration.least("1/2", kind)), ("0.1", 0.1)):
+        above = client.get("/search", params={**query, "k": 32, "min_score": asked}).json()["hits"]
+        assert above == [hit for hit in whole["hits"] if hit["score"] >= least]
+    assert "write 1/1000" in problem(client.get("/search", params={**query, "min_score": "often"}), 400)
+    assert client.get("/search", params={"k": 2}).json()["line"] is None
+
+
+@pytest.mark.parametrize("fusion", ["product", "basic"])
+def test_fusions_are_those_of_the_index(client: TestClient, index: Index, train: Path, fusion: Any) -> None:
+    first = read_table(str(train)).ids[0]
+    answer = client.get("/search", params={"text": "blue", "id": first, "fusion": fusion, "k": 32}).json()
+    assert found(answer) == expected(index.search(image="id:" + first, text="blue", k=32, fusion=fusion))
+    assert answer["line"] is None
+    assert client.get("/search", params={"text": "blue", "fusion": "other"}).status_code == 422

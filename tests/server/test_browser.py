@@ -44,14 +44,14 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     opened.on("request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url))
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.goto(url)
-    expect(opened.locator("#results li")).to_have_count(32, timeout=20_000)
+    expect(opened.locator("#results li[data-id]")).to_have_count(32, timeout=20_000)
     yield opened
     opened.close()
     assert wrong == []
 
 
 def ids(page: Page) -> list[str]:
-    return [str(tile.get_attribute("data-id")) for tile in page.locator("#results li").all()]
+    return [str(tile.get_attribute("data-id")) for tile in page.locator("#results li[data-id]").all()]
 
 
 def settled(page: Page) -> None:
@@ -153,7 +153,7 @@ def test_dropped_and_pasted_images(page: Page, event: str) -> None:
     )
     expect(page.locator("#parts img")).to_have_attribute("alt", "red.png")
     expect(page.locator(".score").first).not_to_be_empty()
-    expect(page.locator("#results li")).to_have_count(32)
+    expect(page.locator("#results li[data-id]")).to_have_count(32)
 
 
 def test_a_wrong_file_is_explained(page: Page, tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_a_wrong_file_is_explained(page: Page, tmp_path: Path) -> None:
     file.write_text("no image")
     page.locator("#file").set_input_files(file)
     expect(page.get_by_role("alert")).to_contain_text("The image cannot be used: not an image")
-    expect(page.locator("#results li")).to_have_count(0)
+    expect(page.locator("#results li[data-id]")).to_have_count(0)
     page.get_by_role("button", name="Remove notes.txt").click()
-    expect(page.locator("#results li")).to_have_count(32)
+    expect(page.locator("#results li[data-id]")).to_have_count(32)
     expect(page.locator("#problem")).to_be_hidden()
     file.write_bytes(bytes(20_000_001))
     page.locator("#file").set_input_files(file)
@@ -251,7 +251,7 @@ def test_endless_results(page: Page) -> None:
     offsets = by_pages_of(7, page)
     search(page, "a star")
     deadline = time.monotonic() + 60
-    while page.locator("#results li").count() < 32 and time.monotonic() < deadline:
+    while page.locator("#results li[data-id]").count() < 32 and time.monotonic() < deadline:
         page.mouse.wheel(0, 400)
         page.wait_for_timeout(20)
     expect(page.locator("#status")).to_have_text("32 images, that is all.")
@@ -297,7 +297,7 @@ def test_the_page_requests_the_token(browser: Browser, served: Path) -> None:
         expect(page.locator("#refused")).to_have_text("This is not the token.")
         page.locator("#token").fill(TOKEN)
         page.keyboard.press("Enter")
-        expect(page.locator("#results li")).to_have_count(32, timeout=20_000)
+        expect(page.locator("#results li[data-id]")).to_have_count(32, timeout=20_000)
         expect(page.locator("#text")).to_have_value("a mug")
         assert page.locator("#results img").first.evaluate("async image => { await image.decode(); return true }")
         page.close()
@@ -323,45 +323,66 @@ def photographs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_days_values_and_groups_to_click_on(browser: Browser, photographs: str, viewport: ViewportSize) -> None:
     page = browser.new_page(viewport=viewport)
     page.goto(photographs)
-    expect(page.locator("#results li")).to_have_count(16, timeout=20_000)
+    expect(page.locator("#results li[data-id]")).to_have_count(16, timeout=20_000)
     page.locator("summary").click()
     paris = page.locator("#values button", has_text="Paris")
     paris.click()
-    expect(page.locator("#results li")).to_have_count(8)
+    expect(page.locator("#results li[data-id]")).to_have_count(8)
     expect(paris).to_have_attribute("aria-pressed", "true")
     page.locator("#values button", has_text="Rome").click()
-    expect(page.locator("#results li")).to_have_count(12)
+    expect(page.locator("#results li[data-id]")).to_have_count(12)
     page.locator("#values button", has_text="ILCE-7M3").click()
-    expect(page.locator("#results li")).to_have_count(4)
+    expect(page.locator("#results li[data-id]")).to_have_count(4)
     expect(page.locator("#picked li")).to_have_text(["folder: Paris×", "folder: Rome×", "camera: ILCE-7M3×"])
     page.reload()
-    expect(page.locator("#results li")).to_have_count(4)
+    expect(page.locator("#results li[data-id]")).to_have_count(4)
     page.locator("#picked li button").last.click()
-    expect(page.locator("#results li")).to_have_count(12)
+    expect(page.locator("#results li[data-id]")).to_have_count(12)
     page.locator("summary").click()
     expect(page.locator("#from")).to_have_attribute("min", "2024-01-15")
     page.locator("#from").fill("2024-03-15")
     page.locator("#from").blur()
-    expect(page.locator("#results li")).to_have_count(10)
+    expect(page.locator("#results li[data-id]")).to_have_count(10)
     page.locator("#to").fill("2024-05-15")
     page.locator("#to").blur()
-    expect(page.locator("#results li")).to_have_count(3)
+    expect(page.locator("#results li[data-id]")).to_have_count(3)
     expect(page.locator("#picked li").first).to_have_text("taken: 2024-03-15 – 2024-05-15×")
     for _ in range(3):
         page.locator("#picked li button").first.click()
         settled(page)
-    expect(page.locator("#results li")).to_have_count(16)
+    expect(page.locator("#results li[data-id]")).to_have_count(16)
     page.locator("#grouped").check()
     group = page.locator(".group:visible")
     expect(group.first).to_have_text(re.compile(r"^\+\d+$"))
-    shown = page.locator("#results li").count()
+    shown = page.locator("#results li[data-id]").count()
     more = int(group.first.inner_text()[1:])
     assert more >= 3
     group.first.click()
-    expect(page.locator("#results li")).to_have_count(shown + more)
-    expect(page.locator("#results li.member")).to_have_count(more)
+    expect(page.locator("#results li[data-id]")).to_have_count(shown + more)
+    expect(page.locator("#results li[data-id].member")).to_have_count(more)
     group.first.click()
-    expect(page.locator("#results li")).to_have_count(shown)
+    expect(page.locator("#results li[data-id]")).to_have_count(shown)
     assert "collapse=0.97" in page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.close()
+
+
+def test_a_line_stands_where_images_no_longer_match(page: Page, url: str) -> None:
+    page.get_by_role("searchbox").fill("a red mug")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?text=*")
+    settled(page)
+    answer = page.request.get(f"{url}/search", params={"text": "a red mug", "k": 32}).json()
+    above = sum(hit["score"] >= answer["line"] for hit in answer["hits"])
+    assert above < 32
+    items = page.locator("#results > li").all()
+    lines = [at for at, item in enumerate(items) if "line" in str(item.get_attribute("class"))]
+    assert lines == [above]
+    assert "no better than for unrelated queries" in items[above].inner_text()
+    page.locator("#results .tile").first.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#results .tile").last).to_be_focused()
+    page.locator("summary").click()
+    page.get_by_label("Only what matches").check()
+    page.wait_for_url("**min_score=1%2F1000*")
+    expect(page.locator("#results li")).to_have_count(above)

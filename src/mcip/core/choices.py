@@ -24,3 +24,5 @@ Quantize: TypeAlias = Literal["none", "int8"]
 PairLoss: TypeAlias = Literal["auto", "infonce", "sigmoid"]
 # "auto" compiles the image tower on CUDA, where the run is long enough to pay for it.
 Compile: TypeAlias = Literal["auto", "on", "off"]
+# How the parts of a query become one score; see `mcip.retrieval.fusion`.
+Fusion: TypeAlias = Literal["sum", "product", "basic"]

@@ -25,6 +25,7 @@ FOLDERS: Final[dict[str, tuple[str, ...]]] = {
     "revisitop1m": ("revisitop1m",),
     "adience": ("adience",),
     "ilias": ("ilias",),
+    "icir": ("icir", "icir_v1.0.0"),
     "yfcc100m": ("ilias/yfcc100m", "yfcc100m"),
     "imagenet": ("imagenet", "imagenet-1k", "imagenet1k", "ilsvrc2012"),
     "imagenet-v2": ("imagenet-v2", "imagenetv2", "imagenetv2-matched-frequency-format-val"),

@@ -13,7 +13,16 @@ from mcip.core.errors import ConfigError, DataError
 from mcip.core.processes import processes
 from mcip.core.topk import topk
 from mcip.data import Table
-from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.benchmarks.base import (
+    Classification,
+    ComposedRetrieval,
+    CrossModal,
+    Data,
+    Retrieval,
+    TextRetrieval,
+    ZeroShot,
+)
+from mcip.evaluation.composed import composed, composed_texts
 from mcip.evaluation.encoders import Encoded, Encoder, Session
 from mcip.evaluation.tasks import Task
 from mcip.metrics import (
@@ -84,6 +93,8 @@ def embed_data(session: Session, task: Task) -> None:
         processes().first_then_all(lambda: session.classes(data.names, task.templates))
     if isinstance(data, TextRetrieval):
         session.captions(data.texts, data.fingerprint)
+    if isinstance(data, ComposedRetrieval):
+        composed_texts(session, data)
     for table in _tables(data):
         session.images(table, task.transform)
 
@@ -94,6 +105,8 @@ def _tables(data: Data) -> list[Table]:
         return [data.train, data.test]
     if isinstance(data, Retrieval):
         return [data.queries, *data.gallery]
+    if isinstance(data, ComposedRetrieval):
+        return [data.queries, data.gallery]
     return list(data.gallery) if isinstance(data, TextRetrieval) else [data.images]
 
 
@@ -285,4 +298,5 @@ _MEASURES: dict[type[Any], Callable[..., PerQuery]] = {
     ZeroShot: _zero_shot,
     CrossModal: _cross_modal,
     TextRetrieval: _text_to_image,
+    ComposedRetrieval: composed,
 }

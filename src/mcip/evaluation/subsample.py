@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from mcip.data import Table
-from mcip.evaluation.benchmarks.base import Classification, CrossModal, Data, Retrieval, TextRetrieval, ZeroShot
+from mcip.evaluation.benchmarks.base import (
+    Classification,
+    ComposedRetrieval,
+    CrossModal,
+    Data,
+    Retrieval,
+    TextRetrieval,
+    ZeroShot,
+)
 
 SEED = 37
 
@@ -42,7 +50,27 @@ def subsample(data: Data, limit: int, seed: int = SEED) -> Data:
         return replace(data, images=_rows(data.images, limit, random))
     if isinstance(data, CrossModal):
         return CrossModal(_rows(data.images, limit, random))
+    if isinstance(data, ComposedRetrieval):
+        return _objects(data, limit, random)
     return _texts(data, limit, random)
+
+
+def _objects(data: ComposedRetrieval, limit: int, random: np.random.Generator) -> ComposedRetrieval:
+    """Whole objects with their galleries."""
+    classes = _whole_classes(data.objects, limit, random)
+    kept = [number for number, label in enumerate(data.objects) if label in classes]
+    entries = {label: lines for label, lines in data.entries.items() if label in classes}
+    query_rows = sorted({data.query_rows[number] for number in kept})
+    gallery_rows = sorted({row for lines in entries.values() for row, _ in lines})
+    query_place, place = ({row: at for at, row in enumerate(rows)} for rows in (query_rows, gallery_rows))
+    return ComposedRetrieval(
+        data.queries.subset(query_rows),
+        tuple(query_place[data.query_rows[number]] for number in kept),
+        tuple(data.texts[number] for number in kept),
+        tuple(data.objects[number] for number in kept),
+        data.gallery.subset(gallery_rows),
+        {label: tuple((place[row], text) for row, text in lines) for label, lines in entries.items()},
+    )
 
 
 def _rows(table: Table, limit: int, random: np.random.Generator) -> Table:

@@ -11,13 +11,27 @@ from mcip.core.choices import TransformName
 from mcip.core.errors import ConfigError
 from mcip.evaluation.presets import PresetName
 
-Kind: TypeAlias = Literal["i2i", "knn", "zero-shot", "t2i", "i2t"]
+Kind: TypeAlias = Literal["i2i", "knn", "zero-shot", "t2i", "i2t", "composed"]
 
 # How the paper's Table 1 groups its columns; image to text is not in it.
-GROUPS: dict[Kind, str] = {"i2i": "I2I", "knn": "k-NN", "zero-shot": "zero-shot", "t2i": "T2I", "i2t": "I2T"}
+GROUPS: dict[Kind, str] = {
+    "i2i": "I2I",
+    "knn": "k-NN",
+    "zero-shot": "zero-shot",
+    "t2i": "T2I",
+    "i2t": "I2T",
+    "composed": "CIR",
+}
 
 # The metric that stands for a kind in tables and plots.
-HEADLINE: dict[Kind, str] = {"i2i": "map", "knn": "top1", "zero-shot": "top1", "t2i": "r5", "i2t": "r5"}
+HEADLINE: dict[Kind, str] = {
+    "i2i": "map",
+    "knn": "top1",
+    "zero-shot": "top1",
+    "t2i": "r5",
+    "i2t": "r5",
+    "composed": "map_basic",
+}
 TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a {}.", "a photo of the {}.")
 
 
@@ -27,8 +41,8 @@ class Task:
 
     Attributes:
         name: How tables call it.
-        kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image) or "i2t" (image to
-            text).
+        kind: "i2i" (image to image), "knn" (weighted k-NN), "zero-shot", "t2i" (text to image), "i2t" (image to
+            text) or "composed" (image and text to image).
         data: Where the table is: what `mcip.read_table` takes; for a benchmark, the folder with the benchmarks.
         split: The rows that are queries; of all kinds but "knn" the gallery, too.
         index_data: For "knn": the table of the labelled rows that vote; `data` if not given.

@@ -22,10 +22,11 @@ COLUMNS: Final = (
     "mean_average_precision", "image_retrieval_recall@1", "image_retrieval_recall@5", "image_retrieval_recall@10",
     "text_retrieval_recall@1", "text_retrieval_recall@5", "text_retrieval_recall@10",
 )  # fmt: skip
-# What CLIP_benchmark calls a task of each kind. The last two it does not have: the names are ours.
+# What CLIP_benchmark calls a task of each kind. The last three it does not have: the names are ours.
 _TASKS: Final[dict[Kind, str]] = {
     "zero-shot": "zeroshot_classification", "t2i": "zeroshot_retrieval", "i2t": "zeroshot_retrieval",
     "i2i": "image_to_image_retrieval", "knn": "knn_classification",
+    "composed": "composed_image_retrieval",
 }  # fmt: skip
 _DATA_SETS: Final = {
     "coco": "mscoco_captions", "aircraft": "fgvc_aircraft", "flowers": "vtab/flowers", "imagenet": "imagenet1k",

@@ -86,6 +86,7 @@ def _protocol(task: Task) -> Iterator[str]:
             "knn": f"votes: {_split(task.index_split)}",
             "t2i": "every caption is a query",
             "i2t": "every image with captions is a query",
+            "composed": "each object has its own gallery",
         }[task.kind]
 
 

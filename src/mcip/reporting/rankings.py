@@ -13,7 +13,7 @@ from mcip.core.errors import ArtefactError
 from mcip.core.topk import topk
 from mcip.data import Table
 from mcip.embeddings.store import Embeddings
-from mcip.evaluation.benchmarks.base import CrossModal, Data, Retrieval, TextRetrieval
+from mcip.evaluation.benchmarks.base import ComposedRetrieval, CrossModal, Data, Retrieval, TextRetrieval
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import Results
 from mcip.reporting.stored import stored_captions, stored_images
@@ -125,7 +125,8 @@ def space_of(results: Results, task: Task, data: Data) -> Space:
         vectors = stored_captions(results, data.fingerprint)
         images = [stored_images(results, task, table) for table in data.gallery]
         return Space(queries, vectors, np.arange(len(queries)), data.gallery, images)
-    raise ArtefactError(f"The queries of {task.name} find classes, not images.")
+    what = "are an image and a text together" if isinstance(data, ComposedRetrieval) else "find classes, not images"
+    raise ArtefactError(f"The queries of {task.name} {what}: there is no grid of them.")
 
 
 def _image_queries(results: Results, task: Task, data: Retrieval) -> Space:

@@ -6,9 +6,11 @@ from mcip.evaluation.tasks import Kind
 
 KIND_WORDS: dict[Kind, str] = {
     "i2i": "image to image", "knn": "k-NN", "zero-shot": "zero-shot", "t2i": "text to image", "i2t": "image to text",
+    "composed": "image and text to image",
 }  # fmt: skip
 METRIC_WORDS = {
     "map": "mAP", "map@1000": "mAP@1k", "top1": "top-1", "top5": "top-5", "r1": "R@1", "r5": "R@5", "r10": "R@10",
+    "map_basic": "mAP (BASIC)",
 }  # fmt: skip
 PURPOSES: dict[Kind, str] = {
     "i2i": "find images by an image",
@@ -16,6 +18,7 @@ PURPOSES: dict[Kind, str] = {
     "zero-shot": "classify images by the names of classes alone",
     "t2i": "find images by a text",
     "i2t": "find texts by an image",
+    "composed": "find images by an image and a text",
 }
 KIND_SENTENCES: dict[Kind, str] = {
     "i2i": "An image is the query: do other images of the same thing come first?",
@@ -23,9 +26,12 @@ KIND_SENTENCES: dict[Kind, str] = {
     "zero-shot": "An image gets the class whose name, as a text, is nearest to it; no labelled image is used.",
     "t2i": "A caption is the query: is the image that it describes among the first?",
     "i2t": "An image is the query: is one of its captions among the first?",
+    "composed": "An image and a text are the query: do images of the same thing, as the text has it, come first?",
 }
 METRIC_SENTENCES = {
     "map": "mAP, mean average precision, is 100 when every relevant image ranks before all others.",
+    "map_basic": "mAP (BASIC) is mean average precision over objects, image and text joined by BASIC without query "
+    "expansion.",
     "map@1000": "mAP@1k is mean average precision over the first 1,000 ranks.",
     "top1": "Top-1 is the share of images that get the right class.",
     "top5": "Top-5 is the share of images whose right class is among the first five.",

@@ -102,6 +102,16 @@ class Background:
         vector = weights @ centered
         return vector, -float(vector @ self.image_mean)
 
+    def standardized(self, parts: Sequence[Part]) -> tuple[NDArray[np.float32], float]:
+        """What `combine` gives, in standard deviations over the sample.
+
+        So a score means the same from query to query, whatever the number of parts and their weights: how many
+        standard deviations of the query's scores an image lies above the average image of the index.
+        """
+        vector, _ = self.combine(parts)
+        vector = vector / np.maximum((self.sample @ vector).std(), np.float32(_LEAST_STD))
+        return vector, -float(vector @ self.image_mean)
+
     def save(self, path: Path) -> None:
         """Write it to a file, atomically."""
         facts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}

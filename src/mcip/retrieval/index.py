@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip import models
-from mcip.core.choices import Backend
+from mcip.core.choices import Backend, Fusion
 from mcip.core.errors import ConfigError, ModelError
-from mcip.retrieval.ann import probe_texts as probes
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
-from mcip.retrieval.ann.opening import ProbeTexts, open_engine
+from mcip.retrieval.ann.opening import EmbedTexts, open_engine
 from mcip.retrieval.ann.select import Ann
 from mcip.retrieval.encoder import Encoder, ModelLike
 from mcip.retrieval.fusion import Part
@@ -50,7 +49,7 @@ class Index:
         ann: Ann | None = None,
         target: float | None = None,
         recalibrate: bool = False,
-        probe_texts: ProbeTexts | None = None,
+        probe_texts: EmbedTexts | None = None,
         verify: bool = False,
         backend: Backend = "auto",
     ) -> None:
@@ -63,7 +62,8 @@ class Index:
             ann: How to search, see `mcip.retrieval.ann.select`; as last time if not given.
             target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
             recalibrate: Calibrate approximate search again.
-            probe_texts: Embeds probe texts, float32 (T, D); captions of the table, or general texts, if not given.
+            probe_texts: Embeds the texts by which search and scores are calibrated, float32 (T, D); the index's model
+                does if not given.
             verify: See `open_index`.
             backend: See `open_index`.
         """
@@ -71,11 +71,11 @@ class Index:
         table = open_table(self.uri)
         self._identity = table.identity
         self.encoder = Encoder(self.uri, table.identity, model, device, backend)
-        self._probe_texts = probe_texts or self._embed_probe_texts
+        self._embed_texts = probe_texts or self.encode_texts
         engine = open_engine(
-            table, self._probe_texts, requested=ann, target=target, recalibrate=recalibrate, every_byte=verify
+            table, self._embed_texts, requested=ann, target=target, recalibrate=recalibrate, every_byte=verify
         )
-        self._snapshot = Snapshot(engine)
+        self._snapshot = Snapshot(engine, self._embed_texts)
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -127,7 +127,7 @@ class Index:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
         if table.version_key == self.engine.table.version_key:
             return False
-        self._snapshot = Snapshot(open_engine(table, self._probe_texts))
+        self._snapshot = Snapshot(open_engine(table, self._embed_texts), self._embed_texts)
         return True
 
     def encode_images(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
@@ -150,6 +150,8 @@ class Index:
         rerank: Rerank | None = None,
         exact: bool = False,
         collapse: float | None = None,
+        min_score: float | str | None = None,
+        fusion: Fusion = "sum",
     ) -> Results:
         """Find images.
 
@@ -164,6 +166,10 @@ class Index:
             rerank: Gives the best `max(100, offset + k)` hits new scores.
             exact: Compare with every image, whatever the table's size.
             collapse: Let one result stand for all within this cosine of it: its `others`. Not together with `rerank`.
+            min_score: The least score of results: "1/1000" is what one in a thousand unrelated queries reaches, a
+                number is a score; see `mcip.retrieval.score_calibration`.
+            fusion: How several parts become one score: "sum" (`mcip.retrieval.fusion`), or "product" or "basic",
+                which want both images and texts to fit (`mcip.retrieval.fused`).
 
         Returns:
             At most k images, in descending order of score; equal scores in the order in which they were indexed. The
@@ -181,7 +187,7 @@ class Index:
         """
         snapshot = self._snapshot
         parts = embed_parts(self.encoder, snapshot.vector, image, text, negative, weights)
-        return snapshot.search_parts(parts, k, offset, where, rerank, exact, collapse)
+        return snapshot.search_parts(parts, k, offset, where, rerank, exact, collapse, min_score, fusion)
 
     def parts(
         self,
@@ -239,9 +245,6 @@ class Index:
     def thumbnail(self, id: str) -> bytes | None:
         """The JPEG thumbnail of an image of the index; see `Snapshot.thumbnail`."""
         return self._snapshot.thumbnail(id)
-
-    def _embed_probe_texts(self) -> NDArray[np.float32]:
-        return self.encode_texts(probes.probe_texts(open_table(self.uri)))
 
 
 def open_index(

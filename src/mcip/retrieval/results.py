@@ -24,8 +24,9 @@ class Hit:
 
     Attributes:
         id: The image's id in the index.
-        score: How well it fits, the higher the better: the cosine to the query where that has one part, the combined
-            score of `mcip.retrieval.fusion` where it has several, what a re-ranking function gave where there is one.
+        score: How well it fits, the higher the better: the cosine to the query where that has one part; where it has
+            several, how many standard deviations of the query's scores it lies above the average image of the index;
+            what a re-ranking function gave where there is one.
         path: Its file, or URI; "table.parquet#17" for an image embedded in row 17 (counted from 0) of a table.
         width: Of the image, upright, in pixels.
         height: Likewise.
@@ -53,6 +54,8 @@ class Results(Sequence[Hit]):
     Attributes:
         hits: The hits.
         version: The version of the index that they are of.
+        line: The score that one in a thousand unrelated queries reaches: hits below it match no better than for those.
+            None where it is not known, or scores are of another kind.
 
     Example:
         >>> results = index.search(text="a red mug", k=3)
@@ -62,6 +65,7 @@ class Results(Sequence[Hit]):
 
     hits: tuple[Hit, ...]
     version: int | None = field(default=None, compare=False)
+    line: float | None = field(default=None, compare=False)
     _thumbnail: ThumbnailOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -119,7 +123,12 @@ class Results(Sequence[Hit]):
         table.add_column("pixels", no_wrap=True)
         for name in names:
             table.add_column(Text(printable(name)), no_wrap=True, overflow="ellipsis", max_width=40)
-        for hit in self:
+        above = len(self) if self.line is None else sum(hit.score >= self.line for hit in self)
+        if above < len(self):
+            table.caption = f"below {self.line:.3f}: no better than for unrelated queries"
+        for number, hit in enumerate(self):
+            if number == above:
+                table.add_section()
             others = [f"+{len(hit.others)}" if hit.others else ""] if self._collapsed else []
             cells = [f"{hit.score:.3f}", *others, hit.id, f"{hit.width} x {hit.height}"]
             cells += [_brief(hit.metadata.get(name)) for name in names]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mcip.core.choices import Fusion
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
 from mcip.data import decode
 from mcip.data.images import media_type
@@ -20,13 +22,19 @@ from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked
+from mcip.retrieval.ann.null_scores import calibrate_mixed
+from mcip.retrieval.ann.opening import EmbedTexts, unrelated_texts
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.collapse import collapsed
+from mcip.retrieval.contrast import Contrast, load_contrast
 from mcip.retrieval.facets import Facets, facets_of
 from mcip.retrieval.filters import compile_filter
+from mcip.retrieval.fused import FusedQuery, basic, product
 from mcip.retrieval.fusion import Part
+from mcip.retrieval.ranking import Query, rank
 from mcip.retrieval.reading import content_hash, read_image
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
+from mcip.retrieval.score_calibration import ScoreCalibration
 from mcip.retrieval.table import HIDDEN, quoted
 
 # Rows up to which what a result shows is kept in memory rather than read for each query.
@@ -46,8 +54,15 @@ class Snapshot:
         engine: The vectors, and how they are searched.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, embed_texts: EmbedTexts) -> None:
+        """Hold what results show in memory, where that is little enough.
+
+        Args:
+            engine: The vectors, and how they are searched.
+            embed_texts: Embeds texts by the index's model.
+        """
         self.engine = engine
+        self._embed_texts = embed_texts
         self._rows: pa.Table | pa.RecordBatch | None = None
         if len(engine) <= _IN_MEMORY:
             rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
@@ -57,6 +72,7 @@ class Snapshot:
             batches = rows.to_batches()
             self._rows = batches[0] if len(batches) == 1 else rows
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
+        self._fused_calibration: Callable[[Fusion], ScoreCalibration] = cache(self._calibrated)
 
     def __len__(self) -> int:
         return len(self.engine)
@@ -91,34 +107,68 @@ class Snapshot:
         rerank: Rerank | None = None,
         exact: bool = False,
         collapse: float | None = None,
+        min_score: float | str | None = None,
+        fusion: Fusion = "sum",
     ) -> Results:
         """Find images by a query that is embedded already; see `mcip.retrieval.index.Index.search`."""
         _check_range(k, offset)
-        ranking = partial(self._ranked, [part for part in parts if part.weight], self.subset(where), exact)
+        parts = [part for part in parts if part.weight]
+        query = self._query(parts, fusion)
+        kind = query.kind if isinstance(query, Part) else "mixed"
+        calibration = self.engine.calibration
+        if isinstance(query, FusedQuery):
+            # Not at hand, and only needed to compare with: then the page and the table draw no line.
+            calibration = ScoreCalibration({}) if min_score is None else self._fused_calibration(fusion)
+        least = -math.inf if min_score is None else calibration.least(min_score, kind)
+        line = calibration.line(kind)
+        ranking = partial(self._ranked, query, self.subset(where), exact, least)
         if collapse is not None:
             if rerank:
                 raise ConfigError("Results are either re-ranked or collapsed: leave one of them out.")
-            return self._collapsed(ranking, collapse, k, offset)
+            return self._collapsed(ranking, collapse, k, offset, line)
         scores, slots = ranking(max(k + offset, _RERANKED) if rerank else k + offset)
         if rerank:
             return self._results(reranked(self.hits(slots, scores), rerank)[offset : offset + k])
-        return self._results(self.hits(slots[offset:], scores[offset:]))
+        return self._results(self.hits(slots[offset:], scores[offset:]), line)
 
-    def _ranked(self, parts: Sequence[Part], subset: RowSubset | None, exact: bool, count: int) -> Ranked:
-        """The best scores and slots of a query, whose parts have weights."""
+    def _query(self, parts: Sequence[Part], fusion: Fusion) -> Query:
         if len(parts) == 1 and parts[0].weight > 0:
-            return self.engine.search(parts[0].vector, parts[0].kind, count, subset, exact)
-        query, constant = self.engine.background.combine(parts)
-        length = max(float(np.linalg.norm(query)), 1e-12)
-        scores, slots = self.engine.search(query / np.float32(length), "mixed", count, subset, exact)
-        return scores * np.float32(length) + np.float32(constant), slots
+            return parts[0]
+        background = self.engine.background
+        if fusion == "product":
+            return product(parts, background)
+        if fusion == "basic":
+            return basic(parts, background, self._contrast)
+        if fusion != "sum":
+            raise ConfigError(f"fusion is {fusion!r}: it must be sum, product or basic.")
+        return background.standardized(parts)
 
-    def _collapsed(self, ranking: Callable[[int], Ranked], threshold: float, k: int, offset: int) -> Results:
+    @cached_property
+    def _contrast(self) -> Contrast:
+        engine = self.engine
+        return load_contrast(engine.folder, engine.table.identity.fingerprint, self._embed_texts, engine.background)
+
+    def _calibrated(self, fusion: Fusion) -> ScoreCalibration:
+        """What unrelated mixed queries score by a fusion other than the sum, measured at first use."""
+        texts = unrelated_texts(self.engine.folder, self.engine.state)
+        null = calibrate_mixed(self.engine, texts, lambda parts: self._query(parts, fusion))
+        return ScoreCalibration({} if null is None else {"mixed": null})
+
+    def _ranked(self, query: Query, subset: RowSubset | None, exact: bool, least: float, count: int) -> Ranked:
+        """The best scores and slots of a query, from a score on."""
+        scores, slots = rank(self.engine, query, count, subset, exact)
+        kept = scores >= least
+        return scores[kept], slots[kept]
+
+    def _collapsed(
+        self, ranking: Callable[[int], Ranked], threshold: float, k: int, offset: int, line: float | None = None
+    ) -> Results:
         (scores, slots), groups = collapsed(ranking, self.engine.take, threshold, k + offset)
         page = groups[offset:]
         ranks = np.concatenate([[group.rank, *group.others] for group in page] or [[]]).astype(np.int64)
         hits = iter(self.hits(slots[ranks], scores[ranks]))
-        return self._results([replace(next(hits), others=tuple(islice(hits, len(group.others)))) for group in page])
+        shown = [replace(next(hits), others=tuple(islice(hits, len(group.others)))) for group in page]
+        return self._results(shown, line)
 
     def search_vectors(
         self,
@@ -137,7 +187,8 @@ class Snapshot:
                 f"{self.engine.state.dim} dimensions."
             )
         ranked = self.engine.search_many(queries, kind, k, self.subset(where), exact)
-        return [self._results(self.hits(slots, scores)) for scores, slots in ranked]
+        line = self.engine.calibration.line(kind)
+        return [self._results(self.hits(slots, scores), line) for scores, slots in ranked]
 
     def browse(self, k: int = 10, offset: int = 0, where: str | None = None, collapse: float | None = None) -> Results:
         """The images in the order in which they were indexed, with the score 0."""
@@ -159,7 +210,7 @@ class Snapshot:
         _check_range(k, offset)
         results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where)
         others = [hit for hit in results if hit.id != id]
-        return self._results(others[offset : offset + k])
+        return self._results(others[offset : offset + k], results.line)
 
     def vector(self, id: str) -> NDArray[np.float32]:
         """The vector of an image of the index, float32 (D,) of unit length.
@@ -229,8 +280,8 @@ class Snapshot:
             )
         ]
 
-    def _results(self, hits: Sequence[Hit]) -> Results:
-        return Results(tuple(hits), self.version, self.small_image)
+    def _results(self, hits: Sequence[Hit], line: float | None = None) -> Results:
+        return Results(tuple(hits), self.version, line, self.small_image)
 
     def _subset(self, where: str | None) -> RowSubset | None:
         if where is None or not where.strip():

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from mcip.core.choices import Fusion
 from mcip.core.errors import ConfigError, DataError, McipError, UnreadableImage
 from mcip.retrieval.results import Hit, Results
 from mcip.server.local import KEY_HEADER, Note, proof
@@ -48,6 +49,8 @@ class RemoteQuery:
     offset: int = 0
     exact: bool = False
     collapse: float | None = None
+    min_score: str | None = None
+    fusion: Fusion = "sum"
 
     def fields(self) -> list[tuple[str, str]]:
         """The names and values of all but the images."""
@@ -58,7 +61,14 @@ class RemoteQuery:
         fields = [(name, value) for name, values in lists.items() for value in values]
         fields += [("where", self.where)] if self.where and self.where.strip() else []
         fields += [] if self.collapse is None else [("collapse", repr(float(self.collapse)))]
-        return [*fields, ("k", str(self.k)), ("offset", str(self.offset)), ("exact", str(self.exact).lower())]
+        fields += [] if self.min_score is None else [("min_score", self.min_score)]
+        return [
+            *fields,
+            ("fusion", self.fusion),
+            ("k", str(self.k)),
+            ("offset", str(self.offset)),
+            ("exact", str(self.exact).lower()),
+        ]
 
 
 @dataclass
@@ -133,7 +143,7 @@ class Client:
         else:
             answer = self._ask("GET", f"/search?{urllib.parse.urlencode(fields)}")
         try:
-            return Results(tuple(map(_hit, answer["hits"][: query.k])), _whole(answer["version"]))
+            return Results(tuple(map(_hit, answer["hits"][: query.k])), _whole(answer["version"]), _line(answer))
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"The answer of {self.url} is not one of `mcip serve`: {error}.") from error
         finally:
@@ -197,6 +207,13 @@ def _hit(found: dict[str, Any]) -> Hit:
         raise ValueError("an id or a path is no text")
     others = tuple(_hit(other) for other in found.get("others", ()))
     return Hit(id, score, path, _whole(found["width"]), _whole(found["height"]), metadata, others)
+
+
+def _line(answer: dict[str, Any]) -> float | None:
+    line = answer.get("line")
+    if line is not None and not math.isfinite(line := float(line)):
+        raise ValueError("the line is out of range")
+    return line
 
 
 def _whole(value: object) -> int:

@@ -258,7 +258,7 @@ def _add_session(app: FastAPI, settings: Settings, problems: Problems) -> None:
 def _query(sent: SearchRequest, images: Sequence[bytes] = (), negative_images: Sequence[bytes] = ()) -> ServiceQuery:
     return ServiceQuery(
         images, sent.id, sent.text, negative_images, sent.negative_id, sent.negative, sent.weight, sent.balance,
-        sent.where, sent.k, sent.offset, sent.exact, sent.collapse,
+        sent.where, sent.k, sent.offset, sent.exact, sent.collapse, sent.min_score, sent.fusion,
     )  # fmt: skip
 
 
@@ -275,4 +275,4 @@ def _answer(
         }  # fmt: skip
 
     hits = [described(hit) for hit in results]
-    return JSONResponse({"hits": hits, "next_offset": next_offset, "version": version})
+    return JSONResponse({"hits": hits, "next_offset": next_offset, "version": version, "line": results.line})

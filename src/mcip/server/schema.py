@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from mcip.core.choices import Fusion
 from mcip.retrieval.filter_parser import MAX_LENGTH
 from mcip.server.settings import BALANCE, MAX_DEPTH, MAX_ID, MAX_PARTS, MAX_TEXT
 
@@ -14,6 +15,8 @@ from mcip.server.settings import BALANCE, MAX_DEPTH, MAX_ID, MAX_PARTS, MAX_TEXT
 _CLEAN = r"^[^\x00]*$"
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, strip_whitespace=True, pattern=_CLEAN)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_CLEAN)]
+# A chance or a number; which of them are, `mcip.retrieval.score_calibration` says.
+MinScore = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=_CLEAN)]
 Where = Annotated[str, StringConstraints(max_length=MAX_LENGTH, pattern=_CLEAN)]
 
 
@@ -51,6 +54,16 @@ class SearchRequest(BaseModel):
         le=1,
         description="Let one image stand for all within this cosine of it, such as 0.97 for those of a burst.",
     )
+    min_score: MinScore | None = Field(
+        default=None,
+        description="Leave out what scores less: `1/1000` for the score that one in a thousand unrelated queries "
+        "reaches, or a score.",
+    )
+    fusion: Fusion = Field(
+        default="sum",
+        description="How several parts become one score; by `product` and `basic` an image must fit the images and the "
+        "texts of the query.",
+    )
 
 
 class ImageSearchRequest(SearchRequest):
@@ -67,8 +80,8 @@ class Hit(BaseModel):
 
     id: str = Field(description="What `/image/{id}`, `/thumbnail/{id}` and `/similar/{id}` take.")
     score: float | None = Field(
-        description="How well it fits: the cosine to a query of one part, the combined score of one of several; null "
-        "where nothing was looked for."
+        description="How well it fits: the cosine to a query of one part; of several, the standard deviations of the "
+        "query's scores above the average image; null where nothing was looked for."
     )
     width: int | None = Field(description="Pixels.")
     height: int | None = Field(description="Pixels.")
@@ -84,6 +97,10 @@ class Answer(BaseModel):
     hits: list[Hit]
     next_offset: int | None = Field(description="The `offset` of the next page; null where there is none.")
     version: int = Field(description="The version of the index that was searched.")
+    line: float | None = Field(
+        description="The score that one in a thousand unrelated queries reaches: images below it match no better than "
+        "for those. Null where that is not known."
+    )
 
 
 class Column(BaseModel):

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 from PIL import Image
 
+from mcip.core.choices import Fusion
 from mcip.core.errors import ConfigError, McipError
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.filters import compile_filter
@@ -56,6 +57,8 @@ class Query:
     offset: int = 0
     exact: bool = False
     collapse: float | None = None
+    min_score: str | None = None
+    fusion: Fusion = "sum"
 
     @property
     def empty(self) -> bool:
@@ -117,7 +120,8 @@ def scan_together(scans: list[Scan]) -> list[Results]:
         depth = max(scans[number].offset + scans[number].k for number in numbers)
         for number, found in zip(numbers, snapshot.search_vectors(vectors, "image", depth), strict=True):
             scan = scans[number]
-            results[number] = Results(found[scan.offset : scan.offset + scan.k], found.version)
+            line = snapshot.engine.calibration.line(scan.part.kind)
+            results[number] = Results(found[scan.offset : scan.offset + scan.k], found.version, line)
     return [results[number] for number in range(len(scans))]
 
 
@@ -201,12 +205,14 @@ class Service:
             return await self.call(index.browse, query.k, query.offset, query.where, query.collapse), current.version
         parts = await self._parts(query, current)
         snapshot = index.snapshot()
-        simple = len(parts) == 1 and parts[0].weight > 0 and not query.where and query.collapse is None
+        simple = len(parts) == 1 and parts[0].weight > 0 and not query.where
+        simple = simple and query.collapse is None and query.min_score is None
         if simple and snapshot.engine.scans:
             return await self._scans(Scan(snapshot, parts[0], query.k, query.offset)), current.version
         results = await self.call(
-            snapshot.search_parts, parts, query.k, query.offset, query.where, None, query.exact, query.collapse
-        )
+            snapshot.search_parts, parts, query.k, query.offset, query.where, None, query.exact, query.collapse,
+            query.min_score, query.fusion,
+        )  # fmt: skip
         return results, current.version
 
     async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:

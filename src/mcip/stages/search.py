@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mcip.core.choices import Backend
+from mcip.core.choices import Backend, Fusion
 from mcip.stages.inputs import IndexInput, ModelInput
 from mcip.stages.search_server import Request, ask, ask_served
 
@@ -37,6 +37,8 @@ def search(
     sheet: Path | None = None,
     exact: bool = False,
     collapse: float | None = None,
+    min_score: float | str | None = None,
+    fusion: Fusion = "sum",
     model: ModelInput | None = None,
     device: str = "auto",
     backend: Backend = "auto",
@@ -58,6 +60,11 @@ def search(
         sheet: Also draw the images into this file, .png or .jpg.
         exact: Compare with every image, whatever the index's size.
         collapse: Let one result stand for all within this cosine of it, such as 0.97 for the images of a burst.
+        min_score: Leave out what scores less. 1/1000: the score that only one in a thousand unrelated queries reaches,
+            which the index keeps for each kind of query; so a query that nothing matches returns nothing. A number
+            without "1/" is a score as results have it.
+        fusion: How several parts of a query become one score: "sum", or "product" or "basic", by which an image must
+            fit the images and the texts of the query.
         model: The index's model, if it is not where the index says.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         backend: What embeds the query: "onnx", which starts without PyTorch, "torch", or "auto": the first where there
@@ -86,7 +93,7 @@ def search(
     if output not in ("table", "json", "paths"):
         raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
     here = {"sheet": sheet, "model": model, "device": device != "auto", "backend": backend != "auto"}
-    request = Request(query, image, text, negative, weights, where, k, offset, exact, collapse)
+    request = Request(query, image, text, negative, weights, where, k, offset, exact, collapse, min_score, fusion)
     results: Results | None
     if server not in ("auto", "none"):
         results = ask(server, request, output, [name for name, given in here.items() if given])
@@ -111,7 +118,7 @@ def _search_here(
     texts = [*(part for part in parts if not is_image(part)), *as_list(request.text)]
     results = index.search(
         images, texts, as_list(request.negative), request.weights, request.where, request.k, request.offset,
-        exact=request.exact, collapse=request.collapse,
+        exact=request.exact, collapse=request.collapse, min_score=request.min_score, fusion=request.fusion,
     )  # fmt: skip
     if sheet is not None:
         from mcip.retrieval.contact_sheet import contact_sheet

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcip.core.choices import Fusion
 from mcip.stages.inputs import IndexInput
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Request:
     offset: int
     exact: bool
     collapse: float | None
+    min_score: float | str | None
+    fusion: Fusion
 
 
 def ask(url: str, request: Request, output: str, here: list[str]) -> Results:
@@ -115,6 +118,7 @@ def _remote(request: Request) -> RemoteQuery | None:
         [part[3:] for part in away if _is_id(part)],
         [str(part) for part in negative if not _is_image(part)],
         weights, request.where, request.k, request.offset, request.exact, request.collapse,
+        None if request.min_score is None else str(request.min_score), request.fusion,
     )  # fmt: skip
 
 

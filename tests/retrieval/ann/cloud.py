@@ -25,7 +25,7 @@ def cloud(rows: int, seed: int = 0) -> NDArray[np.float32]:
     return unit(2 * np.eye(DIM)[:1] + centers[rng.integers(20, size=rows)] + 0.5 * rng.standard_normal((rows, DIM)))
 
 
-def probes() -> NDArray[np.float32]:
+def probes(_: object = ()) -> NDArray[np.float32]:
     """Vectors away from the cloud, as those of texts are."""
     return unit(np.random.default_rng(9).standard_normal((50, DIM)) - 2 * np.eye(DIM)[:1])
 

@@ -80,7 +80,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_damaged_files_are_built_again(ann: str, damage: str, table: IndexTable) -> None:
     index = Index(table.uri, ann=ann, probe_texts=probes)  # type: ignore[arg-type]
     expected, names = answers(index), [STATE, *index.engine.state.files]
-    assert len(names) == (6 if ann == "graph" else 5)
+    assert len(names) == (7 if ann == "graph" else 6)
     for name in names:
         path = next(path for path in index.folder.iterdir() if path.suffixes == Path(name).suffixes and (
             path.name[0].isdecimal() == name[0].isdecimal() and (path.name[0].isdecimal() or path.name == name)

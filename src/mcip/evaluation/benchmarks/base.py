@@ -144,7 +144,39 @@ class TextRetrieval:
         return _fingerprint(self.gallery, (self.texts, self.labels, self.at))
 
 
-Data: TypeAlias = Retrieval | Classification | ZeroShot | CrossModal | TextRetrieval
+@dataclass(frozen=True)
+class ComposedRetrieval:
+    """An image and a text to image: each object has its own gallery.
+
+    Attributes:
+        queries: The query images, each once.
+        query_rows: Of each query, the row of its image in `queries`.
+        texts: The text of each query.
+        objects: The object of each query, in whose gallery it is looked for.
+        gallery: The gallery images, each once.
+        entries: Of each object, the rows of its gallery, and the text to which each row is relevant.
+    """
+
+    queries: Table
+    query_rows: tuple[int, ...]
+    texts: tuple[str, ...]
+    objects: tuple[str, ...]
+    gallery: Table
+    entries: Mapping[str, tuple[tuple[int, str], ...]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many queries and objects there are."""
+        return {"queries": len(self.texts), "objects": len(set(self.objects))}
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies images, texts and what is relevant."""
+        facts = (self.query_rows, self.texts, self.objects, sorted(self.entries.items()))
+        return _fingerprint([self.queries, self.gallery], facts)
+
+
+Data: TypeAlias = Retrieval | Classification | ZeroShot | CrossModal | TextRetrieval | ComposedRetrieval
 Read: TypeAlias = Callable[[Places, Preset], Data]
 
 

@@ -32,10 +32,12 @@ from mcip.retrieval.table import IndexTable
 
 STATE: Final = "state.json"
 PROBES: Final = "probe_texts.npy"
+UNRELATED: Final = "unrelated_texts.npy"
 BACKGROUND: Final = "similarities.npz"
 LOCK: Final = ".lock"
 ROWS: Final = ".rows.npy"
 GRAPH: Final = ".graph.rabitq"
+SCORES: Final = ".scores.json"
 _FORMAT: Final = 3
 _CHECKSUM: Final = "checksum"
 
@@ -86,6 +88,11 @@ class State:
     def graph(self) -> str:
         """The file of the graph over all slots."""
         return f"{self.generation}.{self.slots}{GRAPH}"
+
+    @property
+    def scores(self) -> str:
+        """The file of what unrelated queries score; see `mcip.retrieval.score_calibration`."""
+        return f"{self.generation}{SCORES}"
 
     def record(self, path: Path, suffix: str) -> None:
         """Note the checksum of a file that was written, in place of that of the file with this suffix."""

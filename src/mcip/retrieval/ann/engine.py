@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from mcip.retrieval.ann.exact import Ranked, exact_search, rescore
 from mcip.retrieval.ann.select import EXACT_VALUES
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.fusion import Background
+from mcip.retrieval.score_calibration import ScoreCalibration
 from mcip.retrieval.table import IndexTable
 
 # A filter that leaves fewer values (rows x dimension) than this is followed by exact search.
@@ -40,6 +41,7 @@ class Engine:
         vectors: The slots' vectors, memory-mapped; None where they are only in the table.
         graph: The graph, if there is one.
         background: How similarities are distributed over the index.
+        calibration: What unrelated queries score.
     """
 
     table: IndexTable
@@ -50,6 +52,7 @@ class Engine:
     vectors: NDArray[np.float16] | None
     graph: hnsw.Graph | None
     background: Background
+    calibration: ScoreCalibration = field(default_factory=lambda: ScoreCalibration({}))
 
     def __len__(self) -> int:
         return len(self.row_ids) if self.alive is None else len(self.alive.slots)

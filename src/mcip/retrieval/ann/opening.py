@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -17,6 +17,8 @@ from mcip.retrieval.ann.build import row_marks, update_files
 from mcip.retrieval.ann.cache import (
     BACKGROUND,
     PROBES,
+    SCORES,
+    UNRELATED,
     State,
     derived_folder,
     folder_beside,
@@ -29,9 +31,12 @@ from mcip.retrieval.ann.cache import (
 from mcip.retrieval.ann.calibrate import QUERIES, QueryKind, Setting, calibrate, image_queries, sample
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked, exact_search
+from mcip.retrieval.ann.null_scores import calibrate_scores
+from mcip.retrieval.ann.probe_texts import default_texts, probe_texts
 from mcip.retrieval.ann.select import Ann
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.fusion import Background, Part
+from mcip.retrieval.score_calibration import ScoreCalibration
 from mcip.retrieval.table import IndexTable
 
 # Rows that background statistics are taken of, and the growth after which search is calibrated again.
@@ -40,13 +45,13 @@ _GROWN: Final = 1.2
 # Queries whose exact search is timed.
 _TIMED: Final = 5
 
-# Returns the embeddings of probe texts, float32 (T, D) of unit length; called when search has to be calibrated.
-ProbeTexts: TypeAlias = Callable[[], NDArray[np.float32]]
+# Embeds texts, float32 (T, D) of unit length; called when search has to be calibrated.
+EmbedTexts: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def open_engine(
     table: IndexTable,
-    probe_texts: ProbeTexts,
+    embed_texts: EmbedTexts,
     *,
     requested: Ann | None = None,
     target: float | None = None,
@@ -61,7 +66,7 @@ def open_engine(
 
     Args:
         table: The version.
-        probe_texts: Embeds probe texts.
+        embed_texts: Embeds probe texts.
         requested: How to search; as last time if not given.
         target: Recall@10 that approximate search must reach; as last time if not given, at first 0.95.
         recalibrate: Calibrate again, though nothing has changed.
@@ -73,15 +78,19 @@ def open_engine(
     if beside is not None and beside != folder and not recalibrate:
         state = read_state(beside, table, every_byte)
         current = state is not None and _is_current(state, table, marks, beside, requested)
-        if state is not None and current and _is_calibrated(state, table, target):
+        calibrated = state is not None and _is_measured(state, table, target) and state.scores in state.files
+        if state is not None and current and calibrated:
             return _open(table, marks, beside, state)
     with locked(folder):
         state = read_state(folder, table, every_byte)
         if state is None or not _is_current(state, table, marks, folder, requested):
             table, state = update_files(table, marks, folder, state, requested, memory)
-        if recalibrate or not _is_calibrated(state, table, target):
+        stale = recalibrate or not _is_measured(state, table, target)
+        if stale:
             state.target = state.target if target is None else target
-            _calibrate(table, marks, folder, state, probe_texts)
+            _calibrate(table, marks, folder, state, embed_texts)
+        if stale or state.scores not in state.files:
+            _calibrate_scores(table, marks, folder, state, embed_texts)
         write_state(folder, state)
         return _open(table, marks, folder, state)
 
@@ -97,7 +106,7 @@ def _is_current(state: State, table: IndexTable, marks: NDArray[np.int64], folde
     )
 
 
-def _is_calibrated(state: State, table: IndexTable, target: float | None) -> bool:
+def _is_measured(state: State, table: IndexTable, target: float | None) -> bool:
     rows, calibrated = len(table), state.calibrated_rows
     return (
         target in (None, state.target)
@@ -118,20 +127,17 @@ def _open(table: IndexTable, marks: NDArray[np.int64], folder: Path, state: Stat
         None if state.method == "disk" else map_vectors(folder, state),
         hnsw.Graph(folder / state.graph, state.dim) if state.method == "graph" else None,
         Background.load(folder / BACKGROUND),
+        ScoreCalibration.load(folder / state.scores) if state.scores in state.files else ScoreCalibration({}),
     )
 
 
 def _calibrate(
-    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, probe_texts: ProbeTexts
+    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, embed_texts: EmbedTexts
 ) -> None:
     """Take the background statistics, and where search is approximate choose a width for each kind of query."""
     if marks.shape[1] == 0:
         raise ConfigError(f"{table.uri} holds no images: there is nothing to search.")
-    if PROBES not in state.files:
-        with atomic_write(folder / PROBES) as temporary, temporary.open("wb") as file:
-            np.save(file, probe_texts(), allow_pickle=False)
-        state.record(folder / PROBES, PROBES)
-    texts: NDArray[np.float32] = np.load(folder / PROBES, allow_pickle=False)
+    texts = _embedded(folder, state, PROBES, embed_texts, lambda: probe_texts(table))
     rng = np.random.default_rng(0)
     rows = read_rows(folder, state)
     alive = np.flatnonzero(np.isin(rows[1], marks[1]))
@@ -146,6 +152,39 @@ def _calibrate(
     sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
     for kind, queries in _queries(engine, sources, texts[:QUERIES]).items():
         state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None)
+
+
+def _calibrate_scores(
+    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, embed_texts: EmbedTexts
+) -> None:
+    """Take the distributions of what unrelated queries score."""
+    # Captions of the table are related to it; general texts mostly are not.
+    texts = default_texts()
+    name = PROBES if probe_texts(table) == texts else UNRELATED
+    vectors = _embedded(folder, state, name, embed_texts, lambda: texts)
+    calibrate_scores(_open(table, marks, folder, state), vectors).save(folder / state.scores)
+    state.record(folder / state.scores, SCORES)
+
+
+def unrelated_texts(folder: Path, state: State) -> NDArray[np.float32]:
+    """The embeddings of general texts, (T, D)."""
+    vectors: NDArray[np.float32] = np.load(
+        folder / (UNRELATED if UNRELATED in state.files else PROBES), allow_pickle=False
+    )
+    return vectors
+
+
+def _embedded(
+    folder: Path, state: State, name: str, embed_texts: EmbedTexts, texts: Callable[[], Sequence[str]]
+) -> NDArray[np.float32]:
+    """The embeddings of texts, kept in a file."""
+    path = folder / name
+    if name not in state.files:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, embed_texts(texts()), allow_pickle=False)
+        state.record(path, name)
+    vectors: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return vectors
 
 
 def _queries(

@@ -7,7 +7,7 @@ import { nameOf, Results } from "./results.js";
 const at = (id) => document.getElementById(id);
 const [form, text, negative, where, balance, file] = ["ask", "text", "negative", "where", "balance", "file"].map(at);
 const [status, problem, parts, viewer, login] = ["status", "problem", "parts", "viewer", "login"].map(at);
-const grouped = at("grouped");
+const [grouped, matching] = ["grouped", "matching"].map(at);
 const number = new Intl.NumberFormat("en");
 
 let about = null;
@@ -43,6 +43,7 @@ function show() {
   balance.value = query.balance;
   at("mix").hidden = !query.mixed;
   grouped.checked = query.grouped;
+  matching.checked = query.matching;
   filters.show(query);
   showShares();
   if (query.negative || query.where) at("more").open = true;
@@ -153,6 +154,7 @@ function report({ state, status: code, detail, count, whole }) {
 }
 
 function shownText(count, whole) {
+  if (count === 0 && query.matching) return "No image matches better than for unrelated queries.";
   if (count === 0) return query.filter ? "No image fulfils the filter." : "No image found.";
   const images = count === 1 ? "1 image" : `${number.format(count)} images`;
   if (!query.scored && !query.filter && !query.grouped && about) {
@@ -189,6 +191,7 @@ form.addEventListener("submit", (event) => {
 });
 at("more").addEventListener("toggle", () => at("more").open && filters.load());
 grouped.addEventListener("change", () => go({ grouped: grouped.checked }));
+matching.addEventListener("change", () => go({ matching: matching.checked }));
 balance.addEventListener("input", showShares);
 balance.addEventListener("change", () => go({ balance: Number(balance.value) }, true));
 at("choose").addEventListener("click", () => file.click());

@@ -3,6 +3,8 @@
 const MIDDLE = 0.5;
 // The least cosine of images that are shown as one, where the page groups them.
 const GROUPED = 0.97;
+// What only one in a thousand unrelated queries finds.
+const MATCHING = "1/1000";
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
 const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
@@ -33,6 +35,7 @@ export class Query {
   picks = []; // values of columns: [column, value, filter]
   span = { column: "", from: "", to: "" }; // days of a column of dates
   grouped = false;
+  matching = false; // only images above the line
   files = []; // images of this device; the address cannot carry them
 
   static fromAddress(search, files = []) {
@@ -49,6 +52,7 @@ export class Query {
     const day = (name) => (DAY.test(given.get(name) ?? "") ? given.get(name) : "");
     query.span = { column: given.get("in") ?? "", from: day("from"), to: day("to") };
     query.grouped = given.has("collapse");
+    query.matching = given.has("min_score");
     query.files = files;
     return query;
   }
@@ -91,6 +95,7 @@ export class Query {
     for (const id of this.negativeIds) given.append("negative_id", id);
     if (this.mixed && this.balance !== MIDDLE) given.set("balance", this.balance);
     if (this.grouped) given.set("collapse", GROUPED);
+    if (this.matching && this.positive) given.set("min_score", MATCHING);
     return given;
   }
 

@@ -29,6 +29,7 @@ export class Results {
   #loading = false;
   #nearEnd;
   #hits = new Map();
+  #lined = false;
 
   // `report` is called with the progress: {state: "asking" | "shown" | "failed", ...}.
   constructor(list, template, end, act, report) {
@@ -47,7 +48,7 @@ export class Results {
   }
 
   get count() {
-    return this.#list.querySelectorAll("li:not(.member)").length;
+    return this.#list.querySelectorAll("li:not(.member, .line)").length;
   }
 
   focus() {
@@ -83,8 +84,9 @@ export class Results {
       if (first) this.#empty();
       // A query image is the best match of itself.
       const queried = new Set([...this.#query.ids, ...this.#query.negativeIds]);
-      this.#list.append(...answer.hits.flatMap((hit) => withoutQueried(hit, queried)).map((hit) => this.#tile(hit)));
-      if (!this.#list.querySelector('[tabindex="0"]')) this.#reach(this.#list.firstElementChild);
+      const shown = answer.hits.flatMap((hit) => withoutQueried(hit, queried));
+      this.#list.append(...shown.flatMap((hit) => [...this.#line(hit, answer.line), this.#tile(hit)]));
+      if (!this.#list.querySelector('[tabindex="0"]')) this.#reach(this.#list.querySelector("li:not(.line)"));
       this.#next = answer.next_offset;
       this.report({ state: "shown", count: this.count, whole: this.#next === null });
     } catch (error) {
@@ -103,7 +105,17 @@ export class Results {
 
   #empty() {
     this.#list.replaceChildren();
+    this.#lined = false;
     this.#hits.clear();
+  }
+
+  // Before the first image that matches no better than for unrelated queries: what says so.
+  #line(hit, line) {
+    if (this.#lined || line === null || hit.score === null || hit.score >= line) return [];
+    this.#lined = true;
+    const item = Object.assign(document.createElement("li"), { className: "line" });
+    item.textContent = "Below this, images match no better than for unrelated queries";
+    return [item];
   }
 
   #tile(hit) {
@@ -153,7 +165,7 @@ export class Results {
     const item = event.target.closest("li");
     if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
     const act = { o: "view", "+": "add", "-": "away" }[event.key];
-    const tiles = [...this.#list.children];
+    const tiles = [...this.#list.querySelectorAll("li:not(.line)")];
     const target = act ? item : this.#neighbour(tiles, tiles.indexOf(item), event.key);
     if (!target) return;
     event.preventDefault();
