@@ -27,7 +27,8 @@ def drawn(seed: int, count: int = 40) -> NDArray[np.float32]:
 
 
 def standard(scores: list[float], sample: list[float]) -> NDArray[np.floating]:
-    return (np.array(scores) - np.mean(sample)) / np.std(sample)
+    values: NDArray[np.floating] = (np.array(scores) - np.mean(sample)) / np.std(sample)
+    return values
 
 
 def test_product_is_that_of_the_cosines() -> None:
@@ -35,7 +36,7 @@ def test_product_is_that_of_the_cosines() -> None:
     background = Background.of(gallery, drawn(2))
 
     def score(x: NDArray[Any]) -> float:
-        return max(0, image @ x) ** 0.5 * max(0, text @ x) ** 2 * (1 - max(0, away @ x)) ** 0.25
+        return float(max(0, image @ x) ** 0.5 * max(0, text @ x) ** 2 * (1 - max(0, away @ x)) ** 0.25)
 
     parts = [Part(image, "image", 0.5), Part(text, "text", 2.0), Part(away, "image", -0.25)]
     scores = [score(x) for x in gallery]

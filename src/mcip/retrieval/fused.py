@@ -72,8 +72,9 @@ def product(parts: Sequence[Part], background: Background) -> FusedQuery:
 
     def join(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
         above = np.maximum(cosines, 0)
-        joined: NDArray[np.float32] = np.where(weights > 0, above, np.maximum(1 - above, 0)) ** np.abs(weights)
-        return joined.prod(1)
+        factors = np.where(weights > 0, above, np.maximum(1 - above, 0)) ** np.abs(weights)
+        joined: NDArray[np.float32] = factors.prod(1)
+        return joined
 
     directions = np.stack([part.vector for part in parts])
     query = FusedQuery(directions, np.zeros(len(parts), np.float32), [part.kind for part in parts], join)
@@ -119,8 +120,9 @@ def basic(parts: Sequence[Part], background: Background, contrast: Contrast) -> 
         normalized = np.maximum((similarities - least) / np.maximum(np.abs(least), _LEAST_STD), 0)
         if normalized.shape[1] == 1:
             return normalized[:, 0]
-        both: NDArray[np.float32] = (normalized**powers).prod(1)
-        return both - np.float32(HARRIS) * (normalized * powers).sum(1) ** 2
+        both = (normalized**powers).prod(1)
+        joined: NDArray[np.float32] = both - np.float32(HARRIS) * (normalized * powers).sum(1) ** 2
+        return joined
 
     query = FusedQuery(np.stack(directions), np.array(offsets, np.float32), kinds, join)
     return query.standardized(background)

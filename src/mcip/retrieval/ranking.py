@@ -73,4 +73,6 @@ def _fused(engine: Engine, query: FusedQuery, count: int, subset: RowSubset | No
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    unit: NDArray[np.float32] = vectors / lengths
+    return unit
