@@ -158,6 +158,24 @@ class LancePq(Lance):
     kind = "IVF_PQ"
 
 
+class LanceRq(Lance):
+    kind = "IVF_RQ"
+
+
+class LanceRq3(Lance):
+    """Three bits a dimension."""
+
+    kind = "IVF_RQ"
+    parameters: ClassVar[dict[str, Any]] = {"num_bits": 3}
+
+
+class LanceRq5(Lance):
+    """Five bits a dimension."""
+
+    kind = "IVF_RQ"
+    parameters: ClassVar[dict[str, Any]] = {"num_bits": 5}
+
+
 class Faiss:
     """An index of FAISS, read into memory."""
 
@@ -250,6 +268,9 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "faiss-hnsw-sq8": FaissHnswSq,
     "faiss-hnsw-fp16": FaissHnswFp16,
     "lance-pq": LancePq,
+    "lance-rq": LanceRq,
+    "lance-rq-3": LanceRq3,
+    "lance-rq-5": LanceRq5,
     "faiss-pq": FaissPq,
     "faiss-flat": Faiss,
 }

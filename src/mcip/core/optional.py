@@ -16,6 +16,7 @@ EXTRAS = {
     "onnx": "Search without PyTorch, by ONNX Runtime",
     "photos": "HEIC, HEIF, JPEG XL and camera RAW, and watching folders",
     "ray": "Indexing on a cluster",
+    "milvus": "An index whose vectors are in Milvus",
     "siglip": "Texts of SigLIP models",
     "hub": "Models of transformers and sentence-transformers, and the Hugging Face hub",
     "benchmarks": "Benchmarks whose labels are MATLAB files",
@@ -30,6 +31,7 @@ _PACKAGES = {
     "sentence_transformers": ("sentence-transformers", "hub"),
     "watchfiles": ("watchfiles", "photos"),
     "ray": ("ray", "ray"),
+    "pymilvus": ("pymilvus", "milvus"),
     "ray.data": ("ray[data]", "ray"),
 }
 
