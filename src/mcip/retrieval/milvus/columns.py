@@ -29,6 +29,12 @@ ELEMENTS: Final = 4096
 _FIELDS: Final = 59
 _INT64: Final = 2**63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+# Words of its expressions, which no column can be named by there.
+_WORDS: Final = frozenset(
+    "and or not in like exists is null isnull true false empty interval iso"
+    " array_contains array_contains_all array_contains_any array_length json_contains json_contains_all"
+    " json_contains_any text_match phrase_match random_sample".split()
+)
 # What stands where there is no value.
 _EMPTY: Final[dict[Held, Any]] = {
     "steps": 0, "double": 0.0, "text": "", "boolean": False, "texts": [], "integers": [],
@@ -58,8 +64,8 @@ def held_columns(table: IndexTable) -> dict[str, HeldColumn]:
     for name in table.shown:
         type_ = table.schema.field(name).type
         held = _held(type_)
-        fits = _NAME.fullmatch(name) and not name.startswith(PREFIX) and len(columns) < _FIELDS
-        if name != "id" and held is not None and fits:
+        named = _NAME.fullmatch(name) and not name.startswith(PREFIX) and name.lower() not in _WORDS
+        if name != "id" and held is not None and named and len(columns) < _FIELDS:
             columns[name] = HeldColumn(name, held, len(columns), type_)
     return columns
 

@@ -79,6 +79,8 @@ class MilvusEngine(Engine):
             scores, row_ids = disk_search(self.table, query, k, 0, None if subset is None else subset.where)
             return self._present(scores, row_ids)
         count = subset.count if isinstance(subset, Filtered) else len(self)
+        if count == 0:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
         if min(k, count) > MOST:
             raise ConfigError(f"Milvus returns at most {MOST:,} images of a query: ask for fewer, or narrow it down.")
 
