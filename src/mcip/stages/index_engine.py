@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -59,12 +60,12 @@ class Engine:
         known = table.identity.milvus if table is not None else None
         if self.engine != "milvus":
             return None if self.engine == "local" else known
-        if known is None and self.uri is None:
-            raise ConfigError("Say where Milvus is, by --uri http://HOST:19530.")
-        from mcip.retrieval.milvus.connection import address
+        from mcip.retrieval.milvus.connection import URI, address
 
         created = table.identity.created if table is not None else "new"
-        uri = self.uri or (known.uri if known else "")
+        uri = self.uri or (known.uri if known else os.environ.get(URI))
+        if not uri:
+            raise ConfigError("Say where Milvus is, by --uri http://HOST:19530.")
         return address(uri, self.collection or (known.collection if known else f"mcip_{created}"))
 
 
