@@ -56,11 +56,15 @@ def test_it_finds_what_a_full_sort_does_and_the_first_results_are_the_same_for_e
         assert len(set(those_of_b) & set(full_sort(cloud(600), query, 10, list(range(300, 600))))) >= 9
         assert found(index, query, 500, "kind = 'c'") == []
     hits = index.search_vectors(cloud(1, 5), "image", 5)[0]
-    assert [hit.score for hit in hits] == pytest.approx([float(cloud(600)[int(h.id)] @ cloud(1, 5)[0]) for h in hits], abs=1e-3)
+    assert [hit.score for hit in hits] == pytest.approx(
+        [float(cloud(600)[int(h.id)] @ cloud(1, 5)[0]) for h in hits], abs=1e-3
+    )
     assert [hit.id for hit in index.browse(3, 0, "kind = 'b'")] == ["00300", "00301", "00302"]
 
 
-def test_changes_of_the_table_are_told_and_loaded(milvus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_of_the_table_are_told_and_loaded(
+    milvus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = in_milvus(tmp_path / "t.lance", milvus, 3)
     load(table)
     table.delete([f"{number:05d}" for number in range(40)])

@@ -33,9 +33,7 @@ def grow_disk_index(table: IndexTable) -> IndexTable:
     """
 
     def create() -> None:
-        table.dataset.create_index(
-            "vector", "IVF_RQ", name=_NAME, metric="dot", num_partitions=partitions(len(table))
-        )
+        table.dataset.create_index("vector", "IVF_RQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)))
 
     try:
         return table.grow_index(_NAME, create)

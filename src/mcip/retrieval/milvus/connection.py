@@ -57,7 +57,9 @@ def connect(milvus: Milvus) -> Any:
     # It writes a traceback of every failed call, which is told here in one sentence.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     with explained(milvus):
-        return pymilvus.MilvusClient(os.environ.get(URI) or milvus.uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS)
+        return pymilvus.MilvusClient(
+            os.environ.get(URI) or milvus.uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS
+        )
 
 
 @contextlib.contextmanager

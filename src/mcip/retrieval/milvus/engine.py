@@ -84,8 +84,11 @@ class MilvusEngine(Engine):
         if min(k, count) > MOST:
             raise ConfigError(f"Milvus returns at most {MOST:,} images of a query: ask for fewer, or narrow it down.")
 
+        # Of what a graph finds a filter leaves a share.
+        widened = min(width * len(self) // count, max(width, WIDTHS[-1]))
+
         def search(depth: int) -> Ranked:
-            return self._search(query[None], depth, max(width, 2 * depth if depth > FIRST else 0), subset)[0]
+            return self._search(query[None], depth, max(widened, 2 * depth if depth > FIRST else 0), subset)[0]
 
         return search_in_steps(search, k, count)
 
@@ -95,9 +98,9 @@ class MilvusEngine(Engine):
     ) -> list[Ranked]:  # fmt: skip
         """Search several queries (Q, D), in one call where few results are requested of each."""
         setting = self.state.settings.get(kind)
-        if exact or setting is None or k > FIRST:
+        if exact or setting is None or k > FIRST or subset is not None:
             return [self.search(query, kind, k, subset, exact) for query in queries]
-        ranked = self._search(queries, FIRST, setting.width, subset)
+        ranked = self._search(queries, FIRST, setting.width, None)
         return [(scores[:k], slots[:k]) for scores, slots in ranked]
 
     def subset_of(self, where: str, columns: list[str]) -> RowSubset:
