@@ -97,7 +97,7 @@ def test_a_load_that_was_cut_off_resumes(milvus: str, tmp_path: Path, monkeypatc
     monkeypatch.setattr(Collection, "upsert", failing)
     with pytest.raises(EngineError, match="network"):
         load(table)
-    with pytest.raises(EngineError, match="does not hold all .* `mcip index` again"):
+    with pytest.raises(EngineError, match=r"does not hold all .* `mcip index` again"):
         open_(table)
     monkeypatch.setattr(Collection, "upsert", lambda self, some: (uploaded.append(len(some)), upsert(self, some)))
     load(table)
@@ -138,7 +138,7 @@ def test_a_server_that_dies_loses_nothing(
         upsert(collection, some)
 
     monkeypatch.setattr(Collection, "upsert", killing)
-    with pytest.raises(EngineError, match="start it.*resumes"):
+    with pytest.raises(EngineError, match=r"start it.*resumes"):
         load(table)
     with pytest.raises(EngineError, match="start it"):
         load(table)

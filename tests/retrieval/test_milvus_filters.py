@@ -76,7 +76,8 @@ def test_any_tree_leaves_the_rows_that_it_means_or_is_refused(place: str, reques
         try:
             actual = find(text_of(tree))
         except ConfigError as error:
-            assert "Milvus" in str(error)
+            if "Milvus" not in str(error):
+                raise
             return
         answered.append(tree)
         assert actual == [number for number, row in enumerate(table_rows) if truth(tree, row)]

@@ -78,8 +78,8 @@ def index(
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
         replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
-        engine: What holds the vectors that are searched: "local", files of this machine, or "milvus", a server of Milvus;
-            as last time if not given, at first "local".
+        engine: What holds the vectors that are searched: "local", files of this machine, or "milvus", a server of
+            Milvus; as last time if not given, at first "local".
         uri: Of Milvus, http://HOST:19530; as last time if not given. The index remembers it. User and password, or a
             token, are read from the environment variable MCIP_MILVUS_TOKEN and never kept; MCIP_MILVUS_URI stands in
             for the address where Milvus is reached by another one.

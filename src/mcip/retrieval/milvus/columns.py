@@ -31,10 +31,10 @@ _INT64: Final = 2**63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 # Words of its expressions, which no column can be named by there.
 _WORDS: Final = frozenset(
-    "and or not in like exists is null isnull true false empty interval iso"
-    " array_contains array_contains_all array_contains_any array_length json_contains json_contains_all"
-    " json_contains_any text_match phrase_match random_sample".split()
-)
+    ("and", "or", "not", "in", "like", "exists", "is", "null", "isnull", "true", "false", "empty", "interval", "iso",
+     "array_contains", "array_contains_all", "array_contains_any", "array_length", "json_contains",
+     "json_contains_all", "json_contains_any", "text_match", "phrase_match", "random_sample")
+)  # fmt: skip
 # What stands where there is no value.
 _EMPTY: Final[dict[Held, Any]] = {
     "steps": 0, "double": 0.0, "text": "", "boolean": False, "texts": [], "integers": [],
@@ -102,7 +102,7 @@ def _held(type_: pa.DataType) -> Held | None:
         return "double"
     if kind in ("number", "date", "timestamp", "zoned timestamp", "time"):
         steps = steps_of(type_)
-        return "steps" if -_INT64 <= steps.lowest and steps.highest < _INT64 else None
+        return "steps" if steps.lowest >= -_INT64 and steps.highest < _INT64 else None
     if kind == "list":
         held = _held(type_.value_type)
         if held == "text":

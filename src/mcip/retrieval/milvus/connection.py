@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -43,7 +44,7 @@ def address(uri: str, collection: str) -> Milvus:
         )
     if not _NAME.fullmatch(collection):
         raise ConfigError(f"{collection!r} is no name of a collection: use letters, digits and _, at most 255.")
-    return Milvus(uri if parts.scheme else os.path.abspath(uri), collection)
+    return Milvus(uri if parts.scheme else str(Path(uri).absolute()), collection)
 
 
 def connect(milvus: Milvus) -> Any:
