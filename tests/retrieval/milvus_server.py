@@ -27,6 +27,8 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         config = package.MilvusServerConfig(data_dir=str(folder), proxy_port=port)
+        # The wheel tries its ports in a way that refuses those of a server that was just killed.
+        config.try_bind_port = _bind
         self._server = package.MilvusServer(config)
         self.uri = f"http://127.0.0.1:{port}"
 
@@ -46,3 +48,15 @@ class Server:
             process.kill()
             process.wait()
         self._server.stop()
+
+
+def _bind(port: int) -> socket.socket | None:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("127.0.0.1", port))
+        bound.listen()
+    except OSError:
+        bound.close()
+        return None
+    return bound
