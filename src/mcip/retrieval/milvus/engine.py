@@ -43,14 +43,14 @@ class Filtered(RowSubset):
         object.__setattr__(self, "_engine", engine)
 
     @cached_property
-    def slots(self) -> NDArray[np.int64]:  # type: ignore[override]
+    def slots(self) -> NDArray[np.int64]:
         """The slots of the rows, ascending."""
         engine: MilvusEngine = self.__dict__["_engine"]
         row_ids = engine.table.read([], self.where)["_rowid"].to_numpy().astype(np.int64)
         return np.flatnonzero(np.isin(engine.row_ids, row_ids))
 
     @cached_property
-    def mask(self) -> NDArray[np.bool_]:  # type: ignore[override]
+    def mask(self) -> NDArray[np.bool_]:
         """Of all slots, which are left."""
         mask = np.zeros(len(self.__dict__["_engine"].row_ids), bool)
         mask[self.slots] = True
