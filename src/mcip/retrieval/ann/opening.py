@@ -185,12 +185,12 @@ def _open_in_milvus(table: IndexTable, probe_texts: ProbeTexts, target: float | 
         engine = open_milvus(table, collection, state, row_ids)
         grown = not held.calibrated_rows / _GROWN <= len(row_ids) <= held.calibrated_rows * _GROWN
         if recalibrate or grown or target not in (None, held.target):
-            held.target, held.calibrated_rows = held.target if target is None else target, len(row_ids)
+            state.target = held.target if target is None else target
             texts: NDArray[np.float32] = np.load(folder / PROBES, allow_pickle=False)
             sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
-            held.settings = calibrate_milvus(engine, _queries(engine, sources, texts[:QUERIES]), sources, held.target)
-            collection.write(held)
-            state.settings, state.target = held.settings, held.target
+            queries = _queries(engine, sources, texts[:QUERIES])
+            state.settings = calibrate_milvus(engine, queries, sources, state.target)
+            collection.write_settings(state.settings, state.target, len(row_ids))
     return engine
 
 

@@ -99,6 +99,13 @@ class Collection:
             self.client.alter_collection_properties(self.name, self._properties(held), timeout=SECONDS)
         self.held = held
 
+    def write_settings(self, settings: dict[QueryKind, Setting], target: float, rows: int) -> None:
+        """Record how the collection is searched, beside what another process may have recorded meanwhile."""
+        held = self._read()
+        if held is not None:
+            held.settings, held.target, held.calibrated_rows = settings, target, rows
+            self.write(held)
+
     def _properties(self, held: Held) -> dict[str, str]:
         content = asdict(held)
         fragments = json.dumps(content.pop("fragments")).encode()
