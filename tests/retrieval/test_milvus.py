@@ -148,7 +148,8 @@ def test_a_server_that_dies_loses_nothing(
     milvus_server.start()
     monkeypatch.setattr("mcip.retrieval.milvus.collection.SECONDS", 30)
     load(table)
-    assert len(uploaded) <= 5
+    # Of the three that were sent before, what was recorded is not sent again.
+    assert 5 <= len(uploaded) < 3 + 4
     index = open_(table)
     before = [found(index, query) for query in cloud(5, 3)]
     milvus_server.kill()
