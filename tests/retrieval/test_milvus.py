@@ -48,16 +48,18 @@ def test_it_finds_what_a_full_sort_does_and_the_first_results_are_the_same_for_e
     index = open_(table)
     assert set(index.engine.state.settings) == {"image", "text", "mixed"}
     assert all(setting.recall >= 0.99 for setting in index.engine.state.settings.values())
+    right = right_of_b = 0
     for query in (*cloud(4, 5), *probes()[:4]):
-        assert len(set(found(index, query)) & set(full_sort(cloud(600), query, 10, list(range(600))))) >= 9
+        right += len(set(found(index, query)) & set(full_sort(cloud(600), query, 10, list(range(600)))))
         assert found(index, query, exact=True) == full_sort(cloud(600), query, 10, list(range(600)))
         assert found(index, query, 10) == found(index, query, 100)[:10]
         those_of_b = found(index, query, 10, "kind = 'b' and width < 5")
-        # milvus-lite filters what its graph has found, the server searches among the rows that are left.
-        right = set(those_of_b) & set(full_sort(cloud(600), query, 10, list(range(300, 600))))
+        right_of_b += len(set(those_of_b) & set(full_sort(cloud(600), query, 10, list(range(300, 600)))))
         assert min(those_of_b) >= 300
-        assert len(right) >= (9 if milvus.startswith("http") else 5)
         assert found(index, query, 500, "kind = 'c'") == []
+    assert right >= 72
+    # milvus-lite filters what its graph has found, the server searches among the rows that are left.
+    assert right_of_b >= (72 if milvus.startswith("http") else 40)
     hits = index.search_vectors(cloud(1, 5), "image", 5)[0]
     assert [hit.score for hit in hits] == pytest.approx(
         [float(cloud(600)[int(h.id)] @ cloud(1, 5)[0]) for h in hits], abs=1e-3
