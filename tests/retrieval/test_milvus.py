@@ -160,6 +160,8 @@ def test_a_server_that_dies_loses_nothing(
         found(index, cloud(1, 3)[0])
     milvus_server.start()
     monkeypatch.setattr("mcip.retrieval.milvus.collection.SECONDS", 30)
+    # Opening waits until Milvus has read the collection into memory again.
+    index = open_(table)
     assert [found(index, query) for query in cloud(5, 3)] == before
 
 
