@@ -3,6 +3,7 @@
 python benchmarks/search.py                       about two hours on two cores; 12 GB of memory, 10 GB of disk
 python benchmarks/search.py --quick               about two minutes: 20,000 x 128
 python benchmarks/search.py --only clustered --peers mcip usearch     a part of it
+MCIP_MILVUS_URI=http://127.0.0.1:19530 python benchmarks/search.py ...      with a server of Milvus beside the others
 
 `clustered` are synthetic embeddings, `real` those of the tables given with `--tables`, images and captions, by
 `--model`, repeated with noise; see `search_vectors.py`. An image query is an image that is not indexed, a text query
@@ -194,6 +195,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.size, options.dim, options.seconds = 20_000, 128, 2.0
+    if "MCIP_MILVUS_URI" not in os.environ:
+        options.peers = [name for name in options.peers if name != "milvus"]
     results: dict[str, dict[str, Any]] = {}
     for data in options.only or (["clustered", "real"] if options.tables else ["clustered"]):
         work = options.work / f"{data}-{options.size}x{options.dim}"

@@ -22,7 +22,8 @@ from mcip.retrieval.ann.lance_disk import partitions
 from mcip.retrieval.encoder import Encoder
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import create_table, schema_of, vectors_array
+from mcip.retrieval.milvus.load import load
+from mcip.retrieval.table import create_table, open_table, schema_of, vectors_array
 
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 REFINE = 20  # candidates that are compared with full vectors, for each neighbour, where vectors are compressed
@@ -127,9 +128,8 @@ class Lance:
             lance.write_dataset(rows, self.uri, mode="append" if start else "create")
 
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        own = {"num_sub_vectors": vectors.shape[1] // 8} if self.kind == "IVF_PQ" else {}
         lance.dataset(self.uri).create_index(
-            "vector", self.kind, metric="dot", **{"num_partitions": partitions(len(vectors)), **own, **self.parameters}
+            "vector", self.kind, metric="dot", **{"num_partitions": partitions(len(vectors)), **self.parameters}
         )
 
     def open(self) -> None:
@@ -154,8 +154,35 @@ class LanceHnsw(Lance):
         return {"nprobes": 1, "ef": max(width, 2 * K), "refine_factor": 2}
 
 
-class LancePq(Lance):
-    kind = "IVF_PQ"
+class LanceRq(Lance):
+    kind = "IVF_RQ"
+
+
+class Milvus:
+    """A server of Milvus, through mcip: `Index.search` of an index whose vectors it holds.
+
+    `MCIP_MILVUS_URI` is its address. `memory` is that of this process alone, and `disk` that of the table.
+    """
+
+    widths = (0,)
+
+    def __init__(self, folder: Path) -> None:
+        self.side = Mcip(folder)
+
+    def prepare(self, vectors: Vectors) -> None:
+        self.side.prepare(vectors)
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        table = open_table(self.side.uri)
+        uri = os.environ["MCIP_MILVUS_URI"]
+        load(table.change_identity(milvus={"uri": uri, "collection": f"mcip_{table.identity.created}"}))
+        self.side.build(vectors, texts)
+
+    def open(self) -> None:
+        self.side.open()
+
+    def search(self, query: Queries, kind: str, width: int) -> Found:
+        return self.side.search(query, kind, width)
 
 
 class Faiss:
@@ -239,6 +266,7 @@ class FaissPq(Faiss):
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "mcip": Mcip,
+    "milvus": Milvus,
     "usearch": Usearch,
     "usearch-i8": UsearchI8,
     "rabitq-4": RaBitQ4,
@@ -249,7 +277,7 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "faiss-hnsw": FaissHnsw,
     "faiss-hnsw-sq8": FaissHnswSq,
     "faiss-hnsw-fp16": FaissHnswFp16,
-    "lance-pq": LancePq,
+    "lance-rq": LanceRq,
     "faiss-pq": FaissPq,
     "faiss-flat": Faiss,
 }

@@ -52,6 +52,22 @@ def test_the_server_is_not_root_and_is_reached_from_this_machine_alone() -> None
     assert all(volume.endswith(":ro") for volume in serve["volumes"] if "/photos" in volume)
 
 
+def test_the_profile_of_milvus_holds_what_it_needs_and_nothing_of_it_is_reached_from_outside() -> None:
+    services = COMPOSE["services"]
+    of_milvus = {name: service for name, service in services.items() if "profiles" in service}
+    assert set(of_milvus) == {"etcd", "minio", "milvus"}
+    for service in of_milvus.values():
+        assert service["profiles"] == ["milvus"]
+        assert "ports" not in service
+        assert "healthcheck" in service
+        assert re.search(r":[vR][\w.-]+$", service["image"])
+        assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(COMPOSE["volumes"])
+    # Without the profile, indexing starts all the same.
+    assert services["index"]["depends_on"]["milvus"] == {"condition": "service_healthy", "required": False}
+    for name in ("index", "serve"):
+        assert services[name]["environment"]["MCIP_MILVUS_URI"] == "http://milvus:19530"
+
+
 @pytest.mark.skipif(
     shutil.which("docker") is None or os.environ.get("MCIP_TEST_CONTAINER") != "1",
     reason="the container is built and started only with docker, and MCIP_TEST_CONTAINER=1",

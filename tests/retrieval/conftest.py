@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mcip import models
 from mcip.retrieval.index import Index
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, draw_product
+from tests.retrieval.milvus_server import Server
 
 PART = Slice("toys", stream=103, products=12, images=3)
 
@@ -85,3 +86,22 @@ def names(index: Index) -> list[str]:
 def cosines(index: Index, query: np.ndarray[Any, Any], names: list[str]) -> dict[str, float]:
     """The cosine of a query to every image, one by one."""
     return {name: float(sum(a * b for a, b in zip(query, index.vector(name), strict=True))) for name in names}
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of Milvus on this machine, which tests may kill and start again."""
+    server = Server(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["server", "lite"])
+def milvus(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where Milvus is: the server, or the file of milvus-lite."""
+    if request.param == "lite":
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+        return str(tmp_path / "vectors.db")
+    server: Server = request.getfixturevalue("milvus_server")
+    return server.uri

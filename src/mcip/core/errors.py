@@ -23,6 +23,10 @@ class ArtefactError(McipError):
     """An artefact on disk does not fit what is asked of it."""
 
 
+class EngineError(McipError):
+    """The engine that holds an index's vectors does not answer, or does not hold what it should."""
+
+
 class ConfigError(McipError):
     """A parameter or a configuration key is wrong."""
 

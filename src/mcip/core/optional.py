@@ -16,6 +16,7 @@ EXTRAS: Final = {
     "fast": "decode JPEG files in less time",
     "photos": "read HEIC, JPEG XL and camera RAW files, and watch folders",
     "ray": "index on a cluster",
+    "milvus": "keep an index's vectors in Milvus",
     "siglip": "read text with SigLIP's tokenizer",
     "onnx": "export to ONNX and run such models",
     "hub": "export to transformers and sentence-transformers",
@@ -32,6 +33,7 @@ _PACKAGES = {
     "sentence_transformers": ("sentence-transformers", "hub"),
     "watchfiles": ("watchfiles", "photos"),
     "ray": ("ray", "ray"),
+    "pymilvus": ("pymilvus", "milvus"),
     "ray.data": ("ray[data]", "ray"),
 }
 

@@ -98,19 +98,31 @@ class Steps:
         """A condition that each value fulfils, and that is null where the value is."""
         return f"{self.column(sql)} <= {self.literal(self.highest)}"
 
-    def compare(self, sql: str, operator: str, number: Fraction) -> str:
-        """Compare a column with a number of steps, which may lie between two values or beyond all of them."""
-        column, below = self.column(sql), math.floor(number)
+    def bounded(self, operator: str, number: Fraction) -> tuple[str, int] | bool:
+        """A comparison with a number of steps, which may lie between two values or beyond all of them.
+
+        Returns:
+            The operator and whole steps, or whether every value fulfils the comparison or none does.
+        """
+        below = math.floor(number)
         if self.holds(number):
-            return f"{column} {operator} {self.literal(below)}"
+            return operator, below
         if operator in ("=", "<>"):
-            return self.never(sql) if operator == "=" else self.always(sql)
+            return operator == "<>"
         greater = operator.startswith(">")
         if below > self.highest:
-            return self.never(sql) if greater else self.always(sql)
+            return not greater
         if below < self.lowest:
-            return self.always(sql) if greater else self.never(sql)
-        return f"{column} {'>' if greater else '<='} {self.literal(below)}"
+            return greater
+        return ">" if greater else "<=", below
+
+    def compare(self, sql: str, operator: str, number: Fraction) -> str:
+        """Compare a column with a number of steps."""
+        bounded = self.bounded(operator, number)
+        if isinstance(bounded, bool):
+            return self.always(sql) if bounded else self.never(sql)
+        operator, steps = bounded
+        return f"{self.column(sql)} {operator} {self.literal(steps)}"
 
 
 def steps_of(type_: pa.DataType) -> Steps:

@@ -31,7 +31,7 @@ from mcip.retrieval.filter_tree import (
 from mcip.retrieval.filter_types import Kind, Steps, float_literal, kind_of, quoted_text, steps_of
 
 Value = TypeVar("Value")
-_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
+MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
 # Each function: the kind of its first argument, whether a literal follows, and what it returns.
 FUNCTIONS: Final[dict[str, tuple[Kind, bool, pa.DataType]]] = {
     "lower": ("text", False, pa.string()),
@@ -167,7 +167,7 @@ class _Compiler:
         if isinstance(left, Literal):
             if isinstance(right, Literal):
                 self.fail(left, "one side of a comparison must be a column")
-            return self.comparison(_MIRRORED[operator], right, left, node)
+            return self.comparison(MIRRORED[operator], right, left, node)
         sql, kind = self.value(left)
         if kind_of(kind) in ("list", "struct", "other"):
             self.fail(left, f"{_named(left)} holds {_holds(kind)} and cannot be compared")

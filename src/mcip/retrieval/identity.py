@@ -36,6 +36,19 @@ class Root:
 
 
 @dataclass(frozen=True)
+class Milvus:
+    """Where Milvus holds the vectors of an index; no password is in it.
+
+    Attributes:
+        uri: `http://HOST:PORT`, or the file of milvus-lite.
+        collection: The collection's name.
+    """
+
+    uri: str
+    collection: str
+
+
+@dataclass(frozen=True)
 class Identity:
     """What an index was made with; it stands in the table's schema.
 
@@ -49,6 +62,7 @@ class Identity:
         created: Random, so that files derived from another table at the same place are not taken for this one's.
         format: Of the table.
         decode: How image files are read, "exact" or "fast".
+        milvus: Where the vectors are searched; None if by this package's own engines.
     """
 
     model: str
@@ -60,6 +74,7 @@ class Identity:
     roots: tuple[Root, ...] = ()
     format: int = _FORMAT
     decode: str = "exact"
+    milvus: Milvus | None = None
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:
@@ -81,7 +96,8 @@ def identity_of(uri: str, schema: pa.Schema) -> Identity:
                 "`mcip index` at another --db."
             )
         content["roots"] = tuple(Root(**root) for root in content["roots"])
-        return Identity(**content)
+        milvus = content.pop("milvus", None)
+        return Identity(**content, milvus=Milvus(**milvus) if milvus else None)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtefactError(
             f"{uri} is a Lance table, but not one that `mcip index` made: its schema says nothing of a model."

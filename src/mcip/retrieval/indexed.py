@@ -16,7 +16,12 @@ from mcip.retrieval.sync import Changes
 if TYPE_CHECKING:
     from rich.table import Table
 
-_METHODS: Final = {"exact": "exact search", "graph": "an HNSW graph in memory", "disk": "Lance's index on disk"}
+_METHODS: Final = {
+    "exact": "exact search",
+    "graph": "an HNSW graph in memory",
+    "disk": "Lance's index on disk",
+    "milvus": "Milvus",
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,10 @@ class Indexed:
             found["any query"] = f"exact, {_exact_milliseconds(self.index):.2f} ms"
         for kind, setting in state.settings.items():
             how = f"width {setting.width}" if setting.width else "exact search, as no quicker one reaches the recall"
+            exact = f", exact search {setting.exact_milliseconds:.2f} ms" if setting.exact_milliseconds else ""
             found[f"{kind} queries"] = (
-                f"recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; {setting.queries} queries, "
-                f"exact search {setting.exact_milliseconds:.2f} ms)"
+                f"recall@10 {setting.recall:.3f} at {setting.milliseconds:.2f} ms ({how}; {setting.queries} queries"
+                f"{exact})"
             )
         return found
 

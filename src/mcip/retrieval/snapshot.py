@@ -28,7 +28,6 @@ from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.collapse import collapsed
 from mcip.retrieval.contrast import Contrast, load_contrast
 from mcip.retrieval.facets import Facets, facets_of
-from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fused import FusedQuery, basic, product
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.ranking import Query, rank
@@ -286,7 +285,7 @@ class Snapshot:
     def _subset(self, where: str | None) -> RowSubset | None:
         if where is None or not where.strip():
             return None
-        return self.engine.matching(compile_filter(where, self.engine.table.schema, self.columns))
+        return self.engine.subset_of(where, self.columns)
 
     def _slot(self, id: str) -> int | None:
         """The slot of an image whose vector is in memory; None where it has to be looked up in the table."""

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from mcip.core.errors import ArtefactError, ConfigError, DataError, ModelError, UnreadableImage
+from mcip.core.errors import ArtefactError, ConfigError, DataError, EngineError, ModelError, UnreadableImage
 from mcip.retrieval.index import Index
 from mcip.server.guard import Guard, busy, problem
 from mcip.server.metrics import Measured, Metrics
@@ -117,5 +117,6 @@ def _explain_errors(app: FastAPI) -> None:
     app.add_exception_handler(DataError, missing)
     app.add_exception_handler(ArtefactError, unavailable)
     app.add_exception_handler(ModelError, unavailable)
+    app.add_exception_handler(EngineError, unavailable)
     app.add_exception_handler(OSError, unavailable)
     app.add_exception_handler(UnreadableImage, unusable)

@@ -10,6 +10,7 @@ from mcip.core.choices import Decode, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
+from mcip.stages.index_engine import EngineName
 from mcip.stages.inputs import ColumnsInput, DataInput, IndexInput, ModelInput
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def index(
     moved_to: list[str] | None = None,
     replace: bool = False,
     ann: Ann = "auto",
+    engine: EngineName | None = None,
+    uri: str | None = None,
+    collection: str | None = None,
     recall: float = 0.95,
     check: bool = False,
     adapter: Path | None = None,
@@ -74,6 +78,12 @@ def index(
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
         replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
+        engine: What holds the vectors that are searched: "local", files of this machine, or "milvus", a server of
+            Milvus; as last time if not given, at first "local".
+        uri: Of Milvus, http://HOST:19530; as last time if not given. The index remembers it. User and password, or a
+            token, are read from the environment variable MCIP_MILVUS_TOKEN and never kept; MCIP_MILVUS_URI stands in
+            for the address where Milvus is reached by another one.
+        collection: The collection of Milvus; as last time if not given, at first one of the index's own.
         recall: Recall@10 that approximate search must reach, for queries by image and by text.
         check: Measure recall again; nothing is embedded.
         adapter: The folder of a run of `mcip adapt`: the vectors are multiplied by its matrix, in one commit and
@@ -100,6 +110,7 @@ def index(
     Raises:
         DataError: There is nothing to index, too much of it is unreadable, or too much of the index would be deleted.
         ArtefactError: There is something else at `db`.
+        EngineError: Milvus does not answer, or the collection is not the index's.
         ConfigError: A parameter does not fit the index that is there.
         ModelError: The index was made with another model.
 
@@ -113,28 +124,32 @@ def index(
     from mcip.retrieval.index import Index
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.sync import Options
+    from mcip.stages.index_engine import Engine
     from mcip.stages.index_update import Update
     from mcip.stages.index_watch import check_watched, watch_index
 
     _check_adapter(data, model, check, adapter, undo)
+    if (engine == "milvus" or uri or collection) and ann != "auto":
+        raise ConfigError(f"Milvus searches by a graph of its own: leave --ann {ann} out.")
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
     _check(thumbnails, recall, options, keep_hours)
-    uri, sources = _uri(db), _listed(data)
+    where = Engine(engine, uri, collection)
+    location, sources = _uri(db), _listed(data)
     if check:
         return Indexed(
-            Index(uri, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True), None
+            Index(location, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True), None
         )
     if adapter is not None:
-        _adapted(uri, adapter, undo, timedelta(hours=keep_hours))
-        return Indexed(Index(uri, None, device, ann, recall), None)
+        _adapted(location, adapter, undo, timedelta(hours=keep_hours))
+        return Indexed(Index(location, None, device, ann, recall), None)
     if watch:
         check_watched(sources)
     update = Update(
-        uri, sources, model, write_columns(columns_of(columns)), transform, decode, thumbnails, moved_to or [],
-        replace, raw_pairs, ray, device, options, timedelta(hours=keep_hours),
+        location, sources, model, write_columns(columns_of(columns)), transform, decode, thumbnails, moved_to or [],
+        replace, raw_pairs, ray, device, options, timedelta(hours=keep_hours), where,
     )  # fmt: skip
     loaded, changes, seconds = update.run()
-    indexed = Indexed(Index(uri, loaded, device, ann, recall), changes, seconds)
+    indexed = Indexed(Index(location, loaded, device, ann, recall), changes, seconds)
     if watch:
         watch_index(indexed.index, update.again(loaded))
     return indexed
@@ -171,12 +186,14 @@ def _adapted(uri: str, adapter: Path, undo: bool, keep: timedelta) -> None:
     from mcip.retrieval.adapted import Adapter
     from mcip.retrieval.lock import write_lock
     from mcip.retrieval.table import open_table
+    from mcip.stages.index_engine import load_vectors
 
     with write_lock(uri) as check_lock:
         run, table = Adapter.open(adapter), open_table(uri)
         changed = run.change(table, undo, check_lock)
-        table = table.latest()
-        table.tidy().forget_versions(keep)
+        table = table.latest().tidy()
+        table.forget_versions(keep)
+        load_vectors(table)
     done = "were multiplied by the matrix" if changed else "had been multiplied before by the matrix"
     from mcip.stages.index_update import note
 

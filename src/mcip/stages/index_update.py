@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mcip.retrieval.listing import Listing
     from mcip.retrieval.sync import Changes, Options
     from mcip.retrieval.table import IndexTable
+    from mcip.stages.index_engine import Engine
     from mcip.stages.inputs import DataInput, ModelInput
 
 # Where the ids of what could not be read, and the files that are no images, are listed, beside the derived files.
@@ -53,6 +54,7 @@ class Update:
     device: str
     options: Options
     keep: timedelta
+    engine: Engine
 
     def again(self, model: Model) -> Update:
         """The update that follows this one, with the model that is loaded: nothing is moved or replaced any more."""
@@ -70,6 +72,7 @@ class Update:
         from mcip.retrieval.roots import list_roots
         from mcip.retrieval.sync import begin, update
         from mcip.retrieval.table import open_table, table_exists
+        from mcip.stages.index_engine import load_vectors
 
         uri, options = self.uri, self.options
         folder, start = derived_folder(uri), time.perf_counter()
@@ -77,6 +80,7 @@ class Update:
             table = open_table(uri) if table_exists(uri) else None
             if table is None and not self.sources:
                 raise ConfigError(f"There is no index at {uri} yet: say which images to index.")
+            self.engine.check(table)
             known = table.identity.roots if table else ()
             loaded = _model(table, self.model, uri, self.device)
             roots, listing = list_roots(
@@ -96,9 +100,11 @@ class Update:
             left_out: dict[str, Any] = {"unreadable": changes.unreadable, "skipped": changes.skipped | changes.closed}
             write_json(folder / REPORT, left_out)
             _refuse_empty(table, listing.name, changes)
-            table.tidy().forget_versions(self.keep)
+            table = self.engine.record(table.tidy())
+            table.forget_versions(self.keep)
             seconds = time.perf_counter() - start
             _tell(changes, seconds, folder / REPORT)
+            load_vectors(table)
         return loaded, changes, seconds
 
 

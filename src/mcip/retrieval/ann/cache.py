@@ -170,7 +170,7 @@ def read_state(folder: Path, table: IndexTable, every_byte: bool = False) -> Sta
     if (state.format, state.table, state.dim) != (_FORMAT, identity.created, identity.dim):
         return None
     state.files = {name: facts for name, facts in files.items() if facts.fits(folder / name, every_byte)}
-    needed = {state.rows} if state.method == "disk" else {state.rows, state.vectors}
+    needed = {"milvus": set(), "disk": {state.rows}}.get(state.method, {state.rows, state.vectors})
     return state if needed <= state.files.keys() else None
 
 

@@ -16,6 +16,7 @@ from mcip.retrieval.ann.deepening import FIRST, search_in_steps
 from mcip.retrieval.ann.exact import Ranked, exact_search, rescore
 from mcip.retrieval.ann.select import EXACT_VALUES
 from mcip.retrieval.ann.subset import RowSubset
+from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Background
 from mcip.retrieval.score_calibration import ScoreCalibration
 from mcip.retrieval.table import IndexTable
@@ -118,6 +119,10 @@ class Engine:
         row_ids = self.table.read([], where)["_rowid"].to_numpy().astype(np.int64)
         mask = np.isin(self.row_ids, row_ids)
         return RowSubset.of(mask if self.alive is None else mask & self.alive.mask, where)
+
+    def subset_of(self, where: str, columns: list[str]) -> RowSubset:
+        """What a filter over these columns leaves; see `mcip.retrieval.filters`."""
+        return self.matching(compile_filter(where, self.table.schema, columns))
 
     def _exactly(self, query: NDArray[np.float32], k: int, subset: RowSubset | None) -> Ranked:
         assert self.vectors is not None

@@ -1,4 +1,7 @@
-"""Lance's own index, on disk within the table: for tables whose graph does not fit into memory."""
+"""Lance's own index, on disk within the table: for tables whose graph does not fit into memory.
+
+Its vectors are quantized by RaBitQ (Gao et al., SIGMOD 2024), the nearest are compared with the full ones.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,7 @@ def grow_disk_index(table: IndexTable) -> IndexTable:
     """
 
     def create() -> None:
-        table.dataset.create_index(
-            "vector", "IVF_PQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)),
-            num_sub_vectors=_sub_vectors(table.identity.dim),
-        )  # fmt: skip
+        table.dataset.create_index("vector", "IVF_RQ", name=_NAME, metric="dot", num_partitions=partitions(len(table)))
 
     try:
         return table.grow_index(_NAME, create)
@@ -74,8 +74,3 @@ def disk_search(table: IndexTable, query: NDArray[np.float32], k: int, width: in
     row_ids = rows["_rowid"].to_numpy().astype(np.int64)
     order = ranking(scores, row_ids)[:k]
     return scores[order], row_ids[order]
-
-
-def _sub_vectors(dim: int) -> int:
-    """The most sub-vectors up to a quarter of the dimension that divide it."""
-    return next(count for count in range(max(1, dim // 4), 0, -1) if dim % count == 0)

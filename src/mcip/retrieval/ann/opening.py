@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -73,6 +74,8 @@ def open_engine(
         every_byte: Compare the checksums of large files too; see `mcip.retrieval.ann.cache.read_state`.
         memory: Bytes of memory, if not measured.
     """
+    if table.identity.milvus is not None:
+        return _open_in_milvus(table, embed_texts, target, recalibrate)
     marks = row_marks(table)
     folder, beside = derived_folder(table.uri), folder_beside(table.uri)
     if beside is not None and beside != folder and not recalibrate:
@@ -90,7 +93,7 @@ def open_engine(
             state.target = state.target if target is None else target
             _calibrate(table, marks, folder, state, embed_texts)
         if stale or state.scores not in state.files:
-            _calibrate_scores(table, marks, folder, state, embed_texts)
+            _calibrate_scores(table, _open(table, marks, folder, state), folder, state, embed_texts)
         write_state(folder, state)
         return _open(table, marks, folder, state)
 
@@ -99,6 +102,7 @@ def _is_current(state: State, table: IndexTable, marks: NDArray[np.int64], folde
     """Whether the files hold every row of this version, and are searched as requested."""
     return (
         state.version == table.version
+        and state.method != "milvus"
         and requested in (None, state.requested)
         and (state.method != "graph" or state.graph in state.files)
         # Another table that was put at the same place may have the same name and number.
@@ -137,13 +141,11 @@ def _calibrate(
     """Take the background statistics, and where search is approximate choose a width for each kind of query."""
     if marks.shape[1] == 0:
         raise ConfigError(f"{table.uri} holds no images: there is nothing to search.")
-    texts = _embedded(folder, state, PROBES, embed_texts, lambda: probe_texts(table))
     rng = np.random.default_rng(0)
     rows = read_rows(folder, state)
     alive = np.flatnonzero(np.isin(rows[1], marks[1]))
     sampled = np.sort(rng.choice(alive, min(_SAMPLED, len(alive)), replace=False))
-    Background.of(table.vectors(rows[0][sampled]).astype(np.float32), texts).save(folder / BACKGROUND)
-    state.record(folder / BACKGROUND, BACKGROUND)
+    texts = _take_background(table, rows[0][sampled], folder, state, embed_texts)
     state.calibrated_rows, state.settings = len(alive), {}
     if state.method == "exact":
         return
@@ -154,15 +156,23 @@ def _calibrate(
         state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None)
 
 
-def _calibrate_scores(
-    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, embed_texts: EmbedTexts
-) -> None:
+def _take_background(
+    table: IndexTable, row_ids: NDArray[np.int64], folder: Path, state: State, embed_texts: EmbedTexts
+) -> NDArray[np.float32]:
+    """Take the background statistics of these rows and of the probe texts, which are returned."""
+    texts = _embedded(folder, state, PROBES, embed_texts, lambda: probe_texts(table))
+    Background.of(table.vectors(row_ids).astype(np.float32), texts).save(folder / BACKGROUND)
+    state.record(folder / BACKGROUND, BACKGROUND)
+    return texts
+
+
+def _calibrate_scores(table: IndexTable, engine: Engine, folder: Path, state: State, embed_texts: EmbedTexts) -> None:
     """Take the distributions of what unrelated queries score."""
     # Captions of the table are related to it; general texts mostly are not.
     texts = default_texts()
     name = PROBES if probe_texts(table) == texts else UNRELATED
     vectors = _embedded(folder, state, name, embed_texts, lambda: texts)
-    calibrate_scores(_open(table, marks, folder, state), vectors).save(folder / state.scores)
+    calibrate_scores(engine, vectors).save(folder / state.scores)
     state.record(folder / state.scores, SCORES)
 
 
@@ -185,6 +195,44 @@ def _embedded(
         state.record(path, name)
     vectors: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return vectors
+
+
+def _open_in_milvus(table: IndexTable, embed_texts: EmbedTexts, target: float | None, recalibrate: bool) -> Engine:
+    """Open an index whose vectors Milvus holds, and calibrate its search where that was not done yet."""
+    from mcip.retrieval.milvus.collection import Collection
+    from mcip.retrieval.milvus.engine import calibrate_milvus, open_milvus, report_difference
+
+    assert table.identity.milvus is not None
+    collection = Collection(table, table.identity.milvus)
+    held = report_difference(table, collection)
+    folder = derived_folder(table.uri)
+    with locked(folder):
+        state = read_state(folder, table)
+        if state is None or state.method != "milvus":
+            state = State(table.identity.created, table.version, 0, 0, table.identity.dim, "auto", "milvus")
+        row_ids = np.sort(table.read([])["_rowid"].to_numpy().astype(np.int64))
+        if len(row_ids) == 0:
+            raise ConfigError(f"{table.uri} holds no images: there is nothing to search.")
+        rng = np.random.default_rng(0)
+        sampled = np.sort(rng.choice(len(row_ids), min(_SAMPLED, len(row_ids)), replace=False))
+        if not _is_measured(state, table, None):
+            _take_background(table, row_ids[sampled], folder, state, embed_texts)
+            state.calibrated_rows = len(row_ids)
+        state.settings, state.target = held.settings, held.target
+        write_state(folder, state)
+        engine = open_milvus(table, collection, state, row_ids)
+        grown = not held.calibrated_rows / _GROWN <= len(row_ids) <= held.calibrated_rows * _GROWN
+        if recalibrate or grown or target not in (None, held.target):
+            state.target = held.target if target is None else target
+            texts: NDArray[np.float32] = np.load(folder / PROBES, allow_pickle=False)
+            sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
+            queries = _queries(engine, sources, texts[:QUERIES])
+            state.settings = calibrate_milvus(engine, queries, sources, state.target)
+            collection.write_settings(state.settings, state.target, len(row_ids))
+        if recalibrate or grown or state.scores not in state.files:
+            _calibrate_scores(table, engine, folder, state, embed_texts)
+            write_state(folder, state)
+    return replace(engine, calibration=ScoreCalibration.load(folder / state.scores))
 
 
 def _queries(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, TypeAlias
 
-Method: TypeAlias = Literal["exact", "graph", "disk"]
+Method: TypeAlias = Literal["exact", "graph", "disk", "milvus"]
 # What may be requested: a method, or "auto" for the one that fits.
 Ann: TypeAlias = Literal["auto", "exact", "graph", "disk"]
 
