@@ -90,7 +90,7 @@ def test_changes_of_the_table_are_told_and_loaded(
 
 
 def test_a_load_that_was_cut_off_resumes(milvus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, uploaded = in_milvus(tmp_path / "t.lance", milvus, 4), []
+    table, uploaded = in_milvus(tmp_path / "t.lance", milvus, 4), list[int]()
     upsert = Collection.upsert
 
     def failing(collection: Collection, some: list[dict[str, Any]]) -> None:
@@ -104,7 +104,12 @@ def test_a_load_that_was_cut_off_resumes(milvus: str, tmp_path: Path, monkeypatc
         load(table)
     with pytest.raises(EngineError, match=r"does not hold all .* `mcip index` again"):
         open_(table)
-    monkeypatch.setattr(Collection, "upsert", lambda self, some: (uploaded.append(len(some)), upsert(self, some)))
+
+    def counted(collection: Collection, some: list[dict[str, Any]]) -> None:
+        uploaded.append(len(some))
+        upsert(collection, some)
+
+    monkeypatch.setattr(Collection, "upsert", counted)
     load(table)
     assert uploaded == [150] * 4
     load(table)
