@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 
 # The same examples each time; what could not be tested, and what it takes, stands in the last lines.
 test: $(VENV)/installed browser
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Property tests with examples drawn afresh, and more of them.
 fuzz: $(VENV)/installed

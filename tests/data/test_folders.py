@@ -74,14 +74,14 @@ def test_files_that_are_not_read_are_counted_and_said_once(
     tmp_path: Path, make_image: MakeImage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_image("a/1.png")
-    for name in ("a/1.HEIC", "a/2.heic", "b/3.CR2", "[red]", "a/.hidden", "a/._1.png", "Thumbs.db"):
+    for name in ("a/1.XCF", "a/2.xcf", "b/3.SVG", "[red]", "a/.hidden", "a/._1.png", "Thumbs.db"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     table = read_table(tmp_path)
-    assert table.skipped == {".heic": 2, ".cr2": 1, "without suffix": 1}
+    assert table.skipped == {".xcf": 2, ".svg": 1, "without suffix": 1}
     assert table.subset([0]).skipped == table.skipped
     read_table(tmp_path)
-    assert capsys.readouterr().err.count("not read: 2 .heic, 1 .cr2, 1 without suffix") == 1
+    assert capsys.readouterr().err.count("not read: 2 .xcf, 1 .svg, 1 without suffix") == 1
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])

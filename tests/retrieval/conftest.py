@@ -15,7 +15,7 @@ from mcip import models
 from mcip.retrieval.index import Index
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, draw_product
-from tests.retrieval.milvus_server import Server
+from tests.retrieval.milvus_server import Server, faiss_of_numpy
 
 PART = Slice("toys", stream=103, products=12, images=3)
 
@@ -98,10 +98,12 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(params=["server", "lite"])
-def milvus(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def milvus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where Milvus is: the server, or the file of milvus-lite."""
     if request.param == "lite":
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-        return str(tmp_path / "vectors.db")
-    server: Server = request.getfixturevalue("milvus_server")
-    return server.uri
+        with faiss_of_numpy():
+            yield str(tmp_path / "vectors.db")
+    else:
+        server: Server = request.getfixturevalue("milvus_server")
+        yield server.uri

@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,16 @@ def _bind(port: int) -> socket.socket | None:
         bound.close()
         return None
     return bound
+
+
+@contextlib.contextmanager
+def faiss_of_numpy() -> Iterator[None]:
+    """Within the block faiss, by which milvus-lite searches, is as it was before another test's import changed it.
+
+    `faiss.contrib.torch_utils`, which pytorch-metric-learning imports, replaces methods of its classes by others.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in [kind for kind in vars(sys.modules.get("faiss", object)).values() if isinstance(kind, type)]:
+            for name in [name for name in vars(kind) if name.endswith("_numpy")]:
+                patch.setattr(kind, name.removesuffix("_numpy"), getattr(kind, name))
+        yield

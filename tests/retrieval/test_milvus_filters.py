@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from mcip.retrieval.milvus.filters import milvus_filter
 from mcip.retrieval.milvus.load import load
 from mcip.retrieval.table import create_table, schema_of, vectors_array
 from tests.retrieval.ann.cloud import DIM, cloud
-from tests.retrieval.milvus_server import Server
+from tests.retrieval.milvus_server import Server, faiss_of_numpy
 from tests.retrieval.test_filter_trees import TREES, text_of, truth
 from tests.retrieval.test_filters import ROWS, TABLE, TEXTS
 
@@ -58,10 +58,11 @@ def in_server(milvus_server: Server, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def in_lite(tmp_path_factory: pytest.TempPathFactory) -> Finder:
+def in_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finder]:
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     folder = tmp_path_factory.mktemp("filters")
-    return finder(folder / "t.lance", str(folder / "vectors.db"))
+    with faiss_of_numpy():
+        yield finder(folder / "t.lance", str(folder / "vectors.db"))
 
 
 @pytest.mark.parametrize("place", ["in_server", "in_lite"])

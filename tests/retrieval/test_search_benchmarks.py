@@ -25,8 +25,8 @@ def test_mixed_queries() -> None:
     for row in found.values():
         assert row["queries"] == 30
         # Both parts together find what neither does alone.
-        assert row["mcip"] > max(row["image"], row["text"])
-    assert found["colour"]["mcip"] > found["colour"]["plain sum"]
+        assert row["sum"] > max(row["image"], row["text"])
+    assert found["colour"]["sum"] > found["colour"]["plain sum"]
 
 
 def test_search_choices() -> None:

@@ -20,6 +20,7 @@ import mcip
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.location import table_location
 from mcip.retrieval.results import Results
+from mcip.server import local
 from mcip.server.client import Client, RemoteQuery, ServerError
 from mcip.server.local import Note, announced, find, new_key
 from mcip.server.settings import Settings
@@ -122,7 +123,7 @@ def test_a_note_is_trusted_only_if_it_is_the_users_own(
     assert find(note.table) is None
     path.chmod(0o600)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "geteuid", lambda: 12345)
+        patch.setattr(local, "_user", lambda: 12345)
         assert find(note.table) is None
     assert find(note.table + "x") is None
     for content in ("", "[]", "{}", '{"address": 1, "pid": 1, "table": 2, "key": 3}', "x" * 10_000):

@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_no_fault_of_the_filter(
         raise OSError(f"{db} is gone")
 
     monkeypatch.setattr(lance.LanceDataset, "to_table", fail)
-    for path in ("/search?where=width+=+1", "/similar/0.png", "/image/0.png", "/thumbnail/0.png", "/search?id=0.png"):
+    for path in ("/search?where=width+=+1", "/image/0.png", "/thumbnail/0.png"):
         gone = client.get(path)
         assert problem(gone, 503) == "The index cannot be read at the moment: the server's log says why."
         assert gone.headers["retry-after"] == "1"

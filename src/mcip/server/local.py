@@ -93,7 +93,7 @@ def _read(path: Path) -> Note | None:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             others = stat.S_IRWXG | stat.S_IRWXO
-            if os.name != "nt" and (facts.st_uid != os.geteuid() or facts.st_mode & others):
+            if os.name != "nt" and (facts.st_uid != _user() or facts.st_mode & others):
                 return None
             content = json.loads(file.read(_LONGEST))
         note = Note(**content)
@@ -101,6 +101,13 @@ def _read(path: Path) -> Note | None:
         return None
     texts = (note.address, note.table, note.key)
     return note if all(isinstance(text, str) for text in texts) and isinstance(note.pid, int) else None
+
+
+def _user() -> int:
+    """The number of this process's user, on systems that have such numbers."""
+    import psutil  # type: ignore[import-untyped]
+
+    return int(psutil.Process().uids().effective)
 
 
 def _is_alive(pid: int) -> bool:
