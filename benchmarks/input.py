@@ -34,6 +34,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,7 @@ def ways(model: models.Model) -> dict[str, Way]:
         )
     if find_spec("torchcodec") is not None:
         try:
-            from torchcodec import decoders
-
-            torchcodec_decode: Any = decoders.decode_jpeg  # type: ignore[attr-defined]
+            torchcodec_decode = import_module("torchcodec.decoders").decode_jpeg
 
             found["torchcodec"] = lambda content: of_tensor(torchcodec_decode(content))
         # Built for another torch, or before it read images.
@@ -175,9 +174,7 @@ def on_gpu(model: models.Model) -> Callable[[Sequence[bytes]], Tensor]:
     """Decoding and resizing of batches on the GPU; float (B, 3, S, S) in [0, 1] there."""
     resize = ModelResize(PreprocessCfg(**model.preprocess_cfg))
     try:
-        from torchcodec import decoders
-
-        decode_jpeg: Any = decoders.decode_jpeg  # type: ignore[attr-defined]
+        decode_jpeg = import_module("torchcodec.decoders").decode_jpeg
 
         def decode(contents: list[Any]) -> list[Tensor]:
             return list(decode_jpeg(contents, device="cuda"))
