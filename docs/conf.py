@@ -23,7 +23,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "_templates"]
 templates_path = ["_templates"]
-suppress_warnings = ["myst.header"]
+# The language of cells is known once a notebook was run, which `make check` does not.
+suppress_warnings = ["myst.header", "myst-nb.lexer"]
 
 html_theme = "furo"
 html_title = f"mcip {version}"
