@@ -27,8 +27,8 @@ def read(source: Path, name: str, split: str | None = None) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> str:
-    """Write a table, whole or not at all; a table that is there is left as it is."""
-    if not path.exists():
+    """Write a table atomically; one that is there with the same rows is left as it is."""
+    if not path.exists() or not pq.read_table(path).equals(table):
         with atomic_write(path) as temporary:
             pq.write_table(table, temporary)
     return str(path)
