@@ -53,13 +53,13 @@ def split_by_class(codes: NDArray[np.int64], pairs: Sequence[tuple[int, int]], s
     """
     several = check_enough(codes)
     groups = _groups([(int(codes[one]), int(codes[other])) for one, other in pairs], several.tolist())
-    wanted = min(max(2, round(SHARE * len(several))), _MOST_CLASSES)
+    target = min(max(2, round(SHARE * len(several))), _MOST_CLASSES)
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
     held_out: dict[str, set[int]] = {"val": set(), "test": set()}
     for place in order:
         name = min(held_out, key=lambda split: len(held_out[split]))
         # What is left must be enough to train on, so a large group of like classes is trained on.
-        if len(held_out[name]) + len(groups[place]) <= wanted:
+        if len(held_out[name]) + len(groups[place]) <= target:
             held_out[name] |= set(groups[place])
     if min(map(len, held_out.values())) < 2:
         largest = max(map(len, groups))
@@ -134,9 +134,9 @@ def split_as_given(splits: Sequence[str], codes: NDArray[np.int64], pairs: Seque
             )
     if dropped:
         rule += f" {len(dropped):,} images are left out: each is a near-duplicate of one in another split."
-    seen = np.isin(np.unique(codes[rows["test"]]), codes[rows["train"]]).mean()
-    if seen:
-        rule += f" {100 * seen:.0f} % of the test classes are trained on, too: new classes may gain less."
+    trained_on = np.isin(np.unique(codes[rows["test"]]), codes[rows["train"]]).mean()
+    if trained_on:
+        rule += f" {100 * trained_on:.0f} % of the test classes are trained on, too: new classes may gain less."
     return Split(rows, rule)
 
 

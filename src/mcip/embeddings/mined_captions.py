@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from pandas.util import hash_array
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write
+from mcip.data.text_column import TextColumn
 from mcip.embeddings.encode import embed_captions
 from mcip.embeddings.store import Embeddings
 from mcip.models import Model
@@ -64,29 +65,6 @@ def write_tables(
         writer.write_table(images)
 
 
-class Texts(Sequence[str]):
-    """Strings that stay in their file until they are looked at."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            some: list[str] = self._column[place].to_pylist()
-            return some
-        text: str = self._column[place].as_py()
-        return text
-
-
 class MinedCaptions(os.PathLike[str]):
     """A complete captions artefact; it can stand wherever its path can."""
 
@@ -112,9 +90,9 @@ class MinedCaptions(os.PathLike[str]):
         return hashlib.sha256(f"{files[CAPTIONS]} {files[IMAGES]}".encode()).hexdigest()
 
     @cached_property
-    def captions(self) -> Texts:
+    def captions(self) -> TextColumn:
         """The unique captions; a caption's id is its place here."""
-        return Texts(_map(self.folder / CAPTIONS)["caption"])
+        return TextColumn(_map(self.folder / CAPTIONS)["caption"])
 
     @cached_property
     def images(self) -> pa.Table:

@@ -49,6 +49,15 @@ def check_margin(margin: float, scale: float) -> None:
         raise ConfigError(f"scale is {scale}: it multiplies the cosines and must be above 0 (the paper uses 30).")
 
 
+def check_dimension(embeddings: Tensor, centers: Tensor) -> None:
+    """Raise `ModelError` where embeddings are not rows of the dimension of the class centers (C, D)."""
+    if embeddings.ndim != 2 or embeddings.shape[1] != centers.shape[1]:
+        raise ModelError(
+            f"Embeddings of shape {tuple(embeddings.shape)} do not fit class centers of shape "
+            f"{tuple(centers.shape)}: make ArcMargin with the model's embedding dimension."
+        )
+
+
 def products_with_unit_rows(x: Tensor, w: Tensor) -> Tensor:
     """Multiply x (B, D) by the L2-normalised rows of w (T, D): shape (B, T), dtype of x, differentiable once."""
     products: Tensor = _ProductsWithUnitRows.apply(x, w.to(x.dtype))
@@ -130,11 +139,7 @@ class ArcMargin(nn.Module):
         Raises:
             ModelError: The embeddings do not have the centers' dimension.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.weight.shape[1]:
-            raise ModelError(
-                f"Embeddings of shape {tuple(embeddings.shape)} do not fit class centers of shape "
-                f"{tuple(self.weight.shape)}: make ArcMargin with the model's embedding dimension."
-            )
+        check_dimension(embeddings, self.weight)
         with torch.autocast(embeddings.device.type, enabled=False):
             images = unit(embeddings)
             logits = products_with_unit_rows(images * self.scale, self.weight)

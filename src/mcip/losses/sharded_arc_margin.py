@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mcip.core.errors import ConfigError, ModelError
+from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.core.shards import is_sharded, local, rows_of_shard
-from mcip.losses.arc_margin import apply_margin, check_margin, products_with_unit_rows, unit
+from mcip.losses.arc_margin import apply_margin, check_dimension, check_margin, products_with_unit_rows, unit
 
 
 class ShardedArcMargin(nn.Module):
@@ -82,11 +82,7 @@ class ShardedArcMargin(nn.Module):
         Raises:
             ModelError: The embeddings do not have the centers' dimension.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.weight.shape[1]:
-            raise ModelError(
-                f"Embeddings of shape {tuple(embeddings.shape)} do not fit class centers of shape "
-                f"{tuple(self.weight.shape)}: make them with the model's embedding dimension."
-            )
+        check_dimension(embeddings, self.weight)
         with torch.autocast(embeddings.device.type, enabled=False):
             images = unit(embeddings)
             if self.team is not None:

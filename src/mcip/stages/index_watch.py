@@ -88,12 +88,12 @@ def _updated(index: Index, update: Update) -> str:
     return ""
 
 
-def _changes(paths: Sequence[Path], wanted: Callable[[Any, str], bool]) -> Iterator[bool]:
+def _changes(paths: Sequence[Path], counts: Callable[[Any, str], bool]) -> Iterator[bool]:
     """Whether files have changed: soon after they have, and otherwise now and then."""
     from watchfiles import watch
 
     for changes in watch(
-        *paths, watch_filter=wanted, debounce=_PATIENCE, step=_QUIET, rust_timeout=_TICK, yield_on_timeout=True,
+        *paths, watch_filter=counts, debounce=_PATIENCE, step=_QUIET, rust_timeout=_TICK, yield_on_timeout=True,
         ignore_permission_denied=True,
     ):  # fmt: skip
         yield bool(changes)
