@@ -30,7 +30,7 @@ def test_rows_are_read_labelled_ordered_and_given_captions_without_pytorch(train
         "import sys, mcip\n"
         "from mcip.data.selection import captioned, labelled\n"
         "from mcip.embeddings.mined_captions import MinedCaptions\n"
-        f"table = labelled(captioned(mcip.read_table({str(train)!r})))[0]\n"
+        f"table = labelled(captioned(mcip.read_table({str(train)!r}), 'training'))[0]\n"
         "assert len(mcip.training.EpochOrder(len(table), 8, 1).batch(0)) == 8 and table.fingerprint\n"
         f"assert len(MinedCaptions({str(mined)!r}).of_images(list(table.ids)).starts) == len(table)\n"
         "assert not {'torch', 'open_clip', 'lance'} & set(sys.modules)"
