@@ -122,6 +122,7 @@ def adapt(
     from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import read_table
+    from mcip.data.selection import labelled
     from mcip.embeddings.class_means import means_of_codes
     from mcip.embeddings.encode import embed_images
     from mcip.evaluation.validation import Validation, validation_table
@@ -131,7 +132,6 @@ def adapt(
     from mcip.stages.training import (
         arc_margin,
         finish_training,
-        labelled,
         note_small_changes,
         save_classes,
         trained_model,

@@ -93,6 +93,7 @@ def improve(
     from mcip.data import read_captions, read_table
     from mcip.data.class_splits import check_enough
     from mcip.data.column_names import caption_column, columns_of
+    from mcip.data.selection import labelled
     from mcip.embeddings.encode import copy_embeddings, embed_images
     from mcip.evaluation.several import measure_models
     from mcip.reporting.comparison import Comparison
@@ -104,7 +105,6 @@ def improve(
     from mcip.stages.improve_plan import Plan, Speed, make_plan, parse_budget
     from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
     from mcip.stages.mine import mine
-    from mcip.stages.training import labelled
 
     out, work = Path(out), Path(out) / _WORK
     seconds = parse_budget(budget)

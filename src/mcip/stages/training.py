@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.choices import Parallel
 from mcip.core.device import computed_on
-from mcip.core.errors import ConfigError, DataError
+from mcip.core.errors import ConfigError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.processes import processes
 from mcip.core.progress import console
@@ -38,39 +37,6 @@ _SMALL_CHANGE = 1e-4
 _SAMPLED = 4096
 # Class centers that are drawn at once.
 _DRAWN_ROWS = 1 << 16
-
-
-def captioned(table: Table, purpose: str) -> Table:
-    """The rows that have a caption.
-
-    Raises:
-        DataError: None has one; `purpose` says what needs them.
-    """
-    rows = table.rows_with_captions
-    if not len(rows):
-        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.{table.columns_hint}")
-    return table.subset(rows) if len(rows) < len(table) else table
-
-
-def labelled(table: Table) -> tuple[Table, list[str]]:
-    """The rows with a label, and the ids of those without.
-
-    Raises:
-        DataError: There are no labels, or only one class.
-    """
-    with_label = table.label_numbers >= 0
-    without = [table.ids[row] for row in np.flatnonzero(~with_label).tolist()]
-    if not table.classes:
-        raise DataError(
-            f"No row of {table.name} has a label: tuning needs the class of each image.{table.columns_hint}"
-        )
-    if without:
-        table = table.subset(np.flatnonzero(with_label))
-    if len(table.classes) == 1:
-        raise DataError(
-            f"All images of {table.name} have the label {table.classes[0]!r}: tuning needs two classes or more."
-        )
-    return table, without
 
 
 def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:

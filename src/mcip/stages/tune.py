@@ -173,6 +173,7 @@ def tune(
     from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import Pixels, read_table
+    from mcip.data.selection import labelled
     from mcip.embeddings.class_means import class_means
     from mcip.embeddings.encode import embed_images, fingerprint_texts
     from mcip.evaluation.validation import Validation, validation_table
@@ -183,7 +184,6 @@ def tune(
         arc_margin,
         count_steps,
         finish_training,
-        labelled,
         make_order,
         note_small_changes,
         save_classes,
