@@ -133,7 +133,8 @@ def tune(
             keeps the weights themselves.
         transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
         decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
-        patch_dropout: Share of a vision transformer's patches left out in training.
+        patch_dropout: Share of a vision transformer's patches left out in training; which ones does not depend on the
+            number of processes or parts.
         grad_checkpointing: Trade time for memory.
         compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes.
         validate_every: Steps between validations; 0 validates never.
