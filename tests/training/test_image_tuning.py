@@ -198,3 +198,38 @@ def test_when_compilation_pays() -> None:
     assert not pays("auto", cpu, 10**6)
     assert pays("on", cpu, 1)
     assert not pays("off", cuda, 10**6)
+    assert pays("graphs", cuda, 1)
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        pays("graphs", cpu, 10**6)
+    with pytest.raises(ConfigError, match="cannot go with --parallel fsdp"):
+        pays("graphs", cuda, 10**6, sharded=True)
+
+
+def test_graphs_begin_a_step_with_each_call(base: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a call would keep what the last one wrote, and record another graph."""
+    modes: list[Any] = []
+    order: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any, mode: str = "") -> Any:
+        modes.append(mode)
+
+        def run(*arguments: Any) -> Any:
+            order.append("run")
+            return graph(*arguments)
+
+        return run
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: order.append("step"))
+    objective = tuning(base, train, None, keep=0.5)
+    objective.modules["image_tower"].train()
+    batches = [batch_of(objective, rows) for rows in (12, 9)]
+    expected = [gradients(objective, [batch]) for batch in batches]
+    objective.compile_for(12, "fp32", graphs=True)
+    for batch, (losses, before) in zip(batches, expected, strict=True):
+        found, after = gradients(objective, [batch])
+        assert found == pytest.approx(losses, rel=1e-5)
+        for gradient, other in zip(after, before, strict=True):
+            torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
+    assert modes == ["reduce-overhead"]
+    assert order == ["run", "step", "run", "step", "run"]  # the first compiles

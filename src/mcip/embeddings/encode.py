@@ -59,7 +59,8 @@ def embed_images(
         one_shape = compiles or model.device.type == "cuda"
         shape = min(batch_size, len(table)) if one_shape else 0
         with half_weights(model.clip.visual, model.device, precision):
-            call = compiled_embedding(model, shape, precision) if compiles and shards else None
+            graphs = compile == "graphs"
+            call = compiled_embedding(model, shape, precision, graphs) if compiles and shards else None
             for rows, part in zip(shards, parts, strict=True):
                 kept: list[int] = []
                 vectors = np.empty((len(rows), model.embed_dim), dtype)
@@ -160,11 +161,11 @@ def encode_pixels(
 
 
 def compiled_embedding(
-    model: models.Model, rows: int, precision: Precision = "auto"
+    model: models.Model, rows: int, precision: Precision = "auto", graphs: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """`model.embed_pixels` compiled for batches of so many rows, or None where that fails."""
+    """`model.embed_pixels` compiled for batches of so many rows, as CUDA graphs or not, or None where that fails."""
     shape = (rows, 3, model.image_size, model.image_size)
-    return compiled(model.clip.visual, shape, model.device, precision, embed=model.embed_pixels)
+    return compiled(model.clip.visual, shape, model.device, precision, model.embed_pixels, graphs)
 
 
 def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:

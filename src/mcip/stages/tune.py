@@ -136,7 +136,8 @@ def tune(
         patch_dropout: Share of a vision transformer's patches left out in training; which ones does not depend on the
             number of processes or parts.
         grad_checkpointing: Trade time for memory.
-        compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes.
+        compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes;
+            "graphs" replays it as CUDA graphs too, which spares small batches the time of starting kernels.
         validate_every: Steps between validations; 0 validates never.
         patience: Stop after this many validations without a new best; 0 never stops early.
         select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
@@ -169,6 +170,7 @@ def tune(
     team = processes()
     _check(method, captions, caption_weight, center_sample, parallel)
     _check_options(keep, lora, ema, parallel if team.several else "ddp")
+    _check_graphs(compile, accumulate, team.several)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
@@ -259,7 +261,7 @@ def tune(
                 )  # fmt: skip
                 if pays(compile, target, steps, sharded=team.several and parallel == "fsdp"):
                     rows = len(team.part(order.batch_size))
-                    objective.compile_for(-(-rows // accumulate), precision)
+                    objective.compile_for(-(-rows // accumulate), precision, graphs=compile == "graphs")
                 with note_small_changes(loaded.clip.visual, steps, lr):
                     done = fit(objective, out / CHECKPOINTS, settings)
             merge_low_rank(loaded.clip.visual)
@@ -293,3 +295,10 @@ def _check_options(keep: float, lora: int, ema: float, parallel: Parallel) -> No
     for name, value in {"keep": keep, "lora": lora, "ema": ema}.items():
         if value and parallel == "fsdp":
             raise ConfigError(f"{name} cannot go with --parallel fsdp yet: use --parallel ddp, or leave it out.")
+
+
+def _check_graphs(compile: Compile, accumulate: int, several: bool) -> None:
+    """CUDA graphs write gradients to the same place in each call, so that nothing can add them up or sum them."""
+    if compile == "graphs" and (accumulate > 1 or several):
+        option = "--accumulate" if accumulate > 1 else "several processes"
+        raise ConfigError(f"--compile graphs cannot go with {option}: use --compile on.")

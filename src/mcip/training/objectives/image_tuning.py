@@ -162,7 +162,7 @@ class ImageTuning:
                 "The image tower has batch normalisation, whose statistics would be those of each process's images: "
                 "train it in one process, or keep its parameters as they are (freeze)."
             )
-        self._compile: tuple[int, Precision] | None = None
+        self._compile: tuple[int, Precision, bool] | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
@@ -180,9 +180,12 @@ class ImageTuning:
         batches = (self.order.batch(step) for step in steps)
         return self.images.batches([rows[place] for place in self.team.part(len(rows))] for rows in batches)
 
-    def compile_for(self, rows: int, precision: Precision) -> None:
-        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process."""
-        self._compile = rows, precision
+    def compile_for(self, rows: int, precision: Precision, graphs: bool = False) -> None:
+        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process.
+
+        With CUDA graphs (`graphs`) a batch cannot be taken in parts; see `compiled`.
+        """
+        self._compile = rows, precision, graphs
 
     def parts(self, batch: tuple[Tensor, list[int]], count: int, generator: torch.Generator) -> list[_Part]:
         """The parts of a batch, as equal as they can be, whose losses sum up to the batch's."""
@@ -260,7 +263,8 @@ class ImageTuning:
             self._patch_dropout.kept = F.pad(kept, (0, 0, 0, len(pixels) - len(kept)))
         if self._compile is not None and compiles:
             if self._compiled is None:
-                self._compiled = compiled(tower, tuple(pixels.shape), self.device, self._compile[1])
+                _, precision, graphs = self._compile
+                self._compiled = compiled(tower, tuple(pixels.shape), self.device, precision, graphs=graphs)
             if self._compiled is None:
                 self._compile = None
             else:
