@@ -67,7 +67,7 @@ def embed_images(
                 for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
                     if readable:
                         finished = prepared.finish(pixels.to(model.device))
-                        found = encode_pixels(model, _filled(finished, shape), precision, call)[: len(readable)]
+                        found = encode_pixels(model, pad_batch(finished, shape), precision, call)[: len(readable)]
                         vectors[len(kept) : len(kept) + len(readable)] = found
                     kept += readable
                     advance(len(batch_rows))
@@ -168,7 +168,7 @@ def compiled_embedding(
     return compiled(model.clip.visual, shape, model.device, precision, model.embed_pixels, graphs)
 
 
-def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:
+def pad_batch(pixels: torch.Tensor, rows: int) -> torch.Tensor:
     """The batch with empty images behind it, up to a number of rows."""
     return torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, rows - len(pixels))) if len(pixels) < rows else pixels
 
