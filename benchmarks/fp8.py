@@ -34,7 +34,7 @@ from mcip.training import float8
 CONFIG: Final[dict[str, Any]] = {
     "model_cfg": {
         "embed_dim": 128,
-        "vision_cfg": {"layers": 4, "width": 96, "head_width": 32, "patch_size": 8, "image_size": 64},
+        "vision_cfg": {"layers": 4, "width": 96, "head_width": 32, "patch_size": 16, "image_size": 64},
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 3},
     },
     "preprocess_cfg": {"size": 64, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
@@ -90,8 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="whether it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/fp8"), help="where everything is kept")
-    parser.add_argument("--products", type=int, default=400, help="of the labelled slice")
-    parser.add_argument("--pretrain-steps", type=int, default=400)
+    parser.add_argument("--products", type=int, default=300, help="of the labelled slice")
+    parser.add_argument("--pretrain-steps", type=int, default=200)
     parser.add_argument("--steps", type=int, default=200, help="of tuning")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
