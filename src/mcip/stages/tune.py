@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcip.core.choices import CenterInit, Compile, Decode, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
@@ -178,31 +178,29 @@ def tune(
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
-    from mcip.core.progress import console
     from mcip.data import Pixels, read_table
     from mcip.embeddings.class_means import class_means
     from mcip.embeddings.encode import embed_images, fingerprint_texts
     from mcip.evaluation.validation import Validation, validation_table
-    from mcip.losses import MultiCaptionArcMargin
     from mcip.models.compiled import pays
-    from mcip.models.image_tower import drop_patches
     from mcip.stages.training import (
-        arc_margin,
+        caption_term,
+        class_loss,
         count_steps,
         finish_training,
         labelled,
         make_order,
         note_small_changes,
+        note_without_label,
+        prepare_tower,
         save_classes,
-        sharded_arc_margin,
         sharded_tower,
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, FitSettings, fit
     from mcip.training.float8 import check_float8, float8_products
-    from mcip.training.low_rank import add_low_rank, merge_low_rank
-    from mcip.training.objectives import CaptionTerm, ImageTuning
-    from mcip.training.optimizer import freeze_parameters
+    from mcip.training.low_rank import merge_low_rank
+    from mcip.training.objectives import ImageTuning
 
     out, target = Path(out), pick_device(device)
     if fp8:
@@ -221,55 +219,32 @@ def tune(
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            if without_label:
-                console.print(f"{len(without_label)} images without a label are left out; the manifest lists them.")
-            means = None
-            if center_init == "class-means":
-                with loaded.on(target):
-                    embeddings = embed_images(
-                        table, loaded, out / "images", decode=decode, workers=workers, precision=precision,
-                        max_unreadable=max_unreadable,
-                    )  # fmt: skip
-                means = class_means(table, embeddings)
-            classes = len(table.classes)
-            sharded = team.several and classes >= shard_centers_from
-            class_loss = (
-                sharded_arc_margin(
-                    classes, loaded.embed_dim, margin, scale, seed, means, sample=center_sample, sharded=sharded,
-                    device=target,
-                )
-                if sharded or center_sample < 1
-                else arc_margin(classes, loaded.embed_dim, margin, scale, seed, means)
+            note_without_label(without_label)
+            reading: dict[str, Any] = {"workers": workers, "max_unreadable": max_unreadable}
+            with loaded.on(target):
+                centers = None
+                if center_init == "class-means":
+                    images = embed_images(table, loaded, out / "images", decode=decode, precision=precision, **reading)
+                    centers = class_means(table, images)
+                term = caption_term(mined, table.ids, loaded, caption_weight, margin, scale, smoothing)
+            by_class = class_loss(
+                len(table.classes), loaded.embed_dim, margin, scale, seed, centers, sample=center_sample,
+                shard_from=shard_centers_from, device=target,
             )  # fmt: skip
-            term = None
-            if mined is not None:
-                loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-                with loaded.on(target):
-                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
-            if freeze:
-                freeze_parameters(loaded.clip.visual, freeze)
-            if lora:
-                add_low_rank(loaded.clip.visual, lora, seed)
-            images = Pixels(
-                table, loaded.transform(transform, train=True, decode=decode), workers=workers, cache_gb=cache_gb,
-                max_unreadable=max_unreadable,
-            )  # fmt: skip
+            tower = loaded.clip.visual
+            prepare_tower(tower, freeze, lora, patch_dropout, grad_checkpointing, seed)
+            pixels = Pixels(table, loaded.transform(transform, train=True, decode=decode), cache_gb=cache_gb, **reading)
             validate = Validation(loaded, held_out, "image", target, workers, precision) if held_out else None
-            if patch_dropout:
-                drop_patches(loaded.clip.visual, patch_dropout)
-            if grad_checkpointing:
-                loaded.clip.visual.set_grad_checkpointing(True)
             with sharded_tower(loaded, parallel, target):
                 objective = ImageTuning(
-                    loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor,
-                    weight_decay=weight_decay, captions=term, keep=keep, layer_decay=layer_decay, device=target,
-                    validation=validate,
+                    loaded, pixels, order, by_class, lr=lr, class_lr=lr * center_lr_factor, weight_decay=weight_decay,
+                    captions=term, keep=keep, layer_decay=layer_decay, device=target, validation=validate,
                 )  # fmt: skip
                 if pays(compile, target, steps, sharded=team.several and parallel == "fsdp"):
                     rows = len(team.part(order.batch_size))
                     objective.compile_for(-(-rows // accumulate), precision, graphs=compile == "graphs")
-                products = float8_products(loaded.clip.visual) if fp8 else contextlib.nullcontext()
-                with note_small_changes(loaded.clip.visual, steps, lr), products:
+                products = float8_products(tower) if fp8 else contextlib.nullcontext()
+                with note_small_changes(tower, steps, lr), products:
                     done = fit(objective, out / CHECKPOINTS, settings)
             merge_low_rank(loaded.clip.visual)
             save_classes(out, objective)
