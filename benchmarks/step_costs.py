@@ -26,6 +26,8 @@ from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mcip.models.footprint import fake_parameters
+
 # Images per second that a step of 128 images is to reach on an H200, and the bytes per second of its memory.
 RATES: Final = {"ViT-L-14-336": 375.0, "ViT-SO400M-14-SigLIP-384": 200.0}
 BATCH: Final = 128
@@ -55,25 +57,26 @@ class Casts(TorchDispatchMode):
         return found
 
 
-def casts(name: str, parts: int, checkpointing: bool) -> dict[str, Any]:
-    """The casts of a step of a tower, and the bytes that they move."""
-    with FakeTensorMode():
-        config: Any = open_clip.get_model_config(name)
-        visual: Any = _build_vision_tower(config["embed_dim"], config["vision_cfg"]).train()
-        visual.set_grad_checkpointing(checkpointing)
-        size = config["vision_cfg"]["image_size"]
+def casts(name: str) -> dict[str, dict[str, Any]]:
+    """The casts of a step of a tower, and the bytes that they move, by how the step is taken."""
+    config: Any = open_clip.get_model_config(name)
+    visual: Any = _build_vision_tower(config["embed_dim"], config["vision_cfg"]).train()
+    size, found = config["vision_cfg"]["image_size"], {}
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, fake_parameters(visual, fake):
         parameters = list(visual.parameters())
-        counted = Casts({p.shape for p in parameters}, {p.untyped_storage()._cdata for p in parameters})
-        for _ in range(parts):
-            pixels = torch.empty(2, 3, size, size)
-            with counted, torch.autocast("cpu", dtype=torch.bfloat16):
-                embeddings = visual(pixels)
-            with counted:
-                embeddings.float().sum().backward()
-    found = {"weights": counted.weights, "gradients": counted.gradients, "gb": round(BYTES * counted.elements / 1e9, 2)}
-    if name in RATES:
-        seconds = BATCH / RATES[name]
-        found["share"] = float(f"{BYTES * counted.elements / BANDWIDTH / seconds:.2g}")
+        for step, (parts, checkpointing) in STEPS.items():
+            visual.set_grad_checkpointing(checkpointing)
+            counted = Casts({p.shape for p in parameters}, {p.untyped_storage()._cdata for p in parameters})
+            for _ in range(parts):
+                pixels = torch.empty(2, 3, size, size)
+                with counted, torch.autocast("cpu", dtype=torch.bfloat16):
+                    embeddings = visual(pixels)
+                with counted:
+                    embeddings.float().sum().backward()
+            moved = BYTES * counted.elements
+            found[step] = {"weights": counted.weights, "gradients": counted.gradients, "gb": round(moved / 1e9, 2)}
+            if name in RATES:
+                found[step]["share"] = float(f"{moved / BANDWIDTH / (BATCH / RATES[name]):.2g}")
     return found
 
 
@@ -114,7 +117,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small model, without the compiler")
     options = parser.parse_args()
     names = ["ViT-B-32"] if options.quick else list(RATES)
-    found: dict[str, Any] = {name: {step: casts(name, *way) for step, way in STEPS.items()} for name in names}
+    found: dict[str, Any] = {name: casts(name) for name in names}
     if not options.quick:
         found["kernels"] = kernels()
     print(json.dumps({"torch": torch.__version__, "quick": options.quick, **found}))

@@ -201,7 +201,8 @@ def make_sides(
     def bare(steps: int, compile: str = "off") -> float:
         tower: Any = model.clip.visual.to(device, memory_format=torch.channels_last)
         tower.train()
-        call = torch.compile(tower, dynamic=False, backend=compiled.BACKEND) if compile != "off" else tower
+        mode = "reduce-overhead" if compile == "graphs" else None
+        call = tower if compile == "off" else torch.compile(tower, dynamic=False, backend=compiled.BACKEND, mode=mode)
         centers = ArcMargin(len(table) // 2, model.embed_dim).to(device)
         parameters = [list(model.image_parameters()), list(centers.parameters())]
         optimizer = torch.optim.AdamW(
@@ -217,6 +218,8 @@ def make_sides(
         for step in range(WARM_STEPS + steps):
             if step == WARM_STEPS:
                 since = clock()
+            if compile == "graphs":
+                torch.compiler.cudagraph_mark_step_begin()
             with autocast(device, precision):
                 images = call(pixels[step % size.batches]).float()
                 loss = centers(F.normalize(images, dim=-1), labels[step % size.batches])
