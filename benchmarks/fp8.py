@@ -44,7 +44,9 @@ PRECISIONS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def run(out: Path, products: int, pretrain_steps: int, steps: int, seeds: range) -> dict[str, Any]:
+def run(
+    out: Path, products: int, pretrain_steps: int, steps: int, seeds: range, precisions: list[str]
+) -> dict[str, Any]:
     """Pretrain, tune and measure; the figures."""
     parts = (
         Slice("pretraining", stream=1, products=products * 16, captions=4),
@@ -57,27 +59,27 @@ def run(out: Path, products: int, pretrain_steps: int, steps: int, seeds: range)
     )
     write_json(out / "config" / "open_clip_config.json", CONFIG)
     base = pretrain(
-        captioned, out / "base", out / "config", vocabulary=every_phrase(), steps=pretrain_steps, batch_size=192,
-        validate_every=0,
+        captioned, out / "base", out / "config", vocabulary=every_phrase(), steps=pretrain_steps, batch_size=128,
+        warmup=pretrain_steps // 10, validate_every=0,
     )  # fmt: skip
     recipe = Recipe()
     models = {"base": str(base)}
-    for name, options in PRECISIONS.items():
+    for name in precisions:
         for seed in seeds:
             tuned = tune(
                 labelled, out / f"{name}-{seed}", str(base), method="gpr-ft", steps=steps, seed=seed,
                 batch_size=recipe.batch_size, lr=recipe.lr, center_init=recipe.center_init,
-                center_lr_factor=recipe.center_lr_factor, transform=recipe.transform, **options,
+                center_lr_factor=recipe.center_lr_factor, transform=recipe.transform, **PRECISIONS[name],
             )  # fmt: skip
             models[f"{name}-{seed}"] = str(tuned)
     files = measure_models(models, tasks(held_out, images), out / "results", suite="toyshop", precision="fp32")
     found = {name: scores(file) for name, file in zip(models, files, strict=True)}
     means, spread = {}, {}
-    for name in PRECISIONS:
+    for name in precisions:
         of_seeds = {column: [found[f"{name}-{seed}"][column] for seed in seeds] for column in found["base"]}
         means[name] = {column: round(statistics.mean(values), 2) for column, values in of_seeds.items()}
         spread[name] = {column: round(max(values) - min(values), 2) for column, values in of_seeds.items()}
-    added = {column: round(means["fp8"][column] - value, 2) for column, value in means["bf16"].items()}
+    added = {column: round(value - means["bf16"][column], 2) for column, value in means["fp8"].items()}
     return {"base": found["base"], **means, "spread": spread, "fp8_minus_bf16": added}
 
 
@@ -94,7 +96,9 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=200)
     parser.add_argument("--steps", type=int, default=200, help="of tuning")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--without-fp32", action="store_true", help="two precisions only")
     options = parser.parse_args()
+    precisions = [name for name in PRECISIONS if name != "fp32" or not options.without_fp32]
     cuda = torch.cuda.is_available()
     if not cuda:
         float8.check_float8 = lambda device, precision: None
@@ -102,9 +106,9 @@ def main() -> None:
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             sizes = 8, 2, 2, range(37, 38)
-            found = run(Path(folder), *sizes)
+            found = run(Path(folder), *sizes, precisions)
     else:
-        found = run(options.out, *sizes)
+        found = run(options.out, *sizes, precisions)
     products, pretrain_steps, steps, seeds = sizes
     facts = {"products": products, "pretrain_steps": pretrain_steps, "steps": steps, "seeds": len(seeds)}
     card = torch.cuda.get_device_name() if cuda else "CPU"

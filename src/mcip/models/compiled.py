@@ -100,4 +100,4 @@ def compiled(
         output: Tensor = call(pixels)
         return output
 
-    return replayed if graphs else call  # type: ignore[no-any-return]
+    return replayed if graphs else call

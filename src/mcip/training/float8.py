@@ -100,7 +100,7 @@ class _Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(tokens.shape)), None
 
 
-def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
+def _linear(weight: Any, bias: Any) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    linear.weight, linear.bias = weight, bias  # type: ignore[assignment]
+    linear.weight, linear.bias = weight, bias
     return linear
