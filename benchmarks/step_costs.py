@@ -21,7 +21,6 @@ from typing import Any, Final
 import open_clip
 import torch
 from open_clip.model import _build_vision_tower
-from torch import nn
 from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,7 +41,7 @@ class Casts(TorchDispatchMode):
     """Counts casts of parameters to bf16, and those of their gradients back to float32."""
 
     def __init__(self, shapes: set[torch.Size], storages: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shapes, self.storages = shapes, storages
         self.weights, self.gradients, self.elements = 0, 0, 0
 
@@ -86,12 +85,12 @@ def kernels() -> dict[str, Any]:
     block = open_clip.transformer.ResidualAttentionBlock(1024, 16).to(device)
     tokens = torch.randn(2, 577, 1024, device=device, requires_grad=True)
 
-    def step(call: nn.Module) -> None:
+    def step(call: Any) -> None:
         with torch.autocast(device, dtype=torch.bfloat16):
             found = call(tokens)
         found.float().square().sum().backward()
 
-    operations = Operations()
+    operations = Operations()  # type: ignore[no-untyped-call]
     with operations:
         step(block)
     _, codes = run_and_get_code(step, torch.compile(block, dynamic=False))

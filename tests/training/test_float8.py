@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mcip import models
 from mcip.core import optional
+from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
 from mcip.models import compiled
 from mcip.stages.tune import tune
@@ -145,9 +146,10 @@ def test_where_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         check_float8(CPU, "bf16")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    for capability, precision, message in (
+    cases: list[tuple[tuple[int, int], Precision, str]] = [
         ((8, 0), "bf16", "NVIDIA A100 does not"), ((8, 9), "fp32", "not with --precision fp32"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for capability, precision, message in cases:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
         with pytest.raises(ConfigError, match=message):
             check_float8(CUDA, precision)
