@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ from mcip.core.processes import processes
 from mcip.core.progress import console
 from mcip.core.shards import local, rows_of_shard, sharded_by_rows, whole
 from mcip.data import Table
-from mcip.losses import ArcMargin, ShardedArcMargin
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.losses import ArcMargin, MultiCaptionArcMargin, ShardedArcMargin
+from mcip.models.image_tower import drop_patches
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
-from mcip.training.objectives import ImageTuning, LinearAdapter
+from mcip.training.low_rank import add_low_rank
+from mcip.training.objectives import CaptionTerm, ImageTuning, LinearAdapter
+from mcip.training.optimizer import freeze_parameters
 from mcip.training.sampling import ClassBalancedOrder, SourceWeightedOrder, parse_weights
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
@@ -37,6 +41,54 @@ _SMALL_CHANGE = 1e-4
 _SAMPLED = 4096
 # Class centers that are drawn at once.
 _DRAWN_ROWS = 1 << 16
+
+
+def note_without_label(ids: list[str]) -> None:
+    """Say how many images have no label, and so no part in the training."""
+    if ids:
+        console.print(f"{len(ids)} images without a label are left out; the manifest lists them.")
+
+
+def caption_term(
+    mined: MinedCaptions | None,
+    ids: Sequence[str],
+    model: models.Model,
+    weight: float,
+    margin: float,
+    scale: float,
+    smoothing: float,
+) -> CaptionTerm | None:
+    """The captions' part of the loss for images of these ids, where captions were mined."""
+    if mined is None:
+        return None
+    return CaptionTerm.of(mined, ids, model, MultiCaptionArcMargin(margin, scale, smoothing), weight)
+
+
+def prepare_tower(
+    visual: Any, freeze: str | None, lora: int, patch_dropout: float, grad_checkpointing: bool, seed: int
+) -> None:
+    """Change an image tower for its training; see `mcip.tune` for each of the options."""
+    if freeze:
+        freeze_parameters(visual, freeze)
+    if lora:
+        add_low_rank(visual, lora, seed)
+    if patch_dropout:
+        drop_patches(visual, patch_dropout)
+    if grad_checkpointing:
+        visual.set_grad_checkpointing(True)
+
+
+def class_loss(
+    classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None, *, sample: float,
+    shard_from: int, device: torch.device,
+) -> ArcMargin | ShardedArcMargin:  # fmt: skip
+    """The class loss of `mcip.tune`: each process has its part of the centers from `shard_from` classes on."""
+    sharded = processes().several and classes >= shard_from
+    if sharded or sample < 1:
+        return sharded_arc_margin(
+            classes, dim, margin, scale, seed, centers, sample=sample, sharded=sharded, device=device
+        )
+    return arc_margin(classes, dim, margin, scale, seed, centers)
 
 
 def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:
