@@ -94,7 +94,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("milvus"))
     server.start()
     yield server
-    server.kill()
+    server.close()
 
 
 @pytest.fixture(params=["server", "lite"])
