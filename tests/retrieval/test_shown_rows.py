@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mcip.retrieval.shown_rows import ShownRows
+from mcip.retrieval.index import Index
+from mcip.retrieval.shown_rows import readers
 
 COLUMNS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.string(), ["a", "", "Übergröße", "犬 🐕", "x" * 300]),
@@ -23,7 +25,7 @@ COLUMNS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.float64(), [0.1, float("inf"), -0.0, 1e300, 2.0]),
     (pa.float32(), [0.5, float("inf"), -0.0, 1e30, 2.0]),
     (pa.bool_(), [True, False, True, True, False]),
-    (pa.timestamp("us", "UTC"), [datetime.datetime(2024, 6, day, tzinfo=datetime.timezone.utc) for day in range(1, 6)]),
+    (pa.timestamp("us", "UTC"), [datetime.datetime(2024, 6, day, tzinfo=datetime.UTC) for day in range(1, 6)]),
     (pa.date32(), [datetime.date(2024, 6, day) for day in range(1, 6)]),
     (pa.decimal128(9, 2), [Decimal("1.25"), Decimal("-3.00"), Decimal("0.01"), Decimal("9.99"), Decimal("5.00")]),
     (pa.list_(pa.string()), [["a"], [], ["b", None], ["c", "d"], ["e"]]),
@@ -38,17 +40,22 @@ def test_values_are_those_of_arrow(type_: pa.DataType, values: list[Any], gaps: 
     whole = pa.table({"id": list("abcde"), "value": pa.array(present, type_)})
     # As they are read from a table: in several chunks, and in parts of longer arrays.
     for table in (whole, pa.concat_tables([whole.slice(2), whole.slice(0, 2)]), whole.slice(1, 3)):
-        rows = ShownRows(table)
+        read = readers(table.combine_chunks())
         rng = np.random.default_rng(0)
         for size in (0, 1, 3, 9):
             positions = rng.integers(0, len(table), size)
             expected = table.take(pa.array(positions)).to_pydict()
-            actual = rows.columns(positions)
+            actual = {name: values(positions) for name, values in read.items()}
             assert actual == expected
             assert [type(value) for value in actual["value"]] == [type(value) for value in expected["value"]]
 
 
-def test_a_row_is_found_by_its_id() -> None:
-    rows = ShownRows(pa.table({"id": ["b", "a", "c"]}))
-    assert [rows.position(id) for id in "abcd"] == [1, 0, 2, None]
-    assert ShownRows(pa.table({"id": pa.array([], pa.string())})).position("a") is None
+def test_an_index_too_large_for_memory_shows_the_same(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Index(indexed, device="cpu")
+    monkeypatch.setattr("mcip.retrieval.shown_rows._IN_MEMORY", 0)
+    index = Index(indexed, device="cpu")
+    assert index.browse(100).hits == expected.browse(100).hits
+    first = expected.browse(1)[0].id
+    assert index.similar(first, 5).hits == expected.similar(first, 5).hits
+    assert index.snapshot().facets == expected.snapshot().facets
+    assert index.browse(3, 1000).hits == ()

@@ -1,42 +1,80 @@
-"""The columns that results show, in memory: every query reads a few rows of them."""
+"""What results show of the rows of an index: in memory, where that is little enough, since every query reads some."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mcip.retrieval.results import Hit
+from mcip.retrieval.table import IndexTable
+
+# Rows up to which they are kept in memory rather than read for each query.
+_IN_MEMORY: Final = 5_000_000
+
 # Returns the values of a column at these positions.
-_Read: TypeAlias = Callable[[NDArray[np.int64]], list[Any]]
+Read: TypeAlias = Callable[[NDArray[np.int64]], list[Any]]
 
 
 class ShownRows:
-    """Rows of a table.
+    """What results show of the rows of one version of a table. A row is named by its slot."""
 
-    Attributes:
-        table: The rows, of one chunk where they have less than 2 GB.
-    """
+    def __init__(self, table: IndexTable, row_ids: NDArray[np.int64]) -> None:
+        """Read it into memory, where that is little enough.
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table: pa.Table = table.combine_chunks()
-        self._read = {name: _reader(self.table[name]) for name in table.column_names}
+        Args:
+            table: The version.
+            row_ids: The `_rowid` of each slot.
+        """
+        self._table, self._row_ids = table, row_ids
+        self._rows: pa.Table | None = None
+        if len(row_ids) <= _IN_MEMORY:
+            rows = table.read(table.shown).sort_by("_rowid").combine_chunks()
+            self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), row_ids)
+            self._rows = rows.drop_columns(["_rowid"])
+            self._read = readers(self._rows)
 
-    def columns(self, positions: NDArray[np.int64]) -> dict[str, list[Any]]:
-        """The values of each column in the rows at these positions (n,)."""
-        return {name: read(positions) for name, read in self._read.items()}
+    def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
+        """The rows in these slots, with these scores."""
+        if self._rows is None:
+            rows = self._table.take(self._row_ids[slots], self._table.shown)
+            columns = {name: rows[name].to_pylist() for name in self._table.shown}
+        else:
+            positions = self._position[slots]
+            columns = {name: read(positions) for name, read in self._read.items()}
+        fixed = [columns.pop(name) for name in ("id", "path", "width", "height")]
+        metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [
+            Hit(id, score, path, width, height, facts)
+            for id, path, width, height, facts, score in zip(
+                *fixed, metadata or [{} for _ in slots], scores.tolist(), strict=True
+            )
+        ]
 
-    def position(self, id: str) -> int | None:
-        """Where the row with an id is; None if there is none."""
-        position: int = pc.index(self.table["id"], pa.scalar(id, self.table.schema.field("id").type)).as_py()
-        return None if position < 0 else position
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
+        column: pa.ChunkedArray = (self._table.read([name]) if self._rows is None else self._rows)[name]
+        return column
+
+    def slots(self, id: str) -> NDArray[np.int64] | None:
+        """The slots of the row with an id, several where it was replaced; None where rows are not in memory."""
+        if self._rows is None:
+            return None
+        position = pc.index(self._rows["id"], pa.scalar(id, self._rows.schema.field("id").type)).as_py()
+        return np.flatnonzero(self._position == position) if position >= 0 else np.empty(0, np.int64)
 
 
-def _reader(column: pa.ChunkedArray) -> _Read:
-    """How the values of a column are read: texts and numbers from its buffers, which takes a fifth of Arrow's time."""
+def readers(rows: pa.Table) -> dict[str, Read]:
+    """How the values of each column are read."""
+    return {name: _reader(rows[name]) for name in rows.column_names}
+
+
+def _reader(column: pa.ChunkedArray) -> Read:
+    """Texts and numbers are read from the column's buffers: Arrow's `take` costs a query of ten rows twice as much."""
     kind, types = column.type, pa.types
     if column.num_chunks != 1 or not (types.is_string(kind) or types.is_integer(kind) or types.is_float64(kind)):
         return lambda positions: list(column.take(pa.array(positions)).to_pylist())
@@ -50,7 +88,7 @@ def _reader(column: pa.ChunkedArray) -> _Read:
     ]
 
 
-def _texts(array: pa.StringArray) -> _Read:
+def _texts(array: pa.StringArray) -> Read:
     _, offsets, content = array.buffers()
     bounds = np.frombuffer(offsets, np.int32)[array.offset :]
     letters = memoryview(content or b"")
@@ -60,6 +98,6 @@ def _texts(array: pa.StringArray) -> _Read:
     ]
 
 
-def _numbers(array: pa.Array) -> _Read:
+def _numbers(array: pa.Array) -> Read:
     values = array.fill_null(0).to_numpy()
     return lambda positions: list(values[positions].tolist())
