@@ -11,8 +11,9 @@ lies far from all images. Every side is built in one process and searched in ano
 takes for each kind of query the narrowest search that finds 95 % of the ten neighbours of 200 queries; mcip chooses by
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
 `--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.
-`memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
-that search needs. Results are kept in `--work`, and a run that is started again resumes with what is missing.
+`open_seconds` is what opening takes, `memory` what the process grows by when it opens and searches, pages of mapped
+files included, and `disk` everything that search needs. Results are kept in `--work`, and a run that is started again
+resumes with what is missing.
 
 `engine_ms` is what a query takes in the engine, of it `graph_ms` in the graph and `rescoring_ms` for comparing what it
 finds with the stored vectors; `around_engine_ms` is the rest of `Index.search`. All are medians. `server_mb` is the
@@ -90,8 +91,9 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
     data, folder = bench_of(work, options), work / name
     side = ENGINES[name](folder)
     before = resident()
+    start = time.perf_counter()
     side.open()
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"open_seconds": round(time.perf_counter() - start, 2)}
     for kind in KINDS:
         width = narrowest(side, kind, data.vectors, data.tried[kind], data.tried_least[kind], options.seconds)
         milliseconds, found = [], []
