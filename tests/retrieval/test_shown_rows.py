@@ -14,6 +14,7 @@ import pytest
 from mcip.retrieval.index import Index
 from mcip.retrieval.shown_rows import readers
 
+UNITS = ("s", "ms", "us", "ns")
 COLUMNS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.string(), ["a", "", "Übergröße", "犬 🐕", "x" * 300]),
     (pa.string(), ["", "", "", "", ""]),
@@ -26,6 +27,7 @@ COLUMNS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.float32(), [0.5, float("inf"), -0.0, 1e30, 2.0]),
     (pa.bool_(), [True, False, True, True, False]),
     (pa.timestamp("us", "UTC"), [datetime.datetime(2024, 6, day, tzinfo=datetime.UTC) for day in range(1, 6)]),
+    *((pa.timestamp(unit), [datetime.datetime(2024, 6, day, 1, 2, 3) for day in range(1, 6)]) for unit in UNITS),
     (pa.date32(), [datetime.date(2024, 6, day) for day in range(1, 6)]),
     (pa.decimal128(9, 2), [Decimal("1.25"), Decimal("-3.00"), Decimal("0.01"), Decimal("9.99"), Decimal("5.00")]),
     (pa.list_(pa.string()), [["a"], [], ["b", None], ["c", "d"], ["e"]]),
