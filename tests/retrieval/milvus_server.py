@@ -47,7 +47,10 @@ class Server:
         # The wheel tries its ports in a way that refuses those of a server that was just killed.
         config.try_bind_port = _bind
         self._server = package.MilvusServer(config)
-        self._port = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._forward)
+        handler = type(
+            "Handler", (socketserver.BaseRequestHandler,), {"handle": lambda one: self._forward(one.request)}
+        )
+        self._port = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
         self._port.daemon_threads = True
         threading.Thread(target=self._port.serve_forever, daemon=True).start()
         self.uri = f"http://127.0.0.1:{self._port.server_address[1]}"
@@ -81,7 +84,7 @@ class Server:
         self._port.server_close()
         self._inside.shutdown()
 
-    def _forward(self, client: socket.socket, *_: object) -> None:
+    def _forward(self, client: socket.socket) -> None:
         """Hand on what one connection sends, in both directions, until one side closes it."""
         try:
             server = self._inside.submit(socket.create_connection, ("127.0.0.1", 19530)).result()

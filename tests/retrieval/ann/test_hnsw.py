@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,12 @@ def test_a_share_of_new_nodes_decides_between_adding_and_building(
     vectors = cloud(400).astype(np.float16)
     built: list[int] = []
     build = hnsw._built
-    monkeypatch.setattr(hnsw, "_built", lambda some, *others: built.append(len(some)) or build(some, *others))
+
+    def counting(some: np.ndarray, *others: Any) -> Any:
+        built.append(len(some))
+        return build(some, *others)
+
+    monkeypatch.setattr(hnsw, "_built", counting)
     for first in (380, 300):
         hnsw.grow_graph(vectors[:first], tmp_path / str(first))
         hnsw.grow_graph(vectors, tmp_path / "all", tmp_path / str(first))
