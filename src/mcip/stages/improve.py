@@ -52,7 +52,8 @@ def improve(
             are taken if it has train and test.
         out: The folder of the run: `model` in it is the chosen model, `report.html` the page.
         model: The model to improve: what `mcip.load` takes.
-        budget: The time that may be spent, over all starts: such as 90s, 30min or 2h.
+        budget: The time that may be spent, over all starts: such as 90s, 30min or 2h. A trial that would take longer
+            is cut; time for the test is kept.
         favour: What the choice favours: "images" (image to image only), "balance" (as much text as images) or "text"
             (three times as much text).
         pool: Captions to mine, see `mcip mine`; if not given, those that can be made of the table and of its labels,
@@ -101,7 +102,7 @@ def improve(
     from mcip.reporting.report import write_report
     from mcip.reporting.results import read_results
     from mcip.stages.improve_data import REALIGN, choose_split, has_splits, prepare, write_pool
-    from mcip.stages.improve_plan import Plan, Speed, make_plan, parse_budget
+    from mcip.stages.improve_plan import TEST, Plan, Speed, make_plan, parse_budget
     from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
     from mcip.stages.mine import mine
     from mcip.stages.training import labelled
@@ -135,7 +136,7 @@ def improve(
                 write_json(work / "plan.json", planned(Speed.measure(base, table, target, precision)).as_dict())
             plan = Plan.of_dict(read_json(work / "plan.json"))
             console.print(plan)
-            ledger = Ledger(work / "time.json", seconds)
+            ledger = Ledger(work / "time.json", seconds, plan.parts.get(TEST, 0.0))
             if without_label:
                 console.print(f"{len(without_label)} images without a label are left out.")
             options: dict[str, Any] = {

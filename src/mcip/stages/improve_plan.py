@@ -29,6 +29,8 @@ _ALIGN_STEPS: Final = 300
 _LEAST_ALIGN_STEPS: Final = 10
 # Seconds that a trial takes beside its steps and its validation: loading, saving, hashing.
 _OVERHEAD: Final = 1.0
+# The part of the plan that has to be left time for.
+TEST: Final = "the test, once, and the page"
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
@@ -178,7 +180,7 @@ def make_plan(
         "mine captions": captions * speed.embed / 8 + _OVERHEAD,
         f"{len(ADAPTERS)} adapters (mcip adapt)": len(ADAPTERS) * adapter,
         "interpolation with the base": 2 * len(ALPHAS) * check,
-        "the test, once, and the page": 4 * (held_out * embed) + 5,
+        TEST: 4 * (held_out * embed) + 5,
     }
     left = budget - sum(parts.values())
     step = batch * (speed.read + speed.train)
