@@ -95,6 +95,7 @@ def improve(
     from mcip.data.class_splits import check_enough
     from mcip.data.column_names import caption_column, columns_of
     from mcip.embeddings.encode import copy_embeddings, embed_images
+    from mcip.embeddings.mining import images_folder
     from mcip.evaluation.several import measure_models
     from mcip.reporting.comparison import Comparison
     from mcip.reporting.improvement import Improvement
@@ -157,8 +158,8 @@ def improve(
                 )
             source = str(base.folder.absolute()) if base.folder is not None else base.source
             with ledger.count("mine captions"):
-                name = f"images-{prepared.train.images_fingerprint[:12]}-{base.fingerprint[:12]}-model"
-                stored = copy_embeddings(images, prepared.train, base, work / "embeddings" / name)
+                place = images_folder(work / "embeddings", prepared.train, base)
+                stored = copy_embeddings(images, prepared.train, base, place)
                 made = None if pool is not None else write_pool(data, prepared.train, work, columns_of(columns))
                 mined = mine(
                     prepared.train, str(made) if pool is None else pool, work / "captions", base, k=k,

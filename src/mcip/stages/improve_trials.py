@@ -188,8 +188,9 @@ class Trials:
         elif trial.stage == "tune":
             captions = self.mined if trial.settings["method"] == "mcip" else None
             model = tune(
-                self.data.train, out, self.base, captions=captions, batch_size=min(BATCH, len(self.data.train)),
-                center_init="class-means", center_lr_factor=10.0, transform="model", **common,
+                self.data.train, out, self.base, captions=captions, embeddings=self.images,
+                batch_size=min(BATCH, len(self.data.train)), center_init="class-means", center_lr_factor=10.0,
+                transform="model", **common,
             )  # fmt: skip
         else:
             assert self.data.captioned is not None
