@@ -25,6 +25,8 @@ from mcip.stages.improve_trials import Ledger, Trials
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import contents
 
+COUNTS = {"images": 2000, "train": 1400, "validation": 300, "test": 300, "dim": 512, "captions": 5000}
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -127,7 +129,9 @@ def test_budgets(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("budget", [60.0, 600.0, 3600.0, 36_000.0])
 @pytest.mark.parametrize("speed", [Speed(0.001, 0.001, 0.004), Speed(0.01, 0.3, 1.0)])
 def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, speed: Speed) -> None:
-    plan = make_plan(speed, budget, images=2000, train=1400, held_out=300, dim=512, captions=5000, realign=500)
+    plan = make_plan(
+        speed, budget, images=2000, train=1400, validation=300, test=300, dim=512, captions=5000, realign=500
+    )
     if plan.tunings:
         assert sum(plan.parts.values()) <= budget
         assert len(plan.tunings) == 2 ** (len(plan.steps) - 1)
@@ -136,8 +140,7 @@ def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, s
 
 def test_more_time_is_more_and_longer_trials() -> None:
     plans = [
-        make_plan(Speed(0.001, 0.001, 0.004), budget, images=2000, train=1400, held_out=300, dim=512, captions=5000,
-                  realign=0)
+        make_plan(Speed(0.001, 0.001, 0.004), budget, **COUNTS, realign=0)
         for budget in (20.0, 60.0, 200.0, 2000.0)
     ]  # fmt: skip
     lengths = [(len(plan.tunings), max(plan.steps, default=0)) for plan in plans]

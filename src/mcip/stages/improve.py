@@ -102,7 +102,7 @@ def improve(
     from mcip.reporting.mined import read_mined
     from mcip.reporting.report import write_report
     from mcip.reporting.results import read_results
-    from mcip.stages.improve_data import REALIGN, choose_split, has_splits, prepare, write_pool
+    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, choose_split, has_splits, prepare, write_pool
     from mcip.stages.improve_plan import TEST, Plan, Speed, make_plan, parse_budget
     from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
     from mcip.stages.mine import mine
@@ -120,7 +120,8 @@ def improve(
     def planned(speed: Speed) -> Plan:
         pairs = len(table.rows_with_captions) if len(table.rows_with_captions) >= REALIGN else 0
         return make_plan(
-            speed, seconds, images=len(table), train=round(0.7 * len(table)), held_out=round(0.15 * len(table)),
+            speed, seconds, images=len(table), train=round(0.7 * len(table)),
+            validation=min(round(0.15 * len(table)), MOST_VALIDATION), test=round(0.15 * len(table)),
             dim=base.embed_dim, captions=2000 if texts is None else len(texts), realign=pairs,
         )  # fmt: skip
 
