@@ -129,9 +129,7 @@ def test_budgets(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("budget", [60.0, 600.0, 3600.0, 36_000.0])
 @pytest.mark.parametrize("speed", [Speed(0.001, 0.001, 0.004), Speed(0.01, 0.3, 1.0)])
 def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, speed: Speed) -> None:
-    plan = make_plan(
-        speed, budget, images=2000, train=1400, validation=300, test=300, dim=512, captions=5000, realign=500
-    )
+    plan = make_plan(speed, budget, **COUNTS, realign=500)
     if plan.tunings:
         assert sum(plan.parts.values()) <= budget
         assert len(plan.tunings) == 2 ** (len(plan.steps) - 1)
