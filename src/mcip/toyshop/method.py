@@ -85,15 +85,15 @@ class Recipe:
     transform: TransformName = "model"
     caption_weight: float = 0.2
     k: int = 5
-    alpha: float = 0.85
+    alpha: float = 1.0
     adapt_steps: int = 600
     align_steps: int = 100
     align_batch_size: int = 256
     align_lr: float = 5e-4
 
 
-# As long as tuning gains something.
-FULL_RECIPE = Recipe(steps=900, lr=2.5e-4, align_steps=300, align_batch_size=512)
+# As long as tuning gains something: then a place on the line to the base is better than its end.
+FULL_RECIPE = Recipe(steps=900, lr=2.5e-4, alpha=0.85, align_steps=300, align_batch_size=512)
 
 
 class Tables(NamedTuple):
