@@ -178,10 +178,8 @@ class Comparing:
     def _trained(self, method: Method, settings: dict[str, Any], seed: int, out: Path) -> str:
         recipe, labelled = self.recipe, self.data.labelled
         if method.stage == "adapt":
-            return str(adapt(
-                labelled, out, BASE, captions=self.mined, embeddings=self.stored, seed=seed, steps=recipe.adapt_steps,
-                **settings,
-            ))  # fmt: skip
+            steps = recipe.adapt_steps
+            return str(adapt(labelled, out, BASE, embeddings=self.stored, seed=seed, steps=steps, **settings))
         shared: dict[str, Any] = {
             "lr": recipe.lr, "steps": recipe.steps, "batch_size": recipe.batch_size, "seed": seed,
             "center_init": recipe.center_init, "center_lr_factor": recipe.center_lr_factor,
