@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import CenterInit, Precision
-from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
-    from mcip.data import Table
-    from mcip.embeddings import Embeddings
-    from mcip.models import Model
     from mcip.models.saved import SavedModel
 
 KIND = "adapted"
@@ -134,6 +131,7 @@ def adapt(
         finish_training,
         note_small_changes,
         note_without_label,
+        open_embeddings,
         save_classes,
         trained_model,
     )  # fmt: skip
@@ -145,7 +143,7 @@ def adapt(
     whole = read_table(data, split=split)
     table, without_label = labelled(whole)
     mined = None if captions is None else open_captions(captions)
-    stored = None if embeddings is None else _open_embeddings(embeddings, loaded, (whole, table))
+    stored = None if embeddings is None else open_embeddings(embeddings, loaded, (whole, table))
     held_out = validation_table(data, split, validation, validation_split) if validate_every else None
     made_from = recorded(
         adapt, locals(), data=table.fingerprint, model=loaded.fingerprint,
@@ -198,26 +196,3 @@ def _check(caption_weight: float, keep: float) -> None:
         raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
     if keep < 0:
         raise ConfigError(f"keep is {keep}: the weight of a penalty is 0 or more.")
-
-
-def _open_embeddings(folder: Path, model: Model, tables: tuple[Table, ...]) -> Embeddings:
-    """Open an artefact of `mcip embed` that was made of one of these tables by this model.
-
-    Raises:
-        ArtefactError: It was made otherwise.
-    """
-    from mcip.embeddings import Embeddings
-
-    found = Embeddings(folder)
-    made_from = found.artefact.manifest["made_from"]
-    if made_from.get("model") != model.fingerprint:
-        raise ArtefactError(
-            f"{folder} holds embeddings by {found.artefact.manifest.get('model')}, whose weights are not those of "
-            f"{model.source}: embed the images with the model that is adapted."
-        )
-    if made_from.get("what") != "images" or made_from.get("data") not in {part.images_fingerprint for part in tables}:
-        raise ArtefactError(
-            f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
-            "`mcip embed` and the same --split, or leave --embeddings out."
-        )
-    return found

@@ -18,12 +18,13 @@ from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.choices import Parallel
 from mcip.core.device import computed_on
-from mcip.core.errors import ConfigError
+from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.processes import processes
 from mcip.core.progress import console
 from mcip.core.shards import local, rows_of_shard, sharded_by_rows, whole
 from mcip.data import Table
+from mcip.embeddings import Embeddings
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.losses import ArcMargin, MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models.image_tower import drop_patches
@@ -89,6 +90,27 @@ def class_loss(
             classes, dim, margin, scale, seed, centers, sample=sample, sharded=sharded, device=device
         )
     return arc_margin(classes, dim, margin, scale, seed, centers)
+
+
+def open_embeddings(folder: Path, model: models.Model, tables: tuple[Table, ...]) -> Embeddings:
+    """Open an artefact of `mcip embed` that was made of one of these tables by this model.
+
+    Raises:
+        ArtefactError: It was made otherwise.
+    """
+    found = Embeddings(folder)
+    made_from = found.artefact.manifest["made_from"]
+    if made_from.get("model") != model.fingerprint:
+        raise ArtefactError(
+            f"{folder} holds embeddings by {found.artefact.manifest.get('model')}, whose weights are not those of "
+            f"{model.source}: embed the images with the model that is trained."
+        )
+    if made_from.get("what") != "images" or made_from.get("data") not in {part.images_fingerprint for part in tables}:
+        raise ArtefactError(
+            f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
+            "`mcip embed` and the same --split, or leave --embeddings out."
+        )
+    return found
 
 
 def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:

@@ -30,6 +30,7 @@ def tune(
     *,
     method: Method = "mcip",
     captions: CaptionsInput | None = None,
+    embeddings: Path | None = None,
     split: str | None = None,
     columns: ColumnsInput | None = None,
     validation: str | None = None,
@@ -91,6 +92,8 @@ def tune(
         model: The model to tune: what `mcip.load` takes.
         method: "gpr-ft" or "mcip".
         captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
+        embeddings: An artefact that `mcip embed` made of these images with this model, for the class means; they are
+            embedded if not given.
         split: Only the rows of this split.
         columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate on: image to image by its labels, text to image by its captions; or
@@ -175,6 +178,8 @@ def tune(
     _check(method, captions, caption_weight, center_sample, parallel)
     _check_options(keep, lora, ema, fp8, parallel if team.several else "ddp")
     _check_graphs(compile, accumulate, team.several)
+    if embeddings is not None and center_init != "class-means":
+        raise ConfigError("embeddings are for class means: use --center-init class-means, or leave them out.")
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
@@ -192,6 +197,7 @@ def tune(
         make_order,
         note_small_changes,
         note_without_label,
+        open_embeddings,
         prepare_tower,
         save_classes,
         sharded_tower,
@@ -206,15 +212,18 @@ def tune(
     if fp8:
         check_float8(target, precision)
     loaded = open_model(model)
-    table, without_label = labelled(read_table(data, split=split, columns=columns))
+    every = read_table(data, split=split, columns=columns)
+    table, without_label = labelled(every)
     order = make_order(table, batch_size, seed, classes_per_batch, source_weights)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
+    stored = None if embeddings is None else open_embeddings(embeddings, loaded, (every, table))
     held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
     settings: FitSettings = settings_of(FitSettings, locals(), per_step=order.batch_size, title=method)
     made_from = recorded(
         tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
+        embeddings=stored.artefact.manifest["made_from"] if stored else None,
         source_weights=source_weights and [source_weights, fingerprint_texts(list(map(str, table.sources)))],
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
@@ -224,8 +233,11 @@ def tune(
             with loaded.on(target):
                 centers = None
                 if center_init == "class-means":
-                    images = embed_images(table, loaded, out / "images", decode=decode, precision=precision, **reading)
-                    centers = class_means(table, images)
+                    if stored is None:
+                        stored = embed_images(
+                            table, loaded, out / "images", decode=decode, precision=precision, **reading
+                        )
+                    centers = class_means(table, stored)
                 term = caption_term(mined, table.ids, loaded, caption_weight, margin, scale, smoothing)
             by_class = class_loss(
                 len(table.classes), loaded.embed_dim, margin, scale, seed, centers, sample=center_sample,
