@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    exact, growth, texts = (measure(options.quick) for measure in (measure_exact, measure_growth, measure_texts))
+    exact, growth, texts = measure_exact(options.quick), measure_growth(options.quick), measure_texts(options.quick)
     console = Console()
     console.print("exact, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in exact.items()))
     added = ", ".join(f"{float(share):.0%} added {seconds:.1f}" for share, seconds in growth["added"].items())
