@@ -6,7 +6,7 @@ import torch
 
 from mcip import models
 from mcip.core.device import autocast
-from mcip.embeddings.encode import pad_batch, encode_pixels
+from mcip.embeddings.encode import encode_pixels, pad_batch
 from mcip.embeddings.half_weights import half_weights
 from tests.tiny import CONFIG
 
