@@ -162,6 +162,7 @@ def index(
     loaded, changes, seconds = update.run()
     opened = loaded.folder if isinstance(loaded, OnnxModel) else loaded
     indexed = Indexed(Index(location, opened, device, ann, recall), changes, seconds)
+    indexed.index.snapshot().prepare()
     if watch:
         watch_index(indexed.index, update.again(loaded))
     return indexed
