@@ -10,19 +10,14 @@ import pytest
 from playwright.sync_api import Browser, ViewportSize, expect
 
 from mcip.stages.index import index as build_index
-from tests.browser import CHROMIUM, DESKTOP, MISSING, PHONE, chromium
+from tests.browser import CHROMIUM, DESKTOP, MISSING, PHONE
 from tests.retrieval.test_photo_columns import photograph
 from tests.server.conftest import png
 from tests.server.live import running
+from tests.server.page import settled
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +66,7 @@ def test_days_values_and_groups_to_click_on(browser: Browser, photographs: str, 
     expect(page.locator("#picked li").first).to_have_text("taken: 2024-03-15 – 2024-05-15×")
     for _ in range(3):
         page.locator("#picked li button").first.click()
-        page.locator("body:not(.asking) #status:not(:empty)").wait_for()
+        settled(page)
     expect(page.locator("#results li[data-id]")).to_have_count(16)
     page.locator("#grouped").check()
     group = page.locator(".group:visible")
