@@ -21,7 +21,7 @@ from mcip import models
 from mcip.core.choices import Backend, TransformName
 from mcip.core.errors import ConfigError, ModelError
 from mcip.core.progress import console
-from mcip.models.onnx_model import OnnxModel, is_onnx
+from mcip.models.onnx_model import OnnxModel, exported_model, is_onnx
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.location import is_remote, local_path
 
@@ -90,7 +90,7 @@ class Encoder:
         """
         if self._backend == "torch":
             return None
-        places = self._onnx_places()
+        places = onnx_places(self.uri, self._given_path, self.identity.model)
         found = next((OnnxModel(place) for place in places if is_onnx(place)), None)
         required = self._backend == "onnx" or (found is not None and found.folder == self._given_path)
         loaded = self._given is not None and self._given_path is None
@@ -153,13 +153,6 @@ class Encoder:
     def _given_path(self) -> Path | None:
         return Path(self._given) if isinstance(self._given, str | os.PathLike) else None
 
-    def _onnx_places(self) -> list[Path]:
-        """Where an ONNX model of the index's model may lie."""
-        if self._given_path is not None:
-            return [self._given_path, self._given_path / "onnx"]
-        beside = [] if is_remote(self.uri) else [beside_index(self.uri)]
-        return [Path(self.identity.model) / "onnx", *beside]
-
     def _checked(self, model: models.Model) -> models.Model:
         if model.fingerprint == self.identity.fingerprint:
             return model
@@ -175,7 +168,7 @@ class Encoder:
 
         name = self.identity.model if self._given is None else os.fspath(self._given)
         try:
-            return models.load(name, device=str(pick_device(self._device)))
+            return models.load(exported_model(name), device=str(pick_device(self._device)))
         except ModelError as error:
             if self._given is not None:
                 raise
@@ -183,6 +176,19 @@ class Encoder:
                 f"{self.uri} was made with the model {name}, which cannot be loaded: {error} "
                 "Say where it is now with --model."
             ) from error
+
+
+def onnx_places(uri: str, given: Path | None, model: str) -> list[Path]:
+    """Where an ONNX model of an index's model may lie, the most likely first and where to put one last.
+
+    Args:
+        uri: Of the index.
+        given: The model that is given, if one is: its folder, or the ONNX model itself.
+        model: The name of the index's model.
+    """
+    named = given if given is not None else Path(model)
+    beside = [] if is_remote(uri) else [beside_index(uri)]
+    return [named, named / "onnx", *beside]
 
 
 def beside_index(uri: str) -> Path:

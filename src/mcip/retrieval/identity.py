@@ -62,6 +62,7 @@ class Identity:
         created: Random, so that files derived from another table at the same place are not taken for this one's.
         format: Of the table.
         decode: How image files are read, "exact" or "fast".
+        backend: What embedded images last: "torch", "onnx", or "onnx-int8".
         milvus: Where the vectors are searched; None if by this package's own engines.
     """
 
@@ -74,6 +75,7 @@ class Identity:
     roots: tuple[Root, ...] = ()
     format: int = _FORMAT
     decode: str = "exact"
+    backend: str = "torch"
     milvus: Milvus | None = None
 
     @classmethod

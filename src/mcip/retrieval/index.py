@@ -222,13 +222,15 @@ class Index:
         """The images in the order in which they were indexed, with the score 0; see `search`."""
         return self._snapshot.browse(k, offset, where, collapse)
 
-    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
-        """Find images like one of the index, without that one itself.
+    def similar(
+        self, id: str, k: int = 10, where: str | None = None, offset: int = 0, min_score: float | str | None = None
+    ) -> Results:
+        """Find images like one of the index, without that one itself; see `search`.
 
         Raises:
             DataError: There is no such id.
         """
-        return self._snapshot.similar(id, k, where, offset)
+        return self._snapshot.similar(id, k, where, offset, min_score)
 
     def vector(self, id: str) -> NDArray[np.float32]:
         """The vector of an image of the index; see `Snapshot.vector`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -20,18 +20,16 @@ from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked
-from mcip.retrieval.ann.null_scores import calibrate_mixed
-from mcip.retrieval.ann.opening import EmbedTexts, unrelated_texts
+from mcip.retrieval.ann.opening import EmbedTexts
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.collapse import collapsed
-from mcip.retrieval.contrast import Contrast, load_contrast
 from mcip.retrieval.facets import Facets, facets_of
-from mcip.retrieval.fused import FusedQuery, basic, product
+from mcip.retrieval.fused import FusedQuery
 from mcip.retrieval.fusion import Part
+from mcip.retrieval.fusions import Fusions
 from mcip.retrieval.ranking import Query, rank
 from mcip.retrieval.reading import content_hash, read_image
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
-from mcip.retrieval.score_calibration import ScoreCalibration
 from mcip.retrieval.shown_rows import ShownRows
 from mcip.retrieval.table import quoted
 
@@ -58,10 +56,9 @@ class Snapshot:
             embed_texts: Embeds texts by the index's model.
         """
         self.engine = engine
-        self._embed_texts = embed_texts
+        self._fusions = Fusions(engine, embed_texts)
         self._rows = ShownRows(engine.table, engine.row_ids)
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
-        self._fused_calibration: Callable[[Fusion], ScoreCalibration] = cache(self._calibrated)
 
     def __len__(self) -> int:
         return len(self.engine)
@@ -75,6 +72,10 @@ class Snapshot:
     def columns(self) -> list[str]:
         """The columns that a filter may use."""
         return self.engine.table.shown
+
+    def prepare(self) -> None:
+        """Measure now what the first query by another fusion than the sum would wait for."""
+        self._fusions.prepare()
 
     @cached_property
     def facets(self) -> Facets:
@@ -96,12 +97,9 @@ class Snapshot:
         """Find images by a query that is embedded already; see `mcip.retrieval.index.Index.search`."""
         _check_range(k, offset)
         parts = [part for part in parts if part.weight]
-        query = self._query(parts, fusion)
+        query = self._fusions.query(parts, fusion)
         kind = query.kind if isinstance(query, Part) else "mixed"
-        calibration = self.engine.calibration
-        if isinstance(query, FusedQuery):
-            # Not at hand, and only needed to compare with: then the page and the table draw no line.
-            calibration = ScoreCalibration({}) if min_score is None else self._fused_calibration(fusion)
+        calibration = self._fusions.calibration(fusion if isinstance(query, FusedQuery) else "sum")
         least = -math.inf if min_score is None else calibration.least(min_score, kind)
         line = calibration.line(kind)
         ranking = partial(self._ranked, query, self.subset(where), exact, least)
@@ -113,29 +111,6 @@ class Snapshot:
         if rerank:
             return self._results(reranked(self.hits(slots, scores), rerank)[offset : offset + k])
         return self._results(self.hits(slots[offset:], scores[offset:]), line)
-
-    def _query(self, parts: Sequence[Part], fusion: Fusion) -> Query:
-        if len(parts) == 1 and parts[0].weight > 0:
-            return parts[0]
-        background = self.engine.background
-        if fusion == "product":
-            return product(parts, background)
-        if fusion == "basic":
-            return basic(parts, background, self._contrast)
-        if fusion != "sum":
-            raise ConfigError(f"fusion is {fusion!r}: it must be sum, product or basic.")
-        return background.standardized(parts)
-
-    @cached_property
-    def _contrast(self) -> Contrast:
-        engine = self.engine
-        return load_contrast(engine.folder, engine.table.identity.fingerprint, self._embed_texts, engine.background)
-
-    def _calibrated(self, fusion: Fusion) -> ScoreCalibration:
-        """What unrelated mixed queries score by a fusion other than the sum, measured at first use."""
-        texts = unrelated_texts(self.engine.folder, self.engine.state)
-        null = calibrate_mixed(self.engine, texts, lambda parts: self._query(parts, fusion))
-        return ScoreCalibration({} if null is None else {"mixed": null})
 
     def _ranked(self, query: Query, subset: RowSubset | None, exact: bool, least: float, count: int) -> Ranked:
         """The best scores and slots of a query, from a score on."""
@@ -186,14 +161,16 @@ class Snapshot:
         page = slots[offset : offset + k]
         return self._results(self.hits(page, scores[: len(page)]))
 
-    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
-        """Find images like one of the index, without that one itself.
+    def similar(
+        self, id: str, k: int = 10, where: str | None = None, offset: int = 0, min_score: float | str | None = None
+    ) -> Results:
+        """Find images like one of the index, without that one itself; see `mcip.retrieval.index.Index.search`.
 
         Raises:
             DataError: There is no such id.
         """
         _check_range(k, offset)
-        results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where)
+        results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where, min_score=min_score)
         others = [hit for hit in results if hit.id != id]
         return self._results(others[offset : offset + k], results.line)
 
