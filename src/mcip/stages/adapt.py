@@ -225,4 +225,9 @@ def _open_embeddings(folder: Path, model: Model, tables: tuple[Table, ...]) -> E
             f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
             "`mcip embed` and the same --split, or leave --embeddings out."
         )
+    if found.dim != model.embed_dim:
+        raise ArtefactError(
+            f"{folder} holds embeddings shortened to {found.dim} dimensions, where the matrix is for all "
+            f"{model.embed_dim}: embed the images with --embedding float32, float16, int8 or binary."
+        )
     return found
