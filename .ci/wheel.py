@@ -1,4 +1,4 @@
-"""Try the wheel in dist/ in an empty environment: it installs, and indexes and searches images without a network."""
+"""Try the wheel in dist/ in an empty environment: it installs, searches images, and runs the demo, without a network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def try_out(folder: Path, scripts: Path, environment: dict[str, str]) -> None:
-    """Import the package, and index and search four images by its command.
+    """Import the package, index and search four images by its command, and run the demo on a few images.
 
     Raises:
         CalledProcessError: A command fails.
@@ -72,6 +72,9 @@ def try_out(folder: Path, scripts: Path, environment: dict[str, str]) -> None:
     by_image = run("mcip", "search", "images.lance", query, "-k", "1", "--output", "paths").splitlines()
     if len(by_text) != 3 or [Path(path).name for path in by_image] != ["blue.png"]:
         sys.exit(f"The searches returned {by_text} and {by_image}.")
+    run("mcip", "demo", "--quick", "--out", "demo")
+    if not (folder / "demo" / "report.html").is_file():
+        sys.exit("The demo wrote no page.")
 
 
 if __name__ == "__main__":

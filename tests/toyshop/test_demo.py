@@ -31,3 +31,20 @@ def test_the_rule_decides(head: str, indexed: list[Any], tmp_path: Path, monkeyp
     monkeypatch.setattr(optional, "installed", lambda extra: extra != "search")
     demo.demo(tmp_path)
     assert len(indexed) == 1
+
+
+def test_quick_is_the_same_in_a_small_world(
+    indexed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[method.World, method.Recipe]] = []
+    page = SimpleNamespace(comparison=SimpleNamespace(headline_model="mcip"))
+    monkeypatch.setattr(method, "run", lambda world, recipe, out: runs.append((world, recipe)) or page)
+    monkeypatch.setattr(optional, "installed", lambda extra: True)
+    demo.demo(tmp_path)
+    demo.demo(tmp_path, quick=True)
+    (full, recipe), (small, quick_recipe) = runs
+    assert (recipe.steps, recipe.align_steps) == (900, 300)
+    assert (quick_recipe.steps, quick_recipe.align_steps) == (20, 10)
+    for name in ("labelled", "captioned", "products", "images"):
+        assert 10 * getattr(small, name).products <= 2 * getattr(full, name).products
+    assert len(indexed) == 2

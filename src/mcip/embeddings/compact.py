@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import IO, Any, Final, Literal, TypeAlias, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -90,12 +90,14 @@ class Codec:
             multiplied.
         mean: float32 (d,), of the gallery's shortened embeddings; zeros where floats are stored.
         scale: float32 (d,): a byte c stands for mean + scale * c, a bit for mean + scale or mean - scale.
+        source_dim: Dimension D of the embeddings before they are shortened.
     """
 
     compact: Compact
     matrix: NDArray[np.float32] | None
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
+    source_dim: int
 
     @classmethod
     def fit(cls, compact: Compact, gallery: NDArray[Any]) -> Codec:
@@ -118,14 +120,14 @@ class Codec:
         matrix = None
         if compact.dim is not None and compact.principal:
             matrix = _principal_components(sample, compact.dim)
-        plain = cls(compact, matrix, *np.zeros((2, compact.dim or dim), np.float32))
+        plain = cls(compact, matrix, *np.zeros((2, compact.dim or dim), np.float32), dim)
         if compact.kind in ("float32", "float16"):
             return plain
         short = plain.project(sample)
         mean = short.mean(0)
         distance = np.abs(short - mean)
         scale = distance.max(0) / 127 if compact.kind == "int8" else distance.mean(0)
-        return cls(compact, matrix, mean, np.maximum(scale, 1e-12).astype(np.float32))
+        return cls(compact, matrix, mean, np.maximum(scale, 1e-12).astype(np.float32), dim)
 
     def project(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Shorten embeddings (n, D) of images or texts, without rounding them; float32 (n, d) of unit length."""
@@ -160,24 +162,42 @@ class Codec:
         """Embeddings (n, D) as they are after they were stored and read: `restore(compress(vectors))`."""
         return self.restore(self.compress(vectors))
 
-    def save(self, path: Path) -> None:
-        """Write it as `.npz`, atomically."""
+    def write(self, file: IO[bytes]) -> None:
+        """Write it as `.npz`."""
         arrays = {"mean": self.mean, "scale": self.scale} | ({} if self.matrix is None else {"matrix": self.matrix})
+        np.savez(file, compact=np.array(str(self.compact)), source_dim=np.array(self.source_dim), **arrays)
+
+    @classmethod
+    def read(cls, file: IO[bytes]) -> Codec:
+        """Read it.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as content:
+                compact = Compact.parse(str(content["compact"]))
+                matrix, source_dim = content.get("matrix"), int(content["source_dim"])
+                return cls(compact, matrix, content["mean"], content["scale"], source_dim)
+        except (EOFError, OSError, KeyError, AttributeError, BadZipFile, ConfigError) as error:
+            raise ValueError(str(error)) from error
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, atomically."""
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, compact=np.array(str(self.compact)), **arrays)
+            self.write(file)
 
     @classmethod
     def load(cls, path: Path) -> Codec:
-        """Read it.
+        """Read it from a file.
 
         Raises:
             ArtefactError: It is missing, cut off or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                matrix = file.get("matrix")
-                return cls(Compact.parse(str(file["compact"])), matrix, file["mean"], file["scale"])
-        except (ValueError, EOFError, OSError, KeyError, BadZipFile, ConfigError) as error:
+            with path.open("rb") as file:
+                return cls.read(file)
+        except (ValueError, OSError) as error:
             raise ArtefactError(
                 f"{path} is cut off or damaged ({error}). Remove its folder and make it again."
             ) from error

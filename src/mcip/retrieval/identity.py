@@ -55,7 +55,7 @@ class Identity:
     Attributes:
         model: The name that the model was loaded by.
         fingerprint: `mcip.models.Model.fingerprint` of the model.
-        dim: Dimension D of the vectors.
+        dim: Dimension D of the vectors, shortened ones where they are.
         transform: The image transform, "model" or "paper".
         roots: What was indexed.
         thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
@@ -63,6 +63,7 @@ class Identity:
         format: Of the table.
         decode: How image files are read, "exact" or "fast".
         milvus: Where the vectors are searched; None if by this package's own engines.
+        embedding: How vectors are stored, see `mcip.embeddings.compact.Compact`.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Identity:
     format: int = _FORMAT
     decode: str = "exact"
     milvus: Milvus | None = None
+    embedding: str = "float16"
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:

@@ -35,6 +35,7 @@ def index(
     transform: TransformName = "model",
     decode: Decode | None = None,
     thumbnails: int = 0,
+    embedding: str | None = None,
     moved_to: list[str] | None = None,
     replace: bool = False,
     ann: Ann = "auto",
@@ -75,6 +76,9 @@ def index(
             That of the index if not given, "fast" for a new one.
         thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
             added to an index without.
+        embedding: How vectors are stored: float16, int8 or binary; dim=256 for 256 principal components, first=256 for
+            the first 256 dimensions; or one of each, such as dim=256,int8. As last time if not given, at first float16.
+            Queries are shortened, not rounded. `mcip evaluate` with the same --embedding says what it costs.
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
         replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
@@ -121,6 +125,7 @@ def index(
     from datetime import timedelta
 
     from mcip.data.column_names import columns_of, write_columns
+    from mcip.retrieval.codec import check_engine, index_form
     from mcip.retrieval.index import Index
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.sync import Options
@@ -134,6 +139,8 @@ def index(
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
     _check(thumbnails, recall, options, keep_hours)
     where = Engine(engine, uri, collection)
+    if embedding is not None:
+        check_engine(index_form(embedding), ann, milvus=engine == "milvus")
     location, sources = _uri(db), _listed(data)
     if check:
         return Indexed(
@@ -146,7 +153,7 @@ def index(
         check_watched(sources)
     update = Update(
         location, sources, model, write_columns(columns_of(columns)), transform, decode, thumbnails, moved_to or [],
-        replace, raw_pairs, ray, device, options, timedelta(hours=keep_hours), where,
+        replace, raw_pairs, ray, device, options, timedelta(hours=keep_hours), where, embedding,
     )  # fmt: skip
     loaded, changes, seconds = update.run()
     indexed = Indexed(Index(location, loaded, device, ann, recall), changes, seconds)

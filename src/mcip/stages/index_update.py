@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    import pyarrow as pa
-
     from mcip.models import Model
     from mcip.retrieval.identity import Root
     from mcip.retrieval.listing import Listing
@@ -55,6 +53,7 @@ class Update:
     options: Options
     keep: timedelta
     engine: Engine
+    embedding: str | None = None
 
     def again(self, model: Model) -> Update:
         """The update that follows this one, with the model that is loaded: nothing is moved or replaced any more."""
@@ -87,7 +86,7 @@ class Update:
                 known, self.sources, self.moved_to, self.replace, uri, self.columns, self.raw_pairs
             )
             if table is None:
-                table = _create(uri, loaded, self, roots, listing.metadata.schema)
+                table = _create(uri, loaded, self, roots, listing)
             table = _fit(table, loaded, self)
             table, todo = begin(table, listing, roots, options, check_lock)
             table, listing = _fit_columns(table, listing)
@@ -128,21 +127,29 @@ def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device:
     return loaded
 
 
-def _create(uri: str, model: Model, update: Update, roots: tuple[Root, ...], metadata: pa.Schema) -> IndexTable:
+def _create(uri: str, model: Model, update: Update, roots: tuple[Root, ...], listing: Listing) -> IndexTable:
+    from mcip.retrieval.codec import PLAIN, fit_codec, index_form
     from mcip.retrieval.identity import Identity
     from mcip.retrieval.table import create_table, schema_of
 
     # A name by which the model is found from other folders too.
     name = str(model.folder.absolute()) if model.folder is not None else model.source
+    form, options, codec = index_form(update.embedding or PLAIN), update.options, None
+    if form.dim is not None and form.dim > model.embed_dim:
+        raise ConfigError(f"embedding is {form}, but {model.source} has {model.embed_dim} dimensions.")
+    if str(form) != PLAIN:
+        transform = model.transform(update.transform, decode=update.decode or "fast")
+        codec = fit_codec(form, listing, model, transform, options.batch_size, options.workers, options.precision)
     identity = Identity.new(
-        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=update.transform,
-        decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots,
+        model=name, fingerprint=model.fingerprint, dim=form.dim or model.embed_dim, transform=update.transform,
+        decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots, embedding=str(form),
     )  # fmt: skip
-    return create_table(uri, schema_of(identity, metadata))
+    return create_table(uri, schema_of(identity, listing.metadata.schema, codec))
 
 
 def _fit(table: IndexTable, model: Model, update: Update) -> IndexTable:
     """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
+    from mcip.retrieval.codec import index_form
     from mcip.retrieval.table import THUMBNAIL
 
     identity, transform, thumbnails = table.identity, update.transform, update.thumbnails
@@ -161,6 +168,11 @@ def _fit(table: IndexTable, model: Model, update: Update) -> IndexTable:
         raise ConfigError(
             f"{table.uri} was made with --decode {identity.decode}, not {update.decode}: its images are all read in "
             "one way. Leave --decode out, or choose another --db."
+        )
+    if update.embedding is not None and str(index_form(update.embedding)) != identity.embedding:
+        raise ConfigError(
+            f"{table.uri} was made with --embedding {identity.embedding}, not {update.embedding}: its vectors are all "
+            "stored in one way. Leave --embedding out, or choose another --db."
         )
     if thumbnails in (identity.thumbnails, 0):
         return table

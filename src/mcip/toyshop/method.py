@@ -53,6 +53,13 @@ TEST = World(
     products=Slice("test", stream=12, products=300, images=10, splits=("index", "query")),
     images=Slice("test-captions", stream=13, products=1_000, captions=5),
 )
+# A hundredth of it, for a run that only shows that everything works.
+QUICK = World(
+    labelled=Slice("labelled", stream=10, products=60, images=4),
+    captioned=Slice("captioned", stream=11, products=400, captions=2),
+    products=Slice("test", stream=12, products=40, images=4, splits=("index", "query")),
+    images=Slice("test-captions", stream=13, products=60, captions=5),
+)
 # Products that are in neither training nor test: hyper-parameters are chosen on them.
 VALIDATION = replace(
     TEST,
@@ -77,6 +84,9 @@ class Recipe:
     align_steps: int = 300
     align_batch_size: int = 512
     align_lr: float = 5e-4
+
+
+QUICK_RECIPE = Recipe(steps=20, align_steps=10, align_batch_size=64)
 
 
 def run(world: World, recipe: Recipe, out: Path) -> Report:
