@@ -20,7 +20,7 @@ def demo(out: Path = Path("runs/demo"), *, quick: bool = False) -> Report:
 
     Args:
         out: Where every artefact, `report.json` and `report.html` go.
-        quick: Run it on a hundredth of the images, within a minute or two: everything works, but the numbers say nothing.
+        quick: Run it on a few images, within a minute or two, to see that everything works; the numbers say nothing.
 
     Returns:
         The page with the results, `out`/report.html.

@@ -53,7 +53,7 @@ TEST = World(
     products=Slice("test", stream=12, products=300, images=10, splits=("index", "query")),
     images=Slice("test-captions", stream=13, products=1_000, captions=5),
 )
-# A hundredth of it, for a run that only shows that everything works.
+# A small part of it, for a run that only shows that everything works.
 QUICK = World(
     labelled=Slice("labelled", stream=10, products=60, images=4),
     captioned=Slice("captioned", stream=11, products=400, captions=2),
