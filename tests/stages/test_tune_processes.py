@@ -61,7 +61,7 @@ def _check_equal(out: Path, expected: Path, resumed: bool = False) -> None:
 
 @pytest.fixture(scope="module")
 def runs(shared: Path, base: Path, train: Path, val: Path, mined: Path) -> dict[str, Run]:
-    """MCIP, and GPR-FT on a table two of whose images cannot be read, with sampled centers and validation."""
+    """MCIP; and GPR-FT where two images cannot be read, with sampled centers, patch dropout and validation."""
     table = pq.read_table(train)
     images = table["image"].to_pylist()
     for row in (3, 20):
@@ -76,7 +76,7 @@ def runs(shared: Path, base: Path, train: Path, val: Path, mined: Path) -> dict[
         "mcip": {"data": str(train), "captions": str(mined), **common},
         "gpr-ft": {
             **common, "data": str(broken), "method": "gpr-ft", "center_sample": 0.6, "max_unreadable": 0.5,
-            "batch_size": 5, "validation": str(val), "validate_every": 3,
+            "batch_size": 5, "validation": str(val), "validate_every": 3, "patch_dropout": 0.5,
         },
     }  # fmt: skip
 

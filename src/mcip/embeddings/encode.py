@@ -60,14 +60,15 @@ def embed_images(
         one_shape = compiles or model.device.type == "cuda"
         shape = min(batch_size, len(table)) if one_shape else 0
         with half_weights(model.clip.visual, model.device, precision):
-            call = compiled_embedding(model, shape, precision) if compiles and shards else None
+            graphs = compile == "graphs"
+            call = compiled_embedding(model, shape, precision, graphs) if compiles and shards else None
             for rows, part in zip(shards, parts, strict=True):
                 kept: list[int] = []
                 vectors = np.empty((len(rows), model.embed_dim), np.float32)
                 for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
                     if readable:
                         finished = prepared.finish(pixels.to(model.device))
-                        found = encode_pixels(model, _filled(finished, shape), precision, call)[: len(readable)]
+                        found = encode_pixels(model, pad_batch(finished, shape), precision, call)[: len(readable)]
                         vectors[len(kept) : len(kept) + len(readable)] = found
                     kept += readable
                     advance(len(batch_rows))
@@ -161,14 +162,14 @@ def encode_pixels(
 
 
 def compiled_embedding(
-    model: models.Model, rows: int, precision: Precision = "auto"
+    model: models.Model, rows: int, precision: Precision = "auto", graphs: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """`model.embed_pixels` compiled for batches of so many rows, or None where that fails."""
+    """`model.embed_pixels` compiled for batches of so many rows, as CUDA graphs or not, or None where that fails."""
     shape = (rows, 3, model.image_size, model.image_size)
-    return compiled(model.clip.visual, shape, model.device, precision, embed=model.embed_pixels)
+    return compiled(model.clip.visual, shape, model.device, precision, model.embed_pixels, graphs)
 
 
-def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:
+def pad_batch(pixels: torch.Tensor, rows: int) -> torch.Tensor:
     """The batch with empty images behind it, up to a number of rows."""
     return torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, rows - len(pixels))) if len(pixels) < rows else pixels
 

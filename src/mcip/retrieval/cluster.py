@@ -27,6 +27,7 @@ from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.photo_metadata import PHOTO_COLUMNS
 from mcip.data.transforms import ImageTransform
+from mcip.retrieval.commits import check_fragments
 from mcip.retrieval.listing import Listing, read_image
 from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
@@ -264,6 +265,7 @@ def _write(rows: pa.Table, uri: str) -> pa.Table:
         written = module("lance").fragment.write_fragments(
             kept.cast(table.schema), uri, schema=table.schema, mode="append", enable_stable_row_ids=True
         )
+        check_fragments(uri, written)
         fragments = [json.dumps(fragment.to_json()) for fragment in written]
     return pa.table(
         {"fragments": [json.dumps(fragments)], "rows": [kept.num_rows], "unreadable": [json.dumps(unreadable)]}

@@ -10,8 +10,6 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcip.core.choices import Fusion
@@ -34,10 +32,9 @@ from mcip.retrieval.ranking import Query, rank
 from mcip.retrieval.reading import content_hash, read_image
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
 from mcip.retrieval.score_calibration import ScoreCalibration
-from mcip.retrieval.table import HIDDEN, quoted
+from mcip.retrieval.shown_rows import ShownRows
+from mcip.retrieval.table import quoted
 
-# Rows up to which what a result shows is kept in memory rather than read for each query.
-_IN_MEMORY: Final = 5_000_000
 # Filters whose rows are remembered.
 _FILTERS: Final = 32
 # Hits that a re-ranking function gets, where fewer are requested.
@@ -62,14 +59,7 @@ class Snapshot:
         """
         self.engine = engine
         self._embed_texts = embed_texts
-        self._rows: pa.Table | pa.RecordBatch | None = None
-        if len(engine) <= _IN_MEMORY:
-            rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
-            self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
-            rows = rows.drop_columns(["_rowid"])
-            # A batch gives out rows in a third of a table's time; columns of more than 2 GB do not fit into one.
-            batches = rows.to_batches()
-            self._rows = batches[0] if len(batches) == 1 else rows
+        self._rows = ShownRows(engine.table, engine.row_ids)
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
         self._fused_calibration: Callable[[Fusion], ScoreCalibration] = cache(self._calibrated)
 
@@ -89,13 +79,7 @@ class Snapshot:
     @cached_property
     def facets(self) -> Facets:
         """What the columns hold, counted once; see `mcip.retrieval.facets`."""
-        rows, table = self._rows, self.engine.table
-
-        def read(name: str) -> pa.ChunkedArray:
-            column = table.read([name])[name] if rows is None else rows.column(name)
-            return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
-
-        return facets_of(table.schema, self.columns, read)
+        return facets_of(self.engine.table.schema, self.columns, self._rows.column)
 
     def search_parts(
         self,
@@ -156,6 +140,8 @@ class Snapshot:
     def _ranked(self, query: Query, subset: RowSubset | None, exact: bool, least: float, count: int) -> Ranked:
         """The best scores and slots of a query, from a score on."""
         scores, slots = rank(self.engine, query, count, subset, exact)
+        if least == -math.inf:
+            return scores, slots
         kept = scores >= least
         return scores[kept], slots[kept]
 
@@ -267,19 +253,7 @@ class Snapshot:
 
     def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """The rows in these slots, with these scores."""
-        if self._rows is None:
-            rows = self.engine.table.take(self.engine.row_ids[slots], self.columns)
-        else:
-            rows = self._rows.take(pa.array(self._position[slots]))
-        columns = {name: rows[name].to_pylist() for name in rows.column_names if name not in HIDDEN}
-        fields = [columns.pop(name) for name in ("id", "path", "width", "height")]
-        metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [
-            Hit(id, score, path, width, height, facts)
-            for id, path, width, height, facts, score in zip(
-                *fields, metadata or [{} for _ in slots], scores.tolist(), strict=True
-            )
-        ]
+        return self._rows.hits(slots, scores)
 
     def _results(self, hits: Sequence[Hit], line: float | None = None) -> Results:
         return Results(tuple(hits), self.version, line, self.small_image)
@@ -291,12 +265,9 @@ class Snapshot:
 
     def _slot(self, id: str) -> int | None:
         """The slot of an image whose vector is in memory; None where it has to be looked up in the table."""
-        if self._rows is None or self.engine.vectors is None or not _is_utf8(id):
+        slots = None if self.engine.vectors is None or not _is_utf8(id) else self._rows.slots(id)
+        if slots is None or len(slots) == 0:
             return None
-        position = pc.index(self._rows["id"], pa.scalar(id, self._rows.schema.field("id").type)).as_py()
-        if position < 0:
-            return None
-        slots = np.flatnonzero(self._position == position)
         alive = self.engine.alive
         return int((slots if alive is None else slots[alive.mask[slots]])[0])
 

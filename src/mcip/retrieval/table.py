@@ -20,6 +20,7 @@ from mcip.core.files import explain_full_disk
 from mcip.core.optional import module
 from mcip.embeddings.compact import Codec
 from mcip.retrieval.codec import codec_metadata, read_codec
+from mcip.retrieval.commits import commit, compact, index_is_whole, refuse_cut_off
 from mcip.retrieval.identity import KEY, Identity, identity_of
 
 # Columns of the index itself; a source's own columns of these names get the prefix `source_`.
@@ -173,17 +174,18 @@ class IndexTable:
 
     def append(self, rows: pa.Table) -> IndexTable:
         """Add rows whose ids are not in the table, in one commit."""
-        lance = module("lance")
         with explain_full_disk(Path(self.uri)):
-            dataset = lance.write_dataset(rows.cast(self.schema), self.uri, mode="append")
-        return IndexTable(self.uri, dataset)
+            written = module("lance").fragment.write_fragments(
+                rows.cast(self.schema), self.uri, mode="append", enable_stable_row_ids=True, return_transaction=True
+            )
+            return IndexTable(self.uri, commit(self.uri, written))
 
     def upsert(self, rows: pa.Table) -> IndexTable:
         """Add rows, those with an id that the table has in the place of the old ones, in one commit."""
         with explain_full_disk(Path(self.uri)):
             merge = self.dataset.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows.cast(self.schema))
-        return self.latest()
+            written, _ = merge.execute_uncommitted(rows.cast(self.schema))
+            return IndexTable(self.uri, commit(self.uri, written))
 
     def delete(self, ids: Iterable[str]) -> IndexTable:
         """Delete the rows with these ids."""
@@ -195,7 +197,8 @@ class IndexTable:
 
     def _delete(self, column: str, literals: Sequence[str]) -> IndexTable:
         for start in range(0, len(literals), _PER_DELETE):
-            self.dataset.delete(f"{column} IN ({', '.join(literals[start : start + _PER_DELETE])})")
+            with explain_full_disk(Path(self.uri)):
+                self.dataset.delete(f"{column} IN ({', '.join(literals[start : start + _PER_DELETE])})")
         return self.latest() if literals else self
 
     def tidy(self) -> IndexTable:
@@ -203,7 +206,8 @@ class IndexTable:
         table, facts = self, self.dataset.stats.dataset_stats(max_rows_per_group=_SMALL_FRAGMENT)
         deleted, rows = facts["num_deleted_rows"], len(self)
         if facts["num_small_files"] > _SMALL_FRAGMENTS or deleted > _DELETED * (rows + deleted):
-            self.dataset.optimize.compact_files(materialize_deletions_threshold=_DELETED / 2)
+            with explain_full_disk(Path(self.uri)):
+                compact(self.uri, self.dataset, _DELETED / 2)
             table = self.latest()
         if rows < _IDS_TO_INDEX:
             return table
@@ -222,23 +226,38 @@ class IndexTable:
         new = [column for column in columns if column.name not in present]
         if not new:
             return self
-        self.dataset.add_columns(pa.schema(new))
+        with explain_full_disk(Path(self.uri)):
+            self.dataset.add_columns(pa.schema(new))
         return self.latest()
 
     def grow_index(self, name: str, create: Callable[[], object]) -> IndexTable:
-        """Create an index of Lance's where there is none of this name, else add the new rows once they are many."""
-        if name not in [described["name"] for described in self.dataset.list_indices()]:
-            create()
-        elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
-            self.dataset.optimize.optimize_indices(index_names=[name])
-        else:
-            return self
-        return self.latest()
+        """Create an index of Lance's where there is none of this name, else add the new rows once they are many.
+
+        Raises:
+            ArtefactError: The disk is full.
+        """
+        present = name in [index.name for index in self.dataset.describe_indices()]
+        with explain_full_disk(Path(self.uri)):
+            if present and not index_is_whole(self.uri, self.dataset, name):
+                self.dataset.drop_index(name)
+                present = False
+            if not present:
+                create()
+            elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
+                self.dataset.optimize.optimize_indices(index_names=[name])
+            else:
+                return self
+            changed = self.latest()
+            if not index_is_whole(self.uri, changed.dataset, name):
+                changed.dataset.drop_index(name)
+                refuse_cut_off(Path(self.uri))
+        return changed
 
     def change_identity(self, **changes: Any) -> IndexTable:
         """Record other facts of what it was made with."""
         content = json.dumps({**asdict(self.identity), **changes})
-        self.dataset.update_schema_metadata({KEY.decode(): content})
+        with explain_full_disk(Path(self.uri)):
+            self.dataset.update_schema_metadata({KEY.decode(): content})
         return self.latest()
 
 

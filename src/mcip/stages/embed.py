@@ -57,7 +57,7 @@ def embed(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         compile: Compile the image tower: "auto" on CUDA from 1,000 batches of images on, where that pays for the
-            minutes it takes.
+            minutes it takes; "graphs" replays it as CUDA graphs too.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:

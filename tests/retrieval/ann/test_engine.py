@@ -58,7 +58,7 @@ def test_scores_and_order_do_not_depend_on_k(
         scores = [hit.score for hit in whole]
         assert scores == sorted(scores, reverse=True)
         # Lance draws its partitions at random, and what so narrow a search finds too late is left out.
-        least = 30 if where == "kind = 'b'" else 64 if ann == "disk" else 400
+        least = (10 if ann == "disk" else 30) if where == "kind = 'b'" else 64 if ann == "disk" else 400
         assert len({hit.id for hit in whole}) == len(whole) >= least
         for k in (1, 5, 16, 17, 40, 64, 65, 200, 256, 257):
             assert index.search_vectors(query[None], "text", k, where)[0].hits == whole[:k]
@@ -105,6 +105,24 @@ def test_filtered_search_by_every_way(ann: str, share: int, table: IndexTable, m
     assert by_way[0] == expected
     assert len(set(by_way[1]) & set(expected)) >= 9
     assert max(by_way[1]) < 600 // share
+
+
+def test_a_filter_widens_the_search_on_disk(table: IndexTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcip.retrieval.ann.engine._SELECTIVE", 0)
+    table.upsert(rows(cloud(600)[:60], 0, "b"))
+    index = narrow(Index(table.uri, ann="disk", probe_texts=probes))
+    visited: list[int] = []
+    search = lance_disk.disk_search
+
+    def noting(table: IndexTable, query: object, k: int, width: int, where: str | None = None) -> Ranked:
+        visited.append(width)
+        return search(table, query, k, width, where)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mcip.retrieval.ann.lance_disk.disk_search", noting)
+    for where in (None, "kind = 'a'", "kind = 'b'"):
+        index.search_vectors(cloud(1, 4), "image", 5, where=where)
+    # A width of 1, for 600, 540 and 60 of 600 rows: the square root of their share.
+    assert visited == [1, 2, 4]
 
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:

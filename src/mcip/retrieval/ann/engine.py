@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -152,6 +153,8 @@ class Engine:
             return scores, subset.slots[places]
         where = None if subset is None else subset.where
         count, most = len(self) if subset is None else len(subset.slots), lance_disk.partitions(len(self))
+        # The fewer rows a filter leaves, the more partitions the nearest of them are spread over.
+        width = math.ceil(width * math.sqrt(len(self) / max(count, 1)))
 
         def search(depth: int) -> Ranked:
             # More results lie in more partitions, and all of them in all.
