@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcip.core import optional
+from mcip.core.errors import ConfigError
 from mcip.stages import index as index_stage
 from mcip.toyshop import demo, method
 
@@ -67,3 +68,20 @@ def test_no_product_of_validation_is_in_a_test() -> None:
         assert {held_out.products.stream, held_out.images.stream}.isdisjoint(streams)
         assert held_out.labelled == world.labelled
         assert len({part.file for part in (*vars(world).values(), *vars(held_out).values())}) == 6
+
+
+def test_quick_is_the_same_in_a_small_world(
+    indexed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Any] = []
+    page = Page(SimpleNamespace(headline_model=None))
+    monkeypatch.setattr(method, "run", lambda *arguments: runs.append(arguments) or page)
+    monkeypatch.setattr(optional, "installed", lambda extra: True)
+    demo.demo(tmp_path, quick=True)
+    assert runs == [(method.QUICK_TEST, method.QUICK_RECIPE, tmp_path / "quick")]
+    for name, part in vars(method.QUICK_TEST).items():
+        assert 5 * part.products <= getattr(method.TEST, name).products
+        assert part.file != getattr(method.TEST, name).file
+    assert Path(indexed[0]["data"]) == tmp_path / "quick" / "tables" / method.QUICK_TEST.products.file
+    with pytest.raises(ConfigError, match="full or quick"):
+        demo.demo(tmp_path, full=True, quick=True)

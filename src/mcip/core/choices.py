@@ -14,8 +14,6 @@ Decode: TypeAlias = Literal["exact", "fast"]
 CenterInit: TypeAlias = Literal["random", "class-means"]
 # How several processes train a tower: each with the whole of it (DDP), or with a part of each weight (FSDP2).
 Parallel: TypeAlias = Literal["ddp", "fsdp"]
-# How vectors are stored.
-Dtype: TypeAlias = Literal["float32", "float16"]
 # What embeds queries: ONNX Runtime, PyTorch, or the first where there is an ONNX model.
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 # How the weights of an ONNX model are stored.

@@ -34,7 +34,7 @@ from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
 from mcip.retrieval.sync import Changes, Options, check_share, finished_rows
-from mcip.retrieval.table import IndexTable, open_table, vectors_array
+from mcip.retrieval.table import IndexTable, no_vectors, open_table, vectors_array
 
 JOURNAL: Final = "fragments"
 # Tasks that the cluster is given at most, so that its book-keeping stays small.
@@ -245,7 +245,9 @@ class _Embedder:
         found = finished_rows(batch, self.table, _listing(readable), self.embedder, Plan())
         lost = rows.filter(pc.is_valid(rows["_unreadable"]))
         empty = {field.name: pa.nulls(lost.num_rows, field.type) for field in found.schema}
-        empty |= {"id": lost["_id"], "vector": vectors_array(np.zeros((lost.num_rows, self.embedder.dim)))}
+        like = no_vectors(self.table.identity, self.table.codec)
+        nothing = vectors_array(np.zeros((lost.num_rows, like.shape[1]), like.dtype))
+        empty |= {"id": lost["_id"], "vector": nothing}
         schema = pa.schema([field.with_nullable(True) for field in found.schema])
         every = pa.concat_tables([found.cast(schema), pa.table(empty, schema=schema)])
         why = pa.chunked_array([pa.nulls(count, pa.string()), *lost["_unreadable"].chunks])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mcip.data.transforms import ImageTransform
+    from mcip.embeddings.compact import Codec
 
 # A model, or what `mcip.load` takes.
 ModelLike: TypeAlias = "str | os.PathLike[str] | models.Model"
@@ -40,8 +41,9 @@ class Encoder:
     """Embeds images and texts as an index needs them; may be used by several threads."""
 
     def __init__(
-        self, uri: str, identity: Identity, model: ModelLike | None, device: str, backend: Backend = "auto"
-    ) -> None:
+        self, uri: str, identity: Identity, model: ModelLike | None, device: str, backend: Backend = "auto",
+        codec: Codec | None = None,
+    ) -> None:  # fmt: skip
         """Load nothing yet, but check a model that is given.
 
         Args:
@@ -52,6 +54,7 @@ class Encoder:
             backend: "onnx", "torch", or "auto": by ONNX Runtime if the model given is an ONNX model, or there is one of
                 the same weights in the folder `onnx` of the model's folder, or beside the index as `<uri>.onnx`, unless
                 a loaded model or another device than the CPU is given.
+            codec: How the index stores vectors; queries are shortened as they are.
 
         Raises:
             ConfigError: There is no such backend.
@@ -64,6 +67,7 @@ class Encoder:
         self._given = model
         self._device = device
         self._backend: Backend = backend
+        self._codec = codec
         self._lock = threading.Lock()
         self._model: models.Model | None = None
         if model is not None and self.onnx is None:
@@ -127,19 +131,23 @@ class Encoder:
     def prepared(self, pixels: Sequence[Prepared]) -> NDArray[np.float32]:
         """Embed what `prepare` returned in one forward pass; float32 (n, D) of unit length."""
         if self.onnx is not None:
-            return self.onnx.embed_prepared(cast("Sequence[NDArray[np.uint8]]", pixels))
+            return self._short(self.onnx.embed_prepared(cast("Sequence[NDArray[np.uint8]]", pixels)))
         import torch
 
         from mcip.embeddings.encode import encode_pixels
 
         pixels = cast("Sequence[Tensor]", pixels)
-        return encode_pixels(self.model, self._transform.finish(torch.stack(list(pixels)).to(self.model.device)))
+        finished = self._transform.finish(torch.stack(list(pixels)).to(self.model.device))
+        return self._short(encode_pixels(self.model, finished))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
         if self.onnx is not None:
-            return self.onnx.encode_texts(texts)
-        return self.model.encode(list(texts), kind="text", batch_size=256)
+            return self._short(self.onnx.encode_texts(texts))
+        return self._short(self.model.encode(list(texts), kind="text", batch_size=256))
+
+    def _short(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return vectors if self._codec is None else self._codec.project(vectors)
 
     @property
     def _transform_name(self) -> TransformName:

@@ -55,7 +55,7 @@ class Identity:
     Attributes:
         model: The name that the model was loaded by.
         fingerprint: `mcip.models.Model.fingerprint` of the model.
-        dim: Dimension D of the vectors.
+        dim: Dimension D of the vectors, shortened ones where they are.
         transform: The image transform, "model" or "paper".
         roots: What was indexed.
         thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
@@ -64,6 +64,7 @@ class Identity:
         decode: How image files are read, "exact" or "fast".
         backend: What embedded images last: "torch", "onnx", or "onnx-int8".
         milvus: Where the vectors are searched; None if by this package's own engines.
+        embedding: How vectors are stored, see `mcip.embeddings.compact.Compact`.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Identity:
     decode: str = "exact"
     backend: str = "torch"
     milvus: Milvus | None = None
+    embedding: str = "float16"
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:

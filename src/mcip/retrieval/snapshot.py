@@ -140,7 +140,9 @@ class Snapshot:
     ) -> list[Results]:
         """Find images for each of some vectors; see `mcip.retrieval.index.Index.search_vectors`."""
         _check_range(k, 0)
-        queries = np.ascontiguousarray(vectors, np.float32)
+        queries, codec = np.ascontiguousarray(vectors, np.float32), self.engine.table.codec
+        if codec is not None and queries.ndim == 2 and queries.shape[1] == codec.source_dim:
+            queries = codec.project(queries)
         if queries.ndim != 2 or queries.shape[1] != self.engine.state.dim:
             raise ConfigError(
                 f"The vectors have shape {queries.shape}, but those of {self.engine.table.uri} have "

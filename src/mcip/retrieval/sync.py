@@ -21,7 +21,7 @@ from mcip.retrieval.metadata import has_facts, merged_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
-from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
+from mcip.retrieval.table import IndexTable, no_vectors, vectors_array, vectors_of
 
 _ENOUGH = 100
 
@@ -215,10 +215,12 @@ def _are_files(roots: Iterable[Root]) -> Callable[[str], bool]:
 def finished_rows(batch: Batch, before: IndexTable, listing: Listing, embedder: Embedder, todo: Plan) -> pa.Table:
     """The finished rows of a batch: new vectors by the model, known ones from the table as it was before."""
     count, thumbnails = len(batch.numbers), before.identity.thumbnails
-    vectors = np.empty((count, embedder.dim), np.float16)
+    like = no_vectors(before.identity, before.codec)
+    vectors = np.empty((count, like.shape[1]), like.dtype)
     columns: dict[str, list[Any]] = {name: [None] * count for name in ("width", "height", "thumbnail")}
     if batch.embed:
-        vectors[batch.embed] = embedder.embed(batch.pixels)
+        fresh_vectors = embedder.embed(batch.pixels)
+        vectors[batch.embed] = fresh_vectors if before.codec is None else before.codec.compress(fresh_vectors)
         for at, (width, height) in zip(batch.embed, batch.sizes, strict=True):
             columns["width"][at], columns["height"][at] = width, height
     fresh = set(batch.embed)

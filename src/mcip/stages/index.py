@@ -35,6 +35,7 @@ def index(
     transform: TransformName = "model",
     decode: Decode | None = None,
     thumbnails: int = 0,
+    embedding: str | None = None,
     moved_to: list[str] | None = None,
     replace: bool = False,
     ann: Ann = "auto",
@@ -76,6 +77,9 @@ def index(
             That of the index if not given, "fast" for a new one.
         thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
             added to an index without.
+        embedding: How vectors are stored: float16, int8 or binary; dim=256 for 256 principal components, first=256 for
+            the first 256 dimensions; or one of each, such as dim=256,int8. As last time if not given, at first float16.
+            Queries are shortened, not rounded. `mcip evaluate` with the same --embedding says what it costs.
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
         replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
@@ -127,6 +131,7 @@ def index(
 
     from mcip.data.column_names import columns_of, write_columns
     from mcip.models.onnx_model import OnnxModel
+    from mcip.retrieval.codec import check_engine, index_form
     from mcip.retrieval.index import Index
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.sync import Options
@@ -142,6 +147,8 @@ def index(
     _check(thumbnails, recall, options, keep_hours)
     check_backend(backend, device, precision, ray)
     where = Engine(engine, uri, collection)
+    if embedding is not None:
+        check_engine(index_form(embedding), ann, milvus=engine == "milvus")
     location, sources = _uri(db), _listed(data)
     if check:
         return Indexed(
@@ -157,7 +164,7 @@ def index(
         check_watched(sources)
     update = Update(
         location, sources, model, write_columns(columns_of(columns)), transform, decode, thumbnails, moved_to or [],
-        replace, raw_pairs, ray, device, backend, options, timedelta(hours=keep_hours), where,
+        replace, raw_pairs, ray, device, backend, options, timedelta(hours=keep_hours), where, embedding,
     )  # fmt: skip
     loaded, changes, seconds = update.run()
     opened = loaded.folder if isinstance(loaded, OnnxModel) else loaded

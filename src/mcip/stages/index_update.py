@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    import pyarrow as pa
-
     from mcip.models import OnnxModel
     from mcip.retrieval.embedder import AnyModel
     from mcip.retrieval.identity import Root
@@ -56,6 +54,7 @@ class Update:
     options: Options
     keep: timedelta
     engine: Engine
+    embedding: str | None = None
 
     def again(self, model: AnyModel) -> Update:
         """The update that follows this one, with the model that is loaded: nothing is moved or replaced any more."""
@@ -90,7 +89,7 @@ class Update:
                 known, self.sources, self.moved_to, self.replace, uri, self.columns, self.raw_pairs
             )
             if table is None:
-                table = _create(uri, loaded, self, roots, listing.metadata.schema)
+                table = _create(uri, loaded, self, roots, listing)
             table = _fit(table, loaded, self)
             table, todo = begin(table, listing, roots, options, check_lock)
             table, listing = _fit_columns(table, listing)
@@ -115,22 +114,30 @@ class Update:
         return loaded, changes, seconds
 
 
-def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], metadata: pa.Schema) -> IndexTable:
-    from mcip.retrieval.embedder import backend_of
+def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], listing: Listing) -> IndexTable:
+    from mcip.retrieval.codec import PLAIN, fit_codec, index_form
+    from mcip.retrieval.embedder import backend_of, embedder_of
     from mcip.retrieval.identity import Identity
     from mcip.retrieval.table import create_table, schema_of
     from mcip.stages.index_model import recorded_name
 
+    form, options, codec = index_form(update.embedding or PLAIN), update.options, None
+    if form.dim is not None and form.dim > model.embed_dim:
+        raise ConfigError(f"embedding is {form}, but {model.source} has {model.embed_dim} dimensions.")
     identity = Identity.new(
-        model=recorded_name(model, update.model), fingerprint=model.fingerprint, dim=model.embed_dim,
+        model=recorded_name(model, update.model), fingerprint=model.fingerprint, dim=form.dim or model.embed_dim,
         transform=update.transform, decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots,
-        backend=backend_of(model),
+        backend=backend_of(model), embedding=str(form),
     )  # fmt: skip
-    return create_table(uri, schema_of(identity, metadata))
+    if str(form) != PLAIN:
+        embedder = embedder_of(identity, model, options.precision)
+        codec = fit_codec(form, listing, embedder, options.batch_size, options.workers)
+    return create_table(uri, schema_of(identity, listing.metadata.schema, codec))
 
 
 def _fit(table: IndexTable, model: AnyModel, update: Update) -> IndexTable:
     """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
+    from mcip.retrieval.codec import index_form
     from mcip.retrieval.embedder import backend_of
     from mcip.retrieval.table import THUMBNAIL
 
@@ -150,6 +157,11 @@ def _fit(table: IndexTable, model: AnyModel, update: Update) -> IndexTable:
         raise ConfigError(
             f"{table.uri} was made with --decode {identity.decode}, not {update.decode}: its images are all read in "
             "one way. Leave --decode out, or choose another --db."
+        )
+    if update.embedding is not None and str(index_form(update.embedding)) != identity.embedding:
+        raise ConfigError(
+            f"{table.uri} was made with --embedding {identity.embedding}, not {update.embedding}: its vectors are all "
+            "stored in one way. Leave --embedding out, or choose another --db."
         )
     if identity.backend != backend_of(model):
         table = table.change_identity(backend=backend_of(model))

@@ -110,6 +110,11 @@ def open_embeddings(folder: Path, model: models.Model, tables: tuple[Table, ...]
             f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
             "`mcip embed` and the same --split, or leave --embeddings out."
         )
+    if found.dim != model.embed_dim:
+        raise ArtefactError(
+            f"{folder} holds embeddings shortened to {found.dim} of {model.embed_dim} dimensions: embed the images "
+            "without dim= and first= in --embedding."
+        )
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcip.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from mcip.reporting.report import Report
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 _THUMBNAILS = 64
 
 
-def demo(out: Path = Path("runs/demo"), *, full: bool = False) -> Report:
+def demo(out: Path = Path("runs/demo"), *, full: bool = False, quick: bool = False) -> Report:
     """Run the whole method on Toyshop: mine, adapt, tune, realign, evaluate, report, and index the test images.
 
     Takes about three minutes on two cores. It resumes when it is started again. The images are indexed where the extra
@@ -22,22 +24,33 @@ def demo(out: Path = Path("runs/demo"), *, full: bool = False) -> Report:
         out: Where every artefact, `report.json` and `report.html` go.
         full: Three times the images, and tuning for as long as it gains something, which takes about ten minutes;
             everything goes to the folder `full` in `out`.
+        quick: A few images and steps, within a minute or two, to see that everything works: the numbers say nothing.
+            Everything goes to the folder `quick` in `out`.
 
     Returns:
         The page with the results, `out`/report.html.
 
     Example:
         >>> page = mcip.demo("runs/demo")  # doctest: +SKIP
+
+    Raises:
+        ConfigError: It shall be both full and quick.
     """
     from dataclasses import replace
 
     from mcip.core import optional
     from mcip.stages.index import index
-    from mcip.toyshop.method import BASE, FULL_RECIPE, FULL_TEST, TEST, Recipe, run
+    from mcip.toyshop import method
+    from mcip.toyshop.method import BASE, Recipe
 
-    out = Path(out) / "full" if full else Path(out)
-    world, recipe = (FULL_TEST, FULL_RECIPE) if full else (TEST, Recipe())
-    page = run(world, recipe, out)
+    if full and quick:
+        raise ConfigError("The demo is full or quick: leave --full or --quick out.")
+    out = Path(out) / ("full" if full else "quick" if quick else "")
+    world, recipe = method.TEST, Recipe()
+    if full or quick:
+        world = method.FULL_TEST if full else method.QUICK_TEST
+        recipe = method.FULL_RECIPE if full else method.QUICK_RECIPE
+    page = method.run(world, recipe, out)
     if optional.installed("search"):
         best = page.comparison.headline_model
         model = BASE if best is None else page.comparison.result(best).source

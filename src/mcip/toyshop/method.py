@@ -71,6 +71,13 @@ FULL_TEST = World(
     products=replace(TEST.products, images=10),
     images=replace(TEST.images, captions=5),
 )
+# For a run that only shows that everything works.
+QUICK_TEST = World(
+    labelled=replace(TEST.labelled, products=60),
+    captioned=replace(TEST.captioned, products=400),
+    products=replace(TEST.products, products=40),
+    images=replace(TEST.images, products=60),
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Recipe:
 
 # As long as tuning gains something: then a place on the line to the base is better than its end.
 FULL_RECIPE = Recipe(steps=900, lr=2.5e-4, alpha=0.85, align_steps=300, align_batch_size=512)
+QUICK_RECIPE = Recipe(steps=20, adapt_steps=20, align_steps=10, align_batch_size=64)
 
 
 class Tables(NamedTuple):
