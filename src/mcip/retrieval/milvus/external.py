@@ -149,8 +149,8 @@ def refresh(table: IndexTable) -> Held:
     Raises:
         EngineError: Milvus fails, or cannot read the table.
     """
-    assert table.identity.milvus is not None
     table = _without_deletions(table)
+    assert table.identity.milvus is not None
     collection = ExternalCollection(table, table.identity.milvus)
     held, columns = collection.held, [[column.name, column.held] for column in collection.columns.values()]
     if held is None or not held.external or held.columns != columns:
