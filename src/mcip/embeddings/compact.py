@@ -52,19 +52,21 @@ class Compact:
             >>> Compact.parse("dim=256,int8")
             Compact(kind='int8', dim=256, principal=True)
         """
-        kinds, shortened = [], []
+        kinds: list[Kind] = []
+        shortened: list[tuple[int | None, bool]] = [(None, True)]
         for part in text.split(","):
             match = _SHORTENED.fullmatch(part)
             if match:
                 shortened.append((int(match[2]), match[1] == "dim"))
             elif part in _BITS:
                 kinds.append(cast(Kind, part))
-        if len(kinds) > 1 or len(shortened) > 1 or len(kinds) + len(shortened) != len(text.split(",")):
+        if len(kinds) > 1 or len(shortened) > 2 or len(kinds) + len(shortened) - 1 != len(text.split(",")):
             raise ConfigError(
                 f"embedding is {text!r}: it is float32, float16, int8 or binary; dim=256 for 256 principal components, "
                 "or first=256 for the first 256 dimensions; or one of each, such as dim=256,int8."
             )
-        return cls(kinds[0] if kinds else "float32", *(shortened[0] if shortened else ()))
+        dim, principal = shortened[-1]
+        return cls(kinds[0] if kinds else "float32", dim, principal)
 
     def __str__(self) -> str:
         shortened = [] if self.dim is None else [f"{'dim' if self.principal else 'first'}={self.dim}"]
@@ -120,7 +122,8 @@ class Codec:
         matrix = None
         if compact.dim is not None and compact.principal:
             matrix = _principal_components(sample, compact.dim)
-        plain = cls(compact, matrix, *np.zeros((2, compact.dim or dim), np.float32), dim)
+        zeros = np.zeros(compact.dim or dim, np.float32)
+        plain = cls(compact, matrix, zeros, zeros, dim)
         if compact.kind in ("float32", "float16"):
             return plain
         short = plain._shortened(sample)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from mcip.embeddings.compact import Codec
     from mcip.models import Model
     from mcip.retrieval.identity import Root
     from mcip.retrieval.listing import Listing
@@ -134,7 +135,8 @@ def _create(uri: str, model: Model, update: Update, roots: tuple[Root, ...], lis
 
     # A name by which the model is found from other folders too.
     name = str(model.folder.absolute()) if model.folder is not None else model.source
-    form, options, codec = index_form(update.embedding or PLAIN), update.options, None
+    form, options = index_form(update.embedding or PLAIN), update.options
+    codec: Codec | None = None
     if form.dim is not None and form.dim > model.embed_dim:
         raise ConfigError(f"embedding is {form}, but {model.source} has {model.embed_dim} dimensions.")
     if str(form) != PLAIN:
