@@ -1,4 +1,4 @@
-"""Try the wheel in dist/ in an empty environment: it installs, and indexes and searches images without a network."""
+"""Try the wheel in dist/ in an empty environment: it installs, runs the demo, and indexes and searches, offline."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def try_out(folder: Path, scripts: Path, environment: dict[str, str]) -> None:
-    """Import the package, and index and search four images by its command.
+    """Import the package, and by its command run the demo, and index and search four images.
 
     Raises:
         CalledProcessError: A command fails.
@@ -65,7 +65,8 @@ def try_out(folder: Path, scripts: Path, environment: dict[str, str]) -> None:
         return done.stdout
 
     run("python", "-c", _PREPARE)
-    for command in ("--version", "models", "doctor --no-network", "index images --model toyshop --db images.lance"):
+    jobs = ("demo --quick --out demo", "index images --model toyshop --db images.lance")
+    for command in ("--version", "models", "doctor --no-network", *jobs):
         run("mcip", *command.split())
     by_text = run("mcip", "search", "images.lance", "something red", "-k", "3", "--output", "paths").splitlines()
     query = str(Path("images", "blue.png"))

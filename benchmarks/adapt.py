@@ -1,6 +1,6 @@
 """`mcip.adapt` on Toyshop: what a matrix on stored embeddings gains, what it costs, and how long it trains.
 
-python benchmarks/adapt.py                 trains on the demo's labelled slice and measures on its test slices
+python benchmarks/adapt.py                 trains on the labelled slice of `mcip demo --full`, and tests on it
 python benchmarks/adapt.py --validation    measures on validation slices instead: choose hyper-parameters by these
 
 The images are embedded first, once for all runs in the folder --out; only the training is timed. The last line is
@@ -26,7 +26,7 @@ from mcip.evaluation.several import measure_models
 from mcip.stages.adapt import adapt
 from mcip.stages.embed import embed
 from mcip.stages.mine import mine
-from mcip.toyshop.method import BASE, TEST, VALIDATION, Recipe, World, tasks, write_pool
+from mcip.toyshop.method import BASE, FULL_TEST, Recipe, World, tasks, write_pool
 from mcip.toyshop.tables import write_slice
 
 SCORES = ("i2i_map", "t2i_r5")
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/adapt"), help="where tables and embeddings are kept")
     known, others = parser.parse_known_args()
     recipe = parameters(others)
-    print(json.dumps(run(VALIDATION if known.validation else TEST, recipe, known.captions, known.out)))
+    print(json.dumps(run(FULL_TEST.validation() if known.validation else FULL_TEST, recipe, known.captions, known.out)))
 
 
 def parameters(flags: list[str]) -> dict[str, Any]:
@@ -60,13 +60,12 @@ def value_of(text: str) -> Any:
 def run(world: World, recipe: dict[str, Any], captions: bool, out: Path) -> dict[str, Any]:
     """Adapt the base model by a recipe and measure it in a world."""
     labelled, products, gallery = (
-        str(write_slice(part, out / "tables" / f"{part.name}.parquet"))
-        for part in (world.labelled, world.products, world.images)
+        str(write_slice(part, out / "tables" / part.file)) for part in (world.labelled, world.products, world.images)
     )
     images = embed(labelled, out / "images", BASE, device="cpu")
     mined = None
     if captions:
-        captioned = str(write_slice(world.captioned, out / "tables" / f"{world.captioned.name}.parquet"))
+        captioned = str(write_slice(world.captioned, out / "tables" / world.captioned.file))
         name = world.images.name
         pool = write_pool(captioned, gallery, out / "tables" / f"pool-{name}.parquet")
         mined = mine(labelled, str(pool), out / f"captions-{name}", BASE, k=Recipe.k, device="cpu")

@@ -7,7 +7,10 @@ python benchmarks/gpu.py --only align mining      some parts, in the time of all
 Weights are random. The parts, each in a process of its own:
   ViT-L-14-336, ViT-SO400M-14-SigLIP-384
             the training of `mcip tune` (GPR-FT and MCIP) at batch 128 on images that are decoded already, eager and
-            compiled, and a bare loop, eager and compiled; embedding of pixels in memory, eager and compiled
+            compiled, and a bare loop, eager and compiled; embedding of pixels in memory, eager and compiled, and what
+            the padded last batch of a table takes, as a share of a whole one
+  ViT-L-14-336 modes, ViT-SO400M-14-SigLIP-384 modes
+            the bare loop as CUDA graphs, in 8 bits (mcip[fp8]) and with other batches, on a fourth of the layers
   align     `mcip align` of ViT-L-14's text tower at 1,024, 8,192 and 32,768 pairs a step, and the tokenizers
   mining    32,768 images by 1,000,000 captions of 768 dimensions, gallery in host memory and on the device, beside the
             bare products
@@ -15,8 +18,8 @@ Weights are random. The parts, each in a process of its own:
   decoding  images per second of one core by decoder, and on the GPU (benchmarks/input.py)
   resume    `mcip tune`, eager and compiled, killed by SIGKILL and started again: whether it ends with the same bytes
 MFU is three times the forward pass's FLOPs, as PyTorch counts them, over the rate of a bare bf16 product of 8,192 cubed
-in this run. Each part has its share of the time that is left: one that is stopped, or fails, says so under "error",
-beside the figures that it had until then, and the others still run. Figures go to stderr as they come.
+in this run, in 8 bits too. Each part has its share of the time that is left: one that is stopped, or fails, says so
+under "error", beside the figures that it had until then, and the others still run. Figures go to stderr as they come.
 """
 
 from __future__ import annotations
@@ -31,153 +34,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from gpu_towers import Run, leave_out_compiler, modes, reason, training
 
 from mcip import models
 
-SEED = 37
 SECONDS: Final = 465.0
 # The share of the time of each part, in seconds of an H200 if all runs as expected.
 PARTS: Final = {
-    "ViT-L-14-336": 130, "ViT-SO400M-14-SigLIP-384": 140, "align": 60, "mining": 45, "jpeg": 40, "decoding": 20,
-    "resume": 45,
+    "ViT-L-14-336": 115, "ViT-SO400M-14-SigLIP-384": 125, "ViT-L-14-336 modes": 80,
+    "ViT-SO400M-14-SigLIP-384 modes": 50, "align": 40, "mining": 30, "jpeg": 30, "decoding": 15, "resume": 40,
 }  # fmt: skip
+MODES: Final = " modes"
 PRELOADED = ("mcip.stages.tune", "mcip.training.objectives", "mcip.embeddings.encode", "open_clip", "timm")
-TOY: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {"size": 32, "resize_mode": "squash"},
-}
-
-
-class Run:
-    """What a part works with, and where its figures go."""
-
-    def __init__(self, quick: bool, figures: Connection) -> None:
-        self.quick, self.figures = quick, figures
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if quick:
-            leave_out_compiler()
-
-    def model(self, name: str) -> models.Model:
-        """The model with random weights; a small one in a quick run."""
-        return models.from_config(TOY, seed=SEED) if self.quick else models.create(name, SEED)
-
-    def clock(self) -> float:
-        """Seconds, when all that the device has to do is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def add(self, name: str, figure: Any) -> None:
-        self.figures.send((name, figure))
-
-    @contextmanager
-    def peak(self, figure: dict[str, Any]) -> Any:
-        """Note the peak memory of the block, in 10^9 bytes."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        yield
-        if self.device.type == "cuda":
-            figure["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-            figure["reserved_gb"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
-
-    def attempt(self, name: str, measure: Callable[[dict[str, Any]], None]) -> None:
-        """Measure one figure; where it fails, say why, and go on."""
-        figure: dict[str, Any] = {}
-        try:
-            with self.peak(figure):
-                measure(figure)
-        except Exception as error:
-            figure["error"] = reason(error)
-        self.add(name, figure)
-
-
-def leave_out_compiler() -> None:
-    """Let what is compiled run as it was traced: the compiler takes half a minute, also for toys."""
-    from mcip.models import compiled
-
-    compiled.BACKEND = "eager"
-
-
-def reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def matrix_rate(run: Run) -> float:
-    """FLOP/s of a bare bf16 product of 8,192 cubed; smaller in a quick run."""
-    side = 256 if run.quick else 8192
-    left, right = (torch.randn(side, side, device=run.device, dtype=torch.bfloat16) for _ in range(2))
-    rounds = 20
-    for count in (3, rounds):
-        since = run.clock()
-        for _ in range(count):
-            torch.mm(left, right)
-    return 2 * side**3 * rounds / (run.clock() - since)
-
-
-def training(run: Run, name: str) -> None:
-    from tune_throughput import Size, make_sides
-
-    from mcip.models.footprint import image_footprint
-
-    model = run.model(name)
-    # Tensors without content cannot be made of those on a device.
-    flops, peak = image_footprint(model, 1).forward_flops, matrix_rate(run)
-    run.add("matrix_tflops", float(f"{peak / 1e12:.3g}"))
-    size = Size(8, 2, 1, batches=2) if run.quick else Size(128, 12, 1, batches=3)
-
-    def mfu(rate: float, passes: int) -> float:
-        return float(f"{passes * flops * rate / peak:.3g}")
-
-    with tempfile.TemporaryDirectory() as folder:
-        sides = make_sides(model, size, Path(folder), run.clock, run.device, "auto", reference=False)
-        for side, compile in (
-            ("gpr-ft", False), ("mcip", False), ("bare", False), ("gpr-ft", True), ("mcip", True), ("bare", True),
-        ):  # fmt: skip
-
-            def measure(figure: dict[str, Any], side: str = side, compile: bool = compile) -> None:
-                since = time.perf_counter()
-                rate = size.batch / sides[side](size.steps, compile=compile)
-                figure |= {"images_per_second": round(rate, 1), "mfu": mfu(rate, 3)}
-                figure["whole_seconds"] = round(time.perf_counter() - since, 1)
-
-            run.attempt(f"{side}{' compiled' if compile else ''}", measure)
-    for compile in (False, True):
-
-        def embed(figure: dict[str, Any], compile: bool = compile) -> None:
-            rate = embedding_rate(run, model, compile)
-            figure |= {"images_per_second": round(rate, 1), "mfu": mfu(rate, 1)}
-
-        run.attempt(f"embed{' compiled' if compile else ''}", embed)
-
-
-def embedding_rate(run: Run, model: models.Model, compile: bool) -> float:
-    """Images per second of what `mcip embed` does with finished pixels, here on the device."""
-    from mcip.embeddings.encode import compiled_embedding, encode_pixels
-    from mcip.embeddings.half_weights import half_weights
-
-    rows, rounds = (8, 2) if run.quick else (256, 10)
-    model.clip.to(run.device).eval()
-    pixels = torch.randn(rows, 3, model.image_size, model.image_size, device=run.device)
-    with half_weights(model.clip.visual, run.device, "auto"):
-        call = compiled_embedding(model, rows, "auto") if compile else None
-        if compile and call is None:
-            raise RuntimeError("it could not be compiled")
-        for count in (2, rounds):
-            since = run.clock()
-            for _ in range(count):
-                encode_pixels(model, pixels, "auto", call)
-        return rows * rounds / (run.clock() - since)
 
 
 def align(run: Run) -> None:
@@ -320,7 +194,12 @@ def work(name: str, quick: bool, figures: Connection) -> None:
         "align": align, "mining": mining, "jpeg": jpeg, "decoding": decoding, "resume": resume,
     }  # fmt: skip
     try:
-        parts[name](run) if name in parts else training(run, name)
+        if name in parts:
+            parts[name](run)
+        elif name.endswith(MODES):
+            modes(run, name.removesuffix(MODES))
+        else:
+            training(run, name)
     except Exception as error:
         run.add("error", reason(error))
 

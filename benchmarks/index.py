@@ -7,6 +7,9 @@ python benchmarks/index.py --tables fashion.parquet --busy    for busy cores: on
 `index` is the whole of the call: loading the model, listing, reading, hashing, decoding, embedding, writing the table,
 and opening it for search. `bare` is the model on batches of finished pixels, before and after it. The weights are
 random: they do not matter for the speed. The aim is at least 0.9 of bare.
+
+`onnx` is the same call with --backend onnx, after an export that is not counted; `onnx_vs_torch` is its images per
+second over those of `index`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from rich.table import Table
 
 from mcip import models, read_table
 from mcip.embeddings.encode import encode_pixels
+from mcip.stages.export import export
 from mcip.stages.index import index as build_index
 
 BATCH = 256
@@ -62,20 +66,26 @@ def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, A
         model = models.create(name)
         saved = models.save(model, folder / "model")
         batches = max(2, count // (4 * BATCH))
+        onnx = export(saved, folder / "onnx", format="onnx")
         rates = [bare(model, batches, clock)]
-        start = clock()
-        build_index(
-            str(folder / "photos"), str(folder / "photos.lance"), model=str(saved), batch_size=BATCH, device="cpu"
-        )
-        seconds = clock() - start
+        seconds = {}
+        for backend, source in (("torch", saved), ("onnx", onnx)):
+            start = clock()
+            build_index(
+                str(folder / "photos"), str(folder / f"{backend}.lance"), model=str(source), backend=backend,
+                batch_size=BATCH, device="cpu",
+            )  # fmt: skip
+            seconds[backend] = clock() - start
         rates.append(bare(model, batches, clock))
     bare_rate = sum(rates) / len(rates)
     return {
         "images": count,
-        "index_per_second": round(count / seconds, 2),
+        "index_per_second": round(count / seconds["torch"], 2),
+        "onnx_per_second": round(count / seconds["onnx"], 2),
+        "onnx_vs_torch": round(seconds["torch"] / seconds["onnx"], 3),
         "bare_per_second": round(bare_rate, 2),
         "bare_each": [round(rate, 2) for rate in rates],
-        "ratio": round(count / seconds / bare_rate, 3),
+        "ratio": round(count / seconds["torch"] / bare_rate, 3),
     }
 
 
@@ -92,9 +102,9 @@ def main() -> None:
     clock = time.process_time if options.busy else time.perf_counter
     count = 1000 if options.quick else options.images
     results = {name: measure(name, options.tables, count, clock) for name in options.model or ["ViT-B-32"]}
-    table = Table("model", "images", "index / s", "bare / s", "ratio", "wanted")
+    table = Table("model", "images", "index / s", "onnx / s", "bare / s", "ratio", "wanted")
     for name, result in results.items():
-        rates = (f"{result[side]:.1f}" for side in ("index_per_second", "bare_per_second"))
+        rates = (f"{result[side]:.1f}" for side in ("index_per_second", "onnx_per_second", "bare_per_second"))
         table.add_row(name, f"{result['images']:,}", *rates, f"{result['ratio']:.2f}", f">= {WANTED}")
     Console().print(table)
     facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "quick": options.quick}

@@ -11,13 +11,16 @@ lies far from all images. Every side is built in one process and searched in ano
 takes for each kind of query the narrowest search that finds 95 % of the ten neighbours of 200 queries; mcip chooses by
 its own sample of image queries and those 200 texts. Then 1,000 other queries are measured, or as many as fit into
 `--seconds`. `mcip` is measured end to end through `Index.search` but for the model's forward pass, metadata and all.
-`memory` is what the process grows by when it opens and searches, pages of mapped files included; `disk` everything
-that search needs. Results are kept in `--work`, and a run that is started again resumes with what is missing.
+`open_seconds` is what opening takes, `memory` what the process grows by when it opens and searches, pages of mapped
+files included, and `disk` everything that search needs. Results are kept in `--work`, and a run that is started again
+resumes with what is missing.
 
-`around_graph_ms` is what a query takes in `Index.search` besides the graph's own call, median.
+`engine_ms` is what a query takes in the engine, of it `graph_ms` in the graph and `rescoring_ms` for comparing what it
+finds with the stored vectors; `around_engine_ms` is the rest of `Index.search`. All are medians. `server_mb` is the
+memory of a server of Milvus on this machine.
 
 The aims: mcip takes at most 0.6 of the time of usearch and of faiss-hnsw for both kinds of query, at most 0.1 ms of it
-around the graph, and its index at most 1,000 bytes an image. `mcip_vs` holds the ratios.
+around the engine, and its index at most 1,000 bytes an image. `mcip_vs` holds the ratios.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from search_engines import ENGINES, Engine
+from search_engines import ENGINES, Engine, Milvus
 from search_vectors import KINDS, VECTORS, Bench, Data, K, Queries, Vectors, bench
 
 from mcip.core.files import write_json
@@ -88,13 +91,15 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
     data, folder = bench_of(work, options), work / name
     side = ENGINES[name](folder)
     before = resident()
+    start = time.perf_counter()
     side.open()
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"open_seconds": round(time.perf_counter() - start, 2)}
     for kind in KINDS:
         width = narrowest(side, kind, data.vectors, data.tried[kind], data.tried_least[kind], options.seconds)
         milliseconds, found = [], []
-        until, graph = time.perf_counter() + options.seconds, getattr(side, "seconds_in_graph", [])
-        graph.clear()
+        until, parts = time.perf_counter() + options.seconds, getattr(side, "seconds", {})
+        for seconds in parts.values():
+            seconds.clear()
         for query in data.queries_by_kind[kind]:
             start = time.perf_counter()
             found.append(side.search(query, kind, width))
@@ -109,12 +114,15 @@ def search(name: str, work: Path, options: argparse.Namespace) -> None:
             "queries": len(found),
             "width": width,
         }
-        if graph:
-            result[kind]["around_graph_ms"] = round(
-                float(np.median(np.subtract(milliseconds, np.multiply(graph, 1e3)))), 3
-            )
+        # A part that is passed once by every query: its median, and what is left of the query beside the engine.
+        once = {part: np.multiply(seconds, 1e3) for part, seconds in parts.items() if len(seconds) == len(found)}
+        result[kind] |= {f"{part}_ms": round(float(np.median(each)), 3) for part, each in once.items()}
+        if "engine" in once:
+            result[kind]["around_engine_ms"] = round(float(np.median(np.subtract(milliseconds, once["engine"]))), 3)
     grown = {key: round(value - before[key]) for key, value in resident().items()}
     result |= {"memory_mb": grown["Rss"], "anonymous_mb": grown["Anonymous"]}
+    if isinstance(side, Milvus):
+        result["server_mb"] = side.server_mb()
     write_json(folder / "search.json", result)
 
 

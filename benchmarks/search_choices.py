@@ -1,10 +1,12 @@
-"""Two choices of `mcip.retrieval.ann` measured: up to where search is exact, and why texts are not in the graph.
+"""Choices of `mcip.retrieval.ann` measured: where search is exact, when a graph is built anew, why it has no texts.
 
-python benchmarks/search_choices.py            about 2 minutes on two cores
+python benchmarks/search_choices.py            about 4 minutes on two cores
 python benchmarks/search_choices.py --quick    at a smaller size
 
 exact: a query against 50,000 x 768 vectors in half precision, by `mcip.retrieval.ann.exact`, and the bare product in
 single precision; milliseconds.
+growth: seconds of CPU that building a graph over 30,000 x 768 vectors takes, and adding the last 5, 10, 20 and 30 % of
+them to one over the others. `crossover` is the share from which building all anew takes less.
 texts: graphs over 30,000 x 256 clustered vectors, asked by queries far from all of them, as texts are for a CLIP model.
 Recall@10 and milliseconds at several widths of search: of the plain graph, with sample queries as nodes that are left
 out of the results (the idea of OOD-DiskANN, without its rules for links), with twice the links, and of the plain graph
@@ -15,8 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +31,12 @@ from rich.console import Console
 from rich.table import Table
 from usearch.index import Index
 
+from mcip.retrieval.ann import hnsw
 from mcip.retrieval.ann.exact import exact_search
 
 Vectors = NDArray[np.float32]
 WIDTHS = (64, 128, 256)
+SHARES = (0.05, 0.1, 0.2, 0.3)
 K = 10
 # Sample queries that a query looks up in the bipartite table, and the neighbours that each of them brings.
 NEAREST, BROUGHT = 4, 64
@@ -83,6 +90,27 @@ def measure_exact(quick: bool) -> dict[str, float]:
         "half precision": milliseconds(lambda: exact_search(half, vectors[:1], K), 20),
         "single precision": milliseconds(lambda: torch.mv(full, query).topk(K), 20),
     }
+
+
+def measure_growth(quick: bool) -> dict[str, Any]:
+    rows, dim = (3_000, 128) if quick else (30_000, 768)
+    vectors = World(dim).images(rows).astype(np.float16)
+
+    def seconds(start: Path | None, path: Path) -> float:
+        before = time.process_time()
+        hnsw.grow_graph(vectors, path, start)
+        return time.process_time() - before
+
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(hnsw, "ADDED_SHARE", 1.0):
+        built, added = seconds(None, Path(folder, "all")), dict[str, float]()
+        for share in SHARES:
+            first = Path(folder, f"{share}")
+            hnsw.grow_graph(vectors[: round(rows * (1 - share))], first)
+            added[f"{share:g}"] = seconds(first, Path(folder, "grown"))
+    shares, costs = np.array(SHARES), np.array(list(added.values()))
+    # The cost of adding is proportional to the nodes.
+    crossover = built / float(shares @ costs / (shares @ shares))
+    return {"built": built, "added": added, "crossover": crossover}
 
 
 def build(vectors: Vectors, keys: NDArray[np.uint64], connectivity: int = 16) -> Any:
@@ -151,14 +179,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    exact, texts = measure_exact(options.quick), measure_texts(options.quick)
+    exact, growth, texts = measure_exact(options.quick), measure_growth(options.quick), measure_texts(options.quick)
     console = Console()
     console.print("exact, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in exact.items()))
+    added = ", ".join(f"{float(share):.0%} added {seconds:.1f}" for share, seconds in growth["added"].items())
+    console.print(f"growth, CPU s: all built {growth['built']:.1f}, {added}; crossover at {growth['crossover']:.0%}")
     table = Table("texts", *(f"width {width}" for width in WIDTHS))
     for name, found in texts.items():
         table.add_row(name, *(f"{recall:.3f}, {ms:.2f} ms" for recall, ms in found))
     console.print(table)
-    print(json.dumps({"exact": exact, "texts": texts}))
+    print(json.dumps({"exact": exact, "growth": growth, "texts": texts}))
 
 
 if __name__ == "__main__":

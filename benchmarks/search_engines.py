@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 import lance
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 from PIL import Image
 from search_graphs import RaBitQ, RaBitQ4, RaBitQ8, SymphonyQg, Usearch, UsearchI8
 from search_vectors import BLOCK, WIDTHS, Found, K, Queries, Vectors
 
+from mcip.retrieval.ann import engine as ann_engine
+from mcip.retrieval.ann import hnsw
 from mcip.retrieval.ann.hnsw import CONNECTIVITY, EXPANSION_ADD
 from mcip.retrieval.ann.lance_disk import partitions
 from mcip.retrieval.encoder import Encoder
@@ -61,6 +65,21 @@ class LookedUp(Encoder):
         return self.query
 
 
+def timed(owner: Any, name: str) -> list[float]:
+    """Replace a function by the same one that appends the seconds of each call to the list that is returned."""
+    seconds: list[float] = []
+    function = getattr(owner, name)
+
+    def measured(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    setattr(owner, name, measured)
+    return seconds
+
+
 class Mcip:
     """`Index.search`, by the method and the widths that it chooses itself."""
 
@@ -92,18 +111,11 @@ class Mcip:
 
     def open(self) -> None:
         self.index = Index(self.uri)
-        self.seconds_in_graph: list[float] = []
-        graph = self.index.engine.graph
-        if graph is not None:
-            search = graph.search
-
-            def timed(*arguments: Any) -> Found:
-                start = time.perf_counter()
-                numbers = search(*arguments)
-                self.seconds_in_graph.append(time.perf_counter() - start)
-                return numbers
-
-            graph.search = timed  # type: ignore[assignment, method-assign]
+        self.seconds = {
+            "engine": timed(ann_engine.Engine, "search"),
+            "graph": timed(hnsw.Graph, "search"),
+            "rescoring": timed(ann_engine, "rescore"),
+        }
 
     def search(self, query: Queries, kind: str, width: int) -> Found:
         self.index.encoder = LookedUp(query)
@@ -158,31 +170,24 @@ class LanceRq(Lance):
     kind = "IVF_RQ"
 
 
-class Milvus:
+class Milvus(Mcip):
     """A server of Milvus, through mcip: `Index.search` of an index whose vectors it holds.
 
     `MCIP_MILVUS_URI` is its address. `memory` is that of this process alone, and `disk` that of the table.
     """
 
-    widths = (0,)
-
-    def __init__(self, folder: Path) -> None:
-        self.side = Mcip(folder)
-
-    def prepare(self, vectors: Vectors) -> None:
-        self.side.prepare(vectors)
-
     def build(self, vectors: Vectors, texts: Queries) -> None:
-        table = open_table(self.side.uri)
+        table = open_table(self.uri)
         uri = os.environ["MCIP_MILVUS_URI"]
         load(table.change_identity(milvus={"uri": uri, "collection": f"mcip_{table.identity.created}"}))
-        self.side.build(vectors, texts)
+        super().build(vectors, texts)
 
-    def open(self) -> None:
-        self.side.open()
-
-    def search(self, query: Queries, kind: str, width: int) -> Found:
-        return self.side.search(query, kind, width)
+    def server_mb(self) -> int | None:
+        """Memory of the server, where it listens on this machine; None elsewhere."""
+        port = urlsplit(os.environ["MCIP_MILVUS_URI"]).port
+        listening = (found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN)
+        process = next((found.pid for found in listening if found.laddr.port == port), None)
+        return None if process is None else round(psutil.Process(process).memory_info().rss / 1e6)
 
 
 class Faiss:

@@ -11,8 +11,8 @@ Rows are an image's URI and a label, as a crawl has them; nothing is read from t
   fingerprint  over ids, labels, captions, splits and URIs
   shuffle      the order of an epoch, and the labels of its first and last batch
 Seconds are the clock's; those of the CPU say what idle cores would take. Peak memory is the largest resident set, pages
-of the memory map among it, and the imports of `mcip tune` (about 0.9 GB). Expected of 10,000,000 rows on two idle
-cores: less than 60 s and 2 GB.
+of the memory map and the imports (0.15 GB; no PyTorch) among it. Expected of 10,000,000 rows on two idle cores: less
+than 60 s and 2 GB.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_table(path: Path, rows: int) -> None:
 def measure(path: Path) -> dict[str, float]:
     """The seconds of each step, and the peak memory before the table and after it, in GB."""
     import mcip
-    from mcip.stages.training import labelled
+    from mcip.data.selection import labelled
     from mcip.training import EpochOrder
 
     figures = {"imports_gb": peak_gb()}
@@ -83,9 +83,14 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def peak_gb() -> float:
-    """The largest resident set so far, in 10^9 bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+    """The largest resident set of this process so far, in 10^9 bytes.
+
+    Linux counts that of the process which started it into `ru_maxrss`.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return round(int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9, 3)
 
 
 def main() -> None:

@@ -77,9 +77,9 @@ SIZES = {"ViT-B-32": Size(16, 4, 9), "toyshop": Size(192, 5, 21)}
 
 
 class Side(Protocol):
-    """What trains so many steps, with the image tower compiled or not, and returns seconds a step."""
+    """What trains so many steps, the image tower compiled ("on", "graphs") or not, and returns seconds a step."""
 
-    def __call__(self, steps: int, compile: bool = False) -> float: ...
+    def __call__(self, steps: int, compile: str = "off") -> float: ...
 
 
 class RandomCaptions(MinedCaptions):
@@ -185,9 +185,9 @@ def make_sides(
             texts = [" ".join(map(str, range(number, number + 10))) for number in range(1000)]
             objective.clip, objective.tokens = model.clip, model.tokenizer(texts)
 
-        def run(steps: int, compile: bool = False) -> float:
-            if compile:
-                objective.compile_for(size.batch, precision)
+        def run(steps: int, compile: str = "off") -> float:
+            if compile != "off":
+                objective.compile_for(size.batch, precision, graphs=compile == "graphs")
             settings = FitSettings(
                 steps=WARM_STEPS + steps, seed=SEED, device=str(device), precision=precision,
                 checkpoint_every=10**9, per_step=size.batch, title="train",
@@ -198,10 +198,11 @@ def make_sides(
 
         return run
 
-    def bare(steps: int, compile: bool = False) -> float:
+    def bare(steps: int, compile: str = "off") -> float:
         tower: Any = model.clip.visual.to(device, memory_format=torch.channels_last)
         tower.train()
-        call = torch.compile(tower, dynamic=False, backend=compiled.BACKEND) if compile else tower
+        mode = "reduce-overhead" if compile == "graphs" else None
+        call = tower if compile == "off" else torch.compile(tower, dynamic=False, backend=compiled.BACKEND, mode=mode)
         centers = ArcMargin(len(table) // 2, model.embed_dim).to(device)
         parameters = [list(model.image_parameters()), list(centers.parameters())]
         optimizer = torch.optim.AdamW(
@@ -217,6 +218,8 @@ def make_sides(
         for step in range(WARM_STEPS + steps):
             if step == WARM_STEPS:
                 since = clock()
+            if compile == "graphs":
+                torch.compiler.cudagraph_mark_step_begin()
             with autocast(device, precision):
                 images = call(pixels[step % size.batches]).float()
                 loss = centers(F.normalize(images, dim=-1), labels[step % size.batches])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mcip.core.errors import McipError
+from tests.tiny import PRELOADED
 
 STATUS = Path("/proc/self/status")
 
@@ -43,6 +44,8 @@ def with_little_memory(extra: int, function: Callable[..., object], *args: Any, 
 
 def _in_a_process(limit: Callable[[], None], call: Callable[[], object], start: str = "fork") -> str:
     context: Any = multiprocessing.get_context(start)
+    if start == "forkserver":
+        context.set_forkserver_preload(list(PRELOADED))
     parent, child = context.Pipe()
     process = context.Process(target=_answer, args=(limit, call, child))
     process.start()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
@@ -22,6 +23,18 @@ def run(code: str) -> None:
 
 def test_import_is_quick() -> None:
     run("import sys, mcip; dir(mcip); assert not {'torch', 'numpy', 'mcip.core.errors'} & set(sys.modules)")
+
+
+def test_rows_are_read_labelled_ordered_and_given_captions_without_pytorch(train: Path, mined: Path) -> None:
+    run(
+        "import sys, mcip\n"
+        "from mcip.data.selection import captioned, labelled\n"
+        "from mcip.embeddings.mined_captions import MinedCaptions\n"
+        f"table = labelled(captioned(mcip.read_table({str(train)!r}), 'training'))[0]\n"
+        "assert len(mcip.training.EpochOrder(len(table), 8, 1).batch(0)) == 8 and table.fingerprint\n"
+        f"assert len(MinedCaptions({str(mined)!r}).of_images(list(table.ids)).starts) == len(table)\n"
+        "assert not {'torch', 'open_clip', 'lance'} & set(sys.modules)"
+    )
 
 
 def test_every_public_name_is_there() -> None:

@@ -45,6 +45,17 @@ def test_align() -> None:
     assert all(found[ratio] > 0 for ratio in ("stored_vs_on_the_fly", "cached_vs_plain", "tokenizer_vs_open_clip"))
 
 
+def test_centers() -> None:
+    command = [sys.executable, str(BENCHMARKS / "centers.py"), "--quick", "--classes", "501", "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [part["centers"] for part in found["sharded"]] == [251, 250]
+    for part in found["sharded"]:
+        assert set(part["differences"]) == {"loss", "gradient_of_features", "gradient_of_centers"}
+        assert max(part["differences"].values()) < 1e-5
+
+
 def test_serve() -> None:
     command = [sys.executable, str(BENCHMARKS / "serve.py"), "--quick", "--seconds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

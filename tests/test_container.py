@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from mcip.cli.main import main
+from mcip.retrieval.milvus.external import STORAGE, storage
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -66,6 +67,21 @@ def test_the_profile_of_milvus_holds_what_it_needs_and_nothing_of_it_is_reached_
     assert services["index"]["depends_on"]["milvus"] == {"condition": "service_healthy", "required": False}
     for name in ("index", "serve"):
         assert services[name]["environment"]["MCIP_MILVUS_URI"] == "http://milvus:19530"
+
+
+def test_milvus_3_reads_the_table_that_the_index_writes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = yaml.safe_load((ROOT / "compose.milvus3.yaml").read_text())["services"]
+    assert set(services) <= set(COMPOSE["services"])
+    for service in ("index", "serve"):
+        command = [re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", word) for word in services[service]["command"]]
+        assert main([*command, "--print-config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["db"] == "s3://a-bucket/photos.lance"
+        assert services[service]["environment"]["AWS_ENDPOINT"] == "http://minio:9000"
+    monkeypatch.setenv(STORAGE, services["index"]["environment"][STORAGE])
+    assert storage("s3://a-bucket/photos.lance")["endpoint_url"] == "http://minio:9000"
+    assert re.search(r"milvus:\$\{MILVUS_VERSION:-v3\.\d+\.\d+\}$", services["milvus"]["image"])
 
 
 @pytest.mark.skipif(

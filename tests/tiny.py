@@ -61,6 +61,8 @@ PRELOADED = (
     "mcip.stages.align",
     "mcip.stages.adapt",
     "mcip.stages.pretrain",
+    "mcip.stages.index",
+    "mcip.retrieval.index",
     "mcip.reporting.evaluation",
     "mcip.reporting.report",
     "mcip.training.objectives",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcip.core.errors import DataError
-from mcip.data.class_splits import SPLITS, near_duplicates, split_as_given, split_by_class
+from mcip.data.class_splits import SPLITS, Split, limit_validation, near_duplicates, split_as_given, split_by_class
 
 
 def codes_of(classes: int, images: int) -> np.ndarray:
@@ -96,3 +96,20 @@ def test_a_model_that_finds_all_images_alike_does_not_join_all_classes() -> None
     vectors = np.ones((300, 16), np.float32) + 0.01 * rng.standard_normal((300, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert len(near_duplicates(vectors, np.arange(300) // 3)) < 20
+
+
+def test_validation_is_limited_by_whole_classes() -> None:
+    codes = np.repeat(np.arange(40), [1 if number % 4 == 0 else 5 for number in range(40)])
+    rows = np.arange(len(codes))
+    split = Split({"train": rows[codes < 15], "val": rows[codes >= 15], "test": rows[:0]}, "A rule.")
+    assert limit_validation(split, codes, 1000, 3) is split
+    limited = limit_validation(split, codes, 50, 3)
+    kept = limited.rows["val"]
+    assert 45 < len(kept) <= 50
+    for code in np.unique(codes[kept]):
+        assert np.isin(np.flatnonzero(codes == code), kept).all(), "whole classes"
+        assert (codes == code).sum() == 5, "classes of one image come last"
+    assert (limited.rows["train"] == split.rows["train"]).all()
+    assert limited.rule.startswith(f"A rule. Of {len(split.rows['val'])} validation images {len(kept)}")
+    assert not np.array_equal(kept, limit_validation(split, codes, 50, 4).rows["val"])
+    assert len(np.unique(codes[limit_validation(split, codes, 1, 3).rows["val"]])) == 2

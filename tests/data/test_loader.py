@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.prefetch import prefetch
 from mcip.data import Pixels, Table, decode, image_transform, read_table
-from mcip.data.loader import prefetch
 from tests.images import file_bytes
 
 from .conftest import MakeImage

@@ -6,7 +6,7 @@ import torch
 
 from mcip import models
 from mcip.core.device import autocast
-from mcip.embeddings.encode import _filled, encode_pixels
+from mcip.embeddings.encode import encode_pixels, pad_batch
 from mcip.embeddings.half_weights import half_weights
 from tests.tiny import CONFIG
 
@@ -31,10 +31,10 @@ def test_float32_stays_as_it_is() -> None:
         assert layer.weight.dtype == torch.float32
 
 
-def test_batches_are_filled_up() -> None:
+def test_batches_arepad_batch_up() -> None:
     pixels = torch.ones(2, 3, 4, 4)
-    filled = _filled(pixels, 5)
+    filled = pad_batch(pixels, 5)
     assert filled.shape == (5, 3, 4, 4)
     assert torch.equal(filled[:2], pixels)
     assert filled[2:].abs().sum() == 0
-    assert _filled(pixels, 0) is pixels
+    assert pad_batch(pixels, 0) is pixels

@@ -20,11 +20,11 @@ def count_measured(monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = N
     measured: list[str] = []
     measure = several.__dict__["measure"]
 
-    def counting(session: Any, task: Task) -> Any:
+    def counting(session: Any, task: Task, compact: Any = None) -> Any:
         if len(measured) == interrupt_at:
             raise KeyboardInterrupt
         measured.append(task.name)
-        return measure(session, task)
+        return measure(session, task, compact)
 
     monkeypatch.setattr(several, "measure", counting)
     return measured

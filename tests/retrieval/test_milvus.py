@@ -193,3 +193,14 @@ def test_addresses_and_passwords(tmp_path: Path) -> None:
         mcip.index("photos", tmp_path / "t.lance", uri="http://host:19530")
     with pytest.raises(ConfigError, match="--ann"):
         mcip.index("photos", tmp_path / "t.lance", engine="milvus", uri="http://host:19530", ann="graph")
+
+
+def test_only_this_machine_reaches_the_server_of_the_tests(milvus_server: Server) -> None:
+    own, other = Path("/proc/self"), Path(f"/proc/{milvus_server.process}")
+    assert (own / "ns/net").readlink() != (other / "ns/net").readlink()
+    interfaces = (other / "net/dev").read_text().splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in interfaces] == ["lo"]
+    # The port on this side: loopback's, 127.0.0.1.
+    port = int(milvus_server.uri.rpartition(":")[2])
+    listening = [line.split()[1] for line in (own / "net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+    assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]

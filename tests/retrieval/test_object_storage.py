@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,7 @@ from mcip.retrieval.lock import write_lock
 from mcip.retrieval.table import table_exists
 from mcip.stages.index import index as build_index
 
-boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mcip[dev]'")
-moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'mcip[dev]'")
-
 PHOTOS, DB = "s3://images/photos", "s3://indexes/photos.lance"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def client(endpoint: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the server, which has the images of `album` in one bucket and nothing in another one."""
-    settings = {
-        "AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true",
-        "AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=endpoint)
-    for bucket in ("images", "indexes"):
-        client.create_bucket(Bucket=bucket)
-    for path in album.rglob("*"):
-        if path.is_file():
-            client.put_object(Bucket="images", Key=f"photos/{path.relative_to(album)}", Body=path.read_bytes())
-    yield client
-    for bucket in ("images", "indexes"):
-        for found in client.list_objects_v2(Bucket=bucket).get("Contents", []):
-            client.delete_object(Bucket=bucket, Key=found["Key"])
-        client.delete_bucket(Bucket=bucket)
 
 
 def run_index(base: Path, **parameters: Any) -> Index:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mcip.core.choices import Fusion
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.retrieval import fusions
 from mcip.retrieval.ann.cache import SCORES
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.identity import Identity
@@ -143,17 +144,31 @@ def test_a_least_score_cuts_the_ranking_and_leaves_its_order(sphere: tuple[Index
 
 
 @pytest.mark.parametrize(("fusion", "side"), [("product", 1), ("basic", -1)])
-def test_other_fusions_are_calibrated_when_they_are_compared(tmp_path: Path, fusion: Fusion, side: int) -> None:
+def test_other_fusions_are_calibrated_once(
+    tmp_path: Path, fusion: Fusion, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Products say nothing where all cosines to a text are negative.
     index, _ = sphere_of(tmp_path, side)
     rng = np.random.default_rng(8)
-    pairs = zip(draw(rng, 100, 1), draw(rng, 100, side), strict=True)
+    pairs = list(zip(draw(rng, 100, 1), draw(rng, 100, side), strict=True))
     snapshot = index.snapshot()
     found = [
         len(snapshot.search_parts([Part(a, "image"), Part(b, "text")], 1, min_score="1/20", fusion=fusion))
         for a, b in pairs
     ]
     assert sum(found) <= 10
+    # Another process, and a larger index whose first query shall not wait, find it done.
+    monkeypatch.setattr(fusions, "_QUICK", 100)
+    index.snapshot().prepare()
+    monkeypatch.setattr(fusions, "calibrate_mixed", None)
+    again = Index(index.uri, probe_texts=lambda _: draw(np.random.default_rng([5, 1]), 300, side)).snapshot()
+    query = [Part(pairs[0][0], "image"), Part(pairs[0][1], "text")]
+    assert again.search_parts(query, 1, fusion=fusion).line == snapshot.search_parts(query, 1, fusion=fusion).line
+    # One that is damaged is taken again.
+    (index.folder / f"{fusion}.scores.json").write_text("{")
+    monkeypatch.undo()
+    newest = Index(index.uri, probe_texts=lambda _: draw(np.random.default_rng([5, 1]), 300, side)).snapshot()
+    assert newest.search_parts(query, 1, fusion=fusion).line is not None
 
 
 def test_a_small_index_says_that_it_cannot_tell(tmp_path: Path) -> None:

@@ -35,3 +35,5 @@ def test_search_choices() -> None:
     assert all(0 <= recall <= 1 for row in recalls for recall in row)
     assert recalls[0] == sorted(recalls[0])
     assert min(found["exact"].values()) > 0
+    assert list(found["growth"]["added"]) == ["0.05", "0.1", "0.2", "0.3"]
+    assert found["growth"]["crossover"] > 0

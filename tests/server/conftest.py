@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 
 from mcip.retrieval.index import open_index
 from mcip.server.app import create_app
 from mcip.server.settings import Settings
 from mcip.stages.index import index as build_index
-from tests.server.live import wait_until_ready
+from tests.browser import chromium
+from tests.server.live import running, wait_until_ready
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +68,30 @@ def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "PNG")
     return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def url(served: Path) -> Iterator[str]:
+    with running(served) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """The page, open; requests to other hosts and errors of its scripts fail the test."""
+    wrong: list[str] = []
+    opened = browser.new_page()
+    opened.set_default_timeout(20_000)
+    opened.on("request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.goto(url)
+    expect(opened.locator("#results li[data-id]")).to_have_count(32, timeout=20_000)
+    yield opened
+    opened.close()
+    assert wrong == []

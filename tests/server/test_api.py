@@ -20,6 +20,7 @@ from mcip.server.app import create_app
 from mcip.server.guard import POLICY
 from mcip.server.service import PROBLEM
 from mcip.stages.index import index as build_index
+from tests.server.answers import expected, found, problem
 from tests.server.conftest import png
 
 Connect = Callable[..., TestClient]
@@ -29,24 +30,6 @@ RED = ("image", ("red.png", png("red"), "image/png"))
 @pytest.fixture(scope="module")
 def index(served: Path) -> Index:
     return Index(served, device="cpu")
-
-
-def found(answer: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
-
-
-def expected(results: Any) -> list[tuple[str, float]]:
-    return [(hit.id, hit.score) for hit in results]
-
-
-def problem(response: Any, status: int) -> str:
-    """The sentence of an answer with this status; it says nothing of the server's inside."""
-    assert response.status_code == status, response.text
-    detail = response.json()["detail"]
-    assert isinstance(detail, str)
-    for inside in ("Traceback", "/src/", "/tmp", "site-packages", ".lance"):
-        assert inside not in response.text
-    return detail
 
 
 def test_text_is_searched_as_the_index_does(client: TestClient, index: Index) -> None:
@@ -113,6 +96,8 @@ def test_similar_leaves_out_the_image_itself(client: TestClient, index: Index, t
     id = read_table(str(train)).ids[4]
     answer = client.get(f"/similar/{id}", params={"k": 6, "where": "width > 1"}).json()
     assert found(answer) == expected(index.similar(id, 6))
+    least = answer["hits"][2]["score"]
+    assert client.get(f"/similar/{id}", params={"k": 6, "min_score": least}).json()["hits"] == answer["hits"][:3]
     assert id not in [hit["id"] for hit in answer["hits"]]
 
 
@@ -291,27 +276,3 @@ def test_loading_is_said(served: Path) -> None:
     assert (health.status_code, health.json()["status"]) == (503, "loading")
     assert "being loaded" in problem(search, 503)
     assert search.headers["retry-after"] == "1"
-
-
-@pytest.mark.parametrize("query", [{"text": "a red mug"}, {"text": "blue", "id": "FIRST"}])
-def test_what_does_not_match_is_left_out_and_the_line_told(
-    client: TestClient, index: Index, train: Path, query: dict[str, str]
-) -> None:
-    query = {name: read_table(str(train)).ids[0] if value == "FIRST" else value for name, value in query.items()}
-    whole = client.get("/search", params={**query, "k": 32}).json()
-    kind = "mixed" if "id" in query else "text"
-    assert whole["line"] == pytest.approx(index.engine.calibration.line(kind))
-    for asked, least in (("1/1000", whole["line"]), ("1/2", index.engine.calibration.least("1/2", kind)), ("0.1", 0.1)):
-        above = client.get("/search", params={**query, "k": 32, "min_score": asked}).json()["hits"]
-        assert above == [hit for hit in whole["hits"] if hit["score"] >= least]
-    assert "write 1/1000" in problem(client.get("/search", params={**query, "min_score": "often"}), 400)
-    assert client.get("/search", params={"k": 2}).json()["line"] is None
-
-
-@pytest.mark.parametrize("fusion", ["product", "basic"])
-def test_fusions_are_those_of_the_index(client: TestClient, index: Index, train: Path, fusion: Any) -> None:
-    first = read_table(str(train)).ids[0]
-    answer = client.get("/search", params={"text": "blue", "id": first, "fusion": fusion, "k": 32}).json()
-    assert found(answer) == expected(index.search(image="id:" + first, text="blue", k=32, fusion=fusion))
-    assert answer["line"] is None
-    assert client.get("/search", params={"text": "blue", "fusion": "other"}).status_code == 422

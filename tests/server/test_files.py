@@ -20,9 +20,9 @@ from mcip.server.metrics import Metrics
 from mcip.server.service import NotReady, Query, Service
 from mcip.server.settings import Settings
 from mcip.stages.index import index as build_index
+from tests.server.answers import problem
 from tests.server.conftest import png
 from tests.server.live import running
-from tests.server.test_api import problem
 
 Connect = Callable[..., TestClient]
 ODD = ["two\nlines.png", "ends in a newline\n.png", "50%.png", "50%25.png", "a?b=c#d&e.png", 'it\'s "x".png',

@@ -77,6 +77,24 @@ def test_similar_leaves_the_image_itself_out(index: Index) -> None:
     assert [image["id"] for image in found] == [hit.id for hit in index.similar(id, 5)]
 
 
+@pytest.mark.parametrize("fusion", ["sum", "product", "basic"])
+def test_what_matches_no_better_than_for_unrelated_queries_is_left_out(index: Index, fusion: Any) -> None:
+    id = index.browse(1)[0].id
+    query = {"text": ["a red mug"], "like": [id], "fusion": fusion, "k": 32}
+    whole, above = (
+        json.loads(call(index, "search", **query, **least).content[0].text) for least in ({}, {"min_score": "1/1000"})
+    )
+    expected = index.search(f"id:{id}", "a red mug", k=32, fusion=fusion)
+    assert [image["id"] for image in whole["images"]] == [hit.id for hit in expected]
+    assert whole["line"] == expected.line
+    matching = sum(hit.score >= whole["line"] for hit in expected)
+    assert above["images"] == whole["images"][:matching]
+    similar = images(call(index, "similar", id=id, k=32))
+    assert images(call(index, "similar", id=id, k=32, min_score=str(similar[4]["score"] - 1e-4)))[:5] == similar[:5]
+    assert images(call(index, "similar", id=id, min_score="2")) == []
+    assert "write 1/1000" in call(index, "similar", id=id, min_score="often").content[0].text
+
+
 def test_show_gives_a_small_image(index: Index) -> None:
     result = call(index, "show", id=index.browse(1)[0].id)
     picture = Image.open(io.BytesIO(base64.b64decode(result.content[0].data)))

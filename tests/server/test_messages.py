@@ -20,8 +20,8 @@ from mcip.server.query_encoder import QueryEncoder, Vector
 from mcip.server.service import PROBLEM, Query, Service
 from mcip.server.settings import Settings
 from mcip.stages.index import index as build_index
+from tests.server.answers import problem
 from tests.server.conftest import png
-from tests.server.test_api import problem
 
 Connect = Callable[..., TestClient]
 ATTACKS = [

@@ -8,7 +8,7 @@ import numpy as np
 
 import mcip
 from mcip.retrieval.fusion import Part
-from mcip.server.service import Scan, scan_together
+from mcip.server.scans import Scan, scan_together
 
 
 def test_together_as_alone(served: Path) -> None:

@@ -26,8 +26,8 @@ from mcip.server.app import create_app
 from mcip.server.guard import COOKIE, cookie_value
 from mcip.server.settings import Settings
 from mcip.stages.serve import _opener, serve
+from tests.server.answers import problem
 from tests.server.live import TOKEN
-from tests.server.test_api import problem
 from tests.server.test_batching import asking, together
 from tests.tiny import CONFIG
 

@@ -183,7 +183,7 @@ def test_embeddings_that_are_there_are_used(
     toys = embed(str(train), tmp_path / "toys", models.from_config(CONFIG, seed=9), device="cpu")
     with pytest.raises(ArtefactError, match="does not hold the embeddings of the images of"):
         adapt(str(train), tmp_path / "run", str(base), embeddings=other.folder, **QUICK)
-    with pytest.raises(ArtefactError, match="embed the images with the model that is adapted"):
+    with pytest.raises(ArtefactError, match="embed the images with the model that is trained"):
         adapt(str(train), tmp_path / "run", str(base), embeddings=toys.folder, **QUICK)
     monkeypatch.setattr("mcip.embeddings.encode.encode_pixels", None)
     adapt(str(train), tmp_path / "run", str(base), embeddings=stored.folder, **QUICK)

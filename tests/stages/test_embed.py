@@ -15,9 +15,10 @@ import torch
 
 from mcip import models
 from mcip.core.artefacts import MANIFEST
-from mcip.core.errors import ArtefactError, DataError
+from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.files import read_json, write_json
 from mcip.data import read_table
+from mcip.embeddings.compact import Codec, Compact
 from mcip.embeddings.store import Embeddings
 from mcip.models import compiled
 from mcip.stages.embed import embed
@@ -53,6 +54,27 @@ def test_vectors_are_the_models_own(train: Path, base: Path, tmp_path: Path) -> 
     manifest = read_json(tmp_path / "a" / "manifest.json")
     assert (manifest["rows"], manifest["dim"], manifest["complete"]) == (32, 16, True)
     assert len(manifest["files"]) == 12, "vectors, rows and a mark for each shard"
+
+
+@pytest.mark.parametrize("form", ["int8", "binary", "dim=8", "first=8,binary"])
+def test_embeddings_are_stored_in_fewer_bytes(form: str, train: Path, base: Path, tmp_path: Path) -> None:
+    full = embed(str(train), tmp_path / "full", str(base), batch_size=5)
+    found = embed(str(train), tmp_path / "a", str(base), embedding=form, shard_rows=10, batch_size=5)
+    codec = Codec.fit(Compact.parse(form), full.array())
+    assert np.array_equal(np.concatenate(found.shards), codec.compress(full.array()))
+    assert sum(shard.nbytes for shard in found.shards) == 32 * codec.compact.bytes_of(16)
+    np.testing.assert_allclose(found.array(), codec.stored(full.array()), atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in found.blocks()]), found.array())
+    np.testing.assert_array_equal(found.take([31, 3]), found.array()[[31, 3]])
+    np.testing.assert_allclose(found.queries(full.take([4])), codec.project(full.take([4])), atol=1e-6)
+    assert found.dim == found.array().shape[1]
+    with pytest.raises(ArtefactError, match="embedding"):
+        embed(str(train), tmp_path / "a", str(base), embedding="float32", shard_rows=10, batch_size=5)
+
+
+def test_more_dimensions_than_the_model_has_are_refused(train: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has 16 dimensions"):
+        embed(str(train), tmp_path / "a", str(base), embedding="dim=17")
 
 
 def test_the_compiled_tower_gives_the_same_vectors(
@@ -100,7 +122,7 @@ def test_decoding_is_recorded_and_resumed_alike_only(train: Path, base: Path, tm
 
 
 def test_captions_in_half_precision(pool: Path, base: Path, tmp_path: Path) -> None:
-    embed(str(pool), tmp_path / "a", str(base), what="captions", dtype="float16", shard_rows=20, batch_size=7)
+    embed(str(pool), tmp_path / "a", str(base), what="captions", embedding="float16", shard_rows=20, batch_size=7)
     found = Embeddings(tmp_path / "a")
     texts = pool.read_text().splitlines()
     assert found.shards[0].dtype == np.float16
@@ -130,7 +152,8 @@ def test_a_second_run_does_nothing(train: Path, base: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("change", "key"), [({"transform": "paper"}, "transform"), ({"dtype": "float16"}, "dtype"), ({"split": "x"}, None)]
+    ("change", "key"),
+    [({"transform": "paper"}, "transform"), ({"embedding": "float16"}, "embedding"), ({"split": "x"}, None)],
 )
 def test_other_parameters_are_refused_by_name(
     change: dict[str, str], key: str | None, train: Path, base: Path, tmp_path: Path

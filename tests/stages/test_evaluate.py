@@ -22,6 +22,7 @@ from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.files import read_json
 from mcip.data import read_table
+from mcip.embeddings.compact import Codec, Compact
 from mcip.metrics import alignment, cross_modal_recall, modality_gap, retrieval_map
 from mcip.stages.evaluate import _by_name, evaluate
 from tests.evaluation.counting import count_measured
@@ -69,6 +70,30 @@ def test_the_numbers_are_those_of_the_metrics(val: Path, base: Path, tmp_path: P
         assert per_query.shape == (15,)
         assert per_query.mean() == pytest.approx(value)
         assert task["interval"][0] <= value <= task["interval"][1]
+
+
+def test_a_compact_gallery_is_measured_as_an_index_would_search_it(val: Path, base: Path, tmp_path: Path) -> None:
+    forms = ["float32", "binary", "dim=8,int8"]
+    paths = evaluate([f"base={base}"], tmp_path, data=str(val), embedding=forms).paths
+    assert [path.name for path in paths] == ["base.json", "base binary.json", "base dim=8,int8.json"]
+    table, model = read_table(val), models.load(base)
+    transform = model.transform()
+    images = model.embed_pixels(torch.stack([transform(table.image(row)) for row in range(len(table))])).numpy()
+    texts, labels = model.encode([own[0] for own in table.captions]), np.array(table.labels)
+    for path, form in zip(paths[1:], forms[1:], strict=True):
+        codec, of_texts = (Codec.fit(Compact.parse(form), gallery) for gallery in (images, texts))
+        queries, gallery, found = codec.project(images), codec.stored(images), metrics(path)
+        expected = retrieval_map(queries, gallery, labels, labels, exclude_self=True)
+        assert found["i2i"]["map"] == pytest.approx(expected, abs=1e-6)
+        recall = cross_modal_recall(codec.project(texts), gallery, np.arange(15), (1, 5, 10))
+        assert found["t2i"] == pytest.approx({f"r{k}": value for k, value in recall.items()})
+        sides = of_texts.stored(texts), of_texts.project(images)
+        recall = cross_modal_recall(*sides, np.arange(15), (1, 5, 10), "image_to_text")
+        assert found["i2t"] == pytest.approx({f"r{k}": value for k, value in recall.items()})
+        entries = read_json(path)["tasks"]
+        assert {entry["embedding"] for entry in entries} == {form}
+        assert all(f"with a gallery stored as {form}" in entry["caveats"] for entry in entries)
+    assert all("embedding" not in entry for entry in read_json(paths[0])["tasks"])
 
 
 def test_a_second_run_measures_nothing(val: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

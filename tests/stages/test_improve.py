@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -11,15 +12,20 @@ import pytest
 
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.files import read_json
+from mcip.core.progress import progress
 from mcip.data import read_captions, read_table
 from mcip.evaluation.several import measure_models
+from mcip.reporting.improvement import Tried
 from mcip.reporting.report import Report
 from mcip.stages import improve_plan, improve_trials
 from mcip.stages.improve import improve
 from mcip.stages.improve_data import label_names, write_pool
 from mcip.stages.improve_plan import ADAPTERS, REALIGNMENTS, TUNINGS, Plan, Speed, make_plan, parse_budget
+from mcip.stages.improve_trials import Ledger, Trials
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import contents
+
+COUNTS = {"images": 2000, "train": 1400, "validation": 300, "test": 300, "dim": 512, "captions": 5000}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +129,7 @@ def test_budgets(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("budget", [60.0, 600.0, 3600.0, 36_000.0])
 @pytest.mark.parametrize("speed", [Speed(0.001, 0.001, 0.004), Speed(0.01, 0.3, 1.0)])
 def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, speed: Speed) -> None:
-    plan = make_plan(speed, budget, images=2000, train=1400, held_out=300, dim=512, captions=5000, realign=500)
+    plan = make_plan(speed, budget, **COUNTS, realign=500)
     if plan.tunings:
         assert sum(plan.parts.values()) <= budget
         assert len(plan.tunings) == 2 ** (len(plan.steps) - 1)
@@ -132,8 +138,7 @@ def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, s
 
 def test_more_time_is_more_and_longer_trials() -> None:
     plans = [
-        make_plan(Speed(0.001, 0.001, 0.004), budget, images=2000, train=1400, held_out=300, dim=512, captions=5000,
-                  realign=0)
+        make_plan(Speed(0.001, 0.001, 0.004), budget, **COUNTS, realign=0)
         for budget in (20.0, 60.0, 200.0, 2000.0)
     ]  # fmt: skip
     lengths = [(len(plan.tunings), max(plan.steps, default=0)) for plan in plans]
@@ -172,3 +177,33 @@ def test_numbers_are_no_names() -> None:
     assert label_names(["a/01.Red_mug", "a/02.ball"]) == {"a/01.Red_mug": "red mug", "a/02.ball": "ball"}
     assert label_names(["product-1", "product-2"]) == {}
     assert label_names(["1", "2"]) == {}
+
+
+def test_a_trial_is_cut_at_the_budget_and_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def endless(*_args: Any, **_settings: Any) -> str:
+        started.append("tune")
+        with progress("tune", 1_000_000, "images") as advance:
+            while True:
+                advance(1)
+
+    def measured(trials: Trials, name: str, path: str, what: str, line: str, alpha: float) -> None:
+        trials.tried[name], trials.paths[name] = Tried(name, what, line, alpha, 1.0, None, 1.0), path
+
+    monkeypatch.setattr(improve_trials, "tune", endless)
+    monkeypatch.setattr(Trials, "_measure", measured)
+    plan = Plan(60.2, {}, [], list(TUNINGS[:1]), [2, 4], [], (0.0, 0.0))
+
+    def trials() -> Trials:
+        ledger = Ledger(tmp_path / "time.json", plan.budget, reserve=60.0)
+        data: Any = SimpleNamespace(train=range(9), captioned=None)
+        return Trials("base", data, None, tmp_path, plan, ledger, tmp_path, 0.5, {})  # type: ignore[arg-type]
+
+    first = trials()
+    assert first.run() == "base"
+    name = f"{TUNINGS[0].name}-2"
+    assert first.ledger.left_out == [name]
+    assert 0 < first.ledger.seconds[name] < 30, "the time for the test is left"
+    assert trials().run() == "base"
+    assert started == ["tune"], "what was cut is not begun again"

@@ -18,6 +18,7 @@ from mcip import models
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.files import read_json
 from mcip.data import Pixels, read_table
+from mcip.embeddings.encode import embed_images
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.evaluation.validation import Validation
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
@@ -314,3 +315,21 @@ def test_captions_are_embedded_on_the_device_of_the_training(
     monkeypatch.setattr(MinedCaptions, "text_embeddings", text_embeddings)
     tune(train, tmp_path / "a", base, captions=mined, steps=1, batch_size=4, device="cpu")
     assert where == ["the one of the training: cpu"]
+
+
+def test_class_means_of_stored_embeddings(train: Path, base: Path, tmp_path: Path) -> None:
+    """Those of all images, of which some have no label here, do as those that are embedded in the run."""
+    settings: dict[str, Any] = {**QUICK, "method": "gpr-ft", "center_init": "class-means"}
+    rows = pq.read_table(train).to_pylist()
+    rows[0]["label"] = None
+    part = tmp_path / "part.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(train)), part)
+    stored = embed_images(read_table(train), models.load(base), tmp_path / "stored", decode="fast")
+    alone = tune(str(part), tmp_path / "alone", str(base), **settings)
+    shared = tune(str(part), tmp_path / "shared", str(base), embeddings=stored.artefact.folder, **settings)
+    for name, tensor in weights(alone).items():
+        assert torch.equal(tensor, weights(shared)[name]), name
+    assert not (tmp_path / "shared" / "images").exists()
+
+    with pytest.raises(ConfigError, match="embeddings are for class means"):
+        tune(str(part), tmp_path / "random", str(base), method="gpr-ft", embeddings=stored.artefact.folder, **QUICK)

@@ -138,6 +138,8 @@ def test_batches_are_weighted_by_source(train: Path, base: Path, tmp_path: Path)
         ({"ema": 1.0}, "ema is 1.0"),
         ({"accumulate": 0}, "accumulate is 0"),
         ({"compile": "yes"}, "compile is 'yes'"),
+        ({"compile": "graphs"}, "needs a CUDA device"),
+        ({"compile": "graphs", "accumulate": 2}, "cannot go with --accumulate"),
         ({"max_loss_ratio": 0.5}, "max_loss_ratio is 0.5"),
         ({"classes_per_batch": 3}, "not a multiple of classes_per_batch 3"),
         ({"source_weights": "a=1"}, "needs a column `source`"),

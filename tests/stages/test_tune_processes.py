@@ -43,7 +43,7 @@ def _weights(out: Path) -> dict[str, Tensor]:
     return {**weights, "centers": load_file(out / "class_centers.safetensors")["weight"]}
 
 
-def _check_equal(out: Path, expected: Path, resumed: bool = False) -> None:
+def _check_equal(out: Path, expected: Path, resumed: bool = False, accumulate: int = 1) -> None:
     found, one = _weights(out), _weights(expected)
     assert found.keys() == one.keys()
     for name, value in one.items():
@@ -54,14 +54,14 @@ def _check_equal(out: Path, expected: Path, resumed: bool = False) -> None:
     if not resumed:  # which logs the mean of the steps since then
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     manifests = [read_json(run / "manifest.json") for run in (out, expected)]
-    assert manifests[0]["made_from"] == manifests[1]["made_from"]
+    assert manifests[0]["made_from"] == {**manifests[1]["made_from"], "accumulate": accumulate}
     for name in ("unreadable", "best_step", "best_score"):
         assert manifests[0][name] == manifests[1][name]
 
 
 @pytest.fixture(scope="module")
 def runs(shared: Path, base: Path, train: Path, val: Path, mined: Path) -> dict[str, Run]:
-    """MCIP, and GPR-FT on a table two of whose images cannot be read, with sampled centers and validation."""
+    """MCIP; and GPR-FT where two images cannot be read, with sampled centers, patch dropout and validation."""
     table = pq.read_table(train)
     images = table["image"].to_pylist()
     for row in (3, 20):
@@ -76,7 +76,7 @@ def runs(shared: Path, base: Path, train: Path, val: Path, mined: Path) -> dict[
         "mcip": {"data": str(train), "captions": str(mined), **common},
         "gpr-ft": {
             **common, "data": str(broken), "method": "gpr-ft", "center_sample": 0.6, "max_unreadable": 0.5,
-            "batch_size": 5, "validation": str(val), "validate_every": 3,
+            "batch_size": 5, "validation": str(val), "validate_every": 3, "patch_dropout": 0.5,
         },
     }  # fmt: skip
 
@@ -91,13 +91,16 @@ def one(runs: dict[str, Run], shared: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("method", "count", "changes"),
-    [("mcip", 2, {}), ("mcip", 3, SHARDED), ("gpr-ft", 3, {}), ("gpr-ft", 2, SHARDED)],
-)
+    [
+        ("mcip", 2, {}), ("mcip", 3, SHARDED), ("gpr-ft", 3, {}), ("gpr-ft", 2, SHARDED),
+        ("mcip", 2, {"accumulate": 2}), ("mcip", 2, {**SHARDED, "accumulate": 3}),
+    ],
+)  # fmt: skip
 def test_several_processes_end_like_one(
     method: str, count: int, changes: Run, runs: dict[str, Run], one: dict[str, Path], tmp_path: Path
 ) -> None:
     run_together(count, _tune, {**runs[method], **changes, "out": tmp_path / "run"})
-    _check_equal(tmp_path / "run", one[method])
+    _check_equal(tmp_path / "run", one[method], accumulate=changes.get("accumulate", 1))
 
 
 def test_another_number_of_processes_goes_on(runs: dict[str, Run], one: dict[str, Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_methods_are_compared_and_nothing_is_trained_twice(
     compare.main(command)
     table = capsys.readouterr().out
     assert "| base | " in table
-    assert "GPR-FT (lr 0.000125, alpha" in table
+    assert "GPR-FT (lr 0.00025, alpha" in table
     content = read_json(tmp_path / "quick" / "compare.json")
     assert content["methods"].keys() == {"IsoCLIP", "GPR-FT", "2SFT"}
     line = content["methods"]["GPR-FT"]["line"]

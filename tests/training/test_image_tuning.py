@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcip import models
+from mcip.core.errors import ConfigError
+from mcip.core.processes import Processes
 from mcip.data import Pixels, read_table
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.losses import ArcMargin, MultiCaptionArcMargin
 from mcip.models import compiled
 from mcip.models.compiled import pays
+from mcip.models.image_tower import drop_patches, patch_dropout
 from mcip.training import EpochOrder
-from mcip.training.objectives import CaptionTerm, ImageTuning
-from mcip.training.optimizer import layer_factors
+from mcip.training.objectives import CaptionTerm, ImageTuning, image_tuning
+from mcip.training.optimizer import freeze_parameters, layer_factors
 
 
 def tuning(base: Path, train: Path, mined: Path | None, **changes: Any) -> ImageTuning:
@@ -31,6 +34,14 @@ def tuning(base: Path, train: Path, mined: Path | None, **changes: Any) -> Image
     captions = CaptionTerm.of(MinedCaptions(mined), table.ids, model, loss, 0.3) if mined else None
     order = EpochOrder(len(table), 12, 3)
     return ImageTuning(model, images, order, class_loss, lr=1e-4, class_lr=1e-2, captions=captions, **changes)
+
+
+def dropping(base: Path, train: Path, mined: Path | None = None, **changes: Any) -> ImageTuning:
+    """`tuning` that leaves out half of the patches."""
+    objective = tuning(base, train, mined, **changes)
+    drop_patches(objective.modules["image_tower"], 0.5)
+    objective._patch_dropout = patch_dropout(objective.modules["image_tower"].train())
+    return objective
 
 
 def batch_of(objective: ImageTuning, rows: int) -> tuple[Tensor, list[int]]:
@@ -53,9 +64,10 @@ def gradients(objective: ImageTuning, batches: list[Any]) -> tuple[dict[str, flo
 
 
 @pytest.mark.parametrize(("parts", "rows"), [(2, 12), (3, 11), (5, 12), (4, 2), (12, 7)])
-@pytest.mark.parametrize("method", ["gpr-ft", "mcip"])
+@pytest.mark.parametrize("method", ["gpr-ft", "mcip", "patch dropout"])
 def test_parts_add_up_to_the_batch(method: str, parts: int, rows: int, base: Path, train: Path, mined: Path) -> None:
-    objective = tuning(base, train, mined if method == "mcip" else None, keep=0.5)
+    kind = dropping if method == "patch dropout" else tuning
+    objective = kind(base, train, mined if method == "mcip" else None, keep=0.5)
     with torch.no_grad():  # else the distance, which starts at 0, has no gradient
         for parameter in objective.groups[0].parameters:
             parameter.mul_(1.1)
@@ -119,11 +131,12 @@ def test_layers_have_their_own_learning_rates(base: Path, train: Path) -> None:
     assert objective.groups[1].lr_factors is None
 
 
+@pytest.mark.parametrize("kind", [tuning, dropping])
 def test_the_compiled_tower_gives_the_same_gradients(
-    base: Path, train: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: Any, base: Path, train: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "eager")
-    objective = tuning(base, train, None)
+    objective = kind(base, train, None)
     tower = objective.modules["image_tower"].train()
     names = list(tower.state_dict())
     batches = [batch_of(objective, rows) for rows in (12, 9)]
@@ -160,9 +173,63 @@ def test_where_compilation_fails_the_run_goes_on_without(
     assert gradients(objective, [batch])[0] == expected
 
 
+def test_batch_normalisation_is_refused_in_several_processes(
+    base: Path, train: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is frozen, and so stays in evaluation mode."""
+    model, table = models.load(base), read_table(train)
+    model.clip.visual.ln_post = torch.nn.Sequential(torch.nn.BatchNorm1d(32))
+    images = Pixels(table, model.transform("paper", train=True))
+
+    def make() -> ImageTuning:
+        return ImageTuning(model, images, EpochOrder(len(table), 4, 3), ArcMargin(8, 16), lr=1e-4, class_lr=1e-2)
+
+    make()
+    monkeypatch.setattr(image_tuning, "processes", lambda: Processes(0, 2))
+    with pytest.raises(ConfigError, match="batch normalisation"):
+        make()
+    freeze_parameters(model.clip.visual, "ln_post")
+    make()
+
+
 def test_when_compilation_pays() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [pays("auto", cuda, steps) for steps in (999, 1000)] == [False, True]
     assert not pays("auto", cpu, 10**6)
     assert pays("on", cpu, 1)
     assert not pays("off", cuda, 10**6)
+    assert pays("graphs", cuda, 1)
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        pays("graphs", cpu, 10**6)
+    with pytest.raises(ConfigError, match="cannot go with --parallel fsdp"):
+        pays("graphs", cuda, 10**6, sharded=True)
+
+
+def test_graphs_begin_a_step_with_each_call(base: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a call would keep what the last one wrote, and record another graph."""
+    modes: list[Any] = []
+    order: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any, mode: str = "") -> Any:
+        modes.append(mode)
+
+        def run(*arguments: Any) -> Any:
+            order.append("run")
+            return graph(*arguments)
+
+        return run
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: order.append("step"))
+    objective = tuning(base, train, None, keep=0.5)
+    objective.modules["image_tower"].train()
+    batches = [batch_of(objective, rows) for rows in (12, 9)]
+    expected = [gradients(objective, [batch]) for batch in batches]
+    objective.compile_for(12, "fp32", graphs=True)
+    for batch, (losses, before) in zip(batches, expected, strict=True):
+        found, after = gradients(objective, [batch])
+        assert found == pytest.approx(losses, rel=1e-5)
+        for gradient, other in zip(after, before, strict=True):
+            torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
+    assert modes == ["reduce-overhead"]
+    assert order == ["run", "step", "run", "step", "run"]  # the first compiles

@@ -10,7 +10,8 @@ from torch import nn
 
 from mcip import models
 from mcip.core.errors import ConfigError
-from mcip.training.optimizer import freeze_parameters, layer_factors
+from mcip.training.objective import Group
+from mcip.training.optimizer import freeze_parameters, layer_factors, make_optimizer
 from tests.tiny import CONFIG, TINY_SIGLIP
 
 RESNET: dict[str, Any] = {
@@ -110,3 +111,8 @@ def test_frozen_batch_normalisation_keeps_its_statistics() -> None:
 def test_patterns_that_make_no_sense(pattern: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         freeze_parameters(tower(CONFIG), pattern)
+
+
+def test_the_optimizer_is_one_kernel_on_any_device() -> None:
+    group = Group("weights", [nn.Parameter(torch.ones(3))], lr=0.1, weight_decay=0.0)
+    assert make_optimizer([group], (0.9, 0.999), 1e-8).defaults["fused"] is True

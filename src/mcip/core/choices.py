@@ -14,15 +14,13 @@ Decode: TypeAlias = Literal["exact", "fast"]
 CenterInit: TypeAlias = Literal["random", "class-means"]
 # How several processes train a tower: each with the whole of it (DDP), or with a part of each weight (FSDP2).
 Parallel: TypeAlias = Literal["ddp", "fsdp"]
-# How vectors are stored.
-Dtype: TypeAlias = Literal["float32", "float16"]
 # What embeds queries: ONNX Runtime, PyTorch, or the first where there is an ONNX model.
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 # How the weights of an ONNX model are stored.
 Quantize: TypeAlias = Literal["none", "int8"]
 # What pairs of images and captions are trained with; "auto" is what the model was made with.
 PairLoss: TypeAlias = Literal["auto", "infonce", "sigmoid"]
-# "auto" compiles the image tower on CUDA, where the run is long enough to pay for it.
-Compile: TypeAlias = Literal["auto", "on", "off"]
+# "auto" compiles the image tower on CUDA, where the run is long enough to pay for it; "graphs" adds CUDA graphs.
+Compile: TypeAlias = Literal["auto", "on", "graphs", "off"]
 # How the parts of a query become one score; see `mcip.retrieval.fusion`.
 Fusion: TypeAlias = Literal["sum", "product", "basic"]

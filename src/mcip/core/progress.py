@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mcip.core.processes import of_environment
+from mcip.core.time_limit import check_time
 
 # Progress and messages go to stderr, so that what a command prints on stdout can be piped. Brackets in them are text:
 # names and paths hold some. Of several processes the first speaks for all. Without ipywidgets a notebook shows text.
@@ -52,7 +53,7 @@ class Advance(Protocol):
 
 @contextlib.contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show a bar while the block runs; the block gets `advance(amount, note)`.
+    """Show a bar while the block runs; the block gets `advance(amount, note)`, which ends it where `time_limit` does.
 
     Args:
         title: What is going on.
@@ -73,5 +74,6 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
         def advance(amount: float, note: str = "") -> None:
             bar.update(task, advance=amount, note=note)
+            check_time()
 
         yield advance

@@ -76,6 +76,29 @@ def split_by_class(codes: NDArray[np.int64], pairs: Sequence[tuple[int, int]], s
     return Split({name: rows[name] for name in SPLITS}, rule)
 
 
+def limit_validation(split: Split, codes: NDArray[np.int64], most: int, seed: int) -> Split:
+    """Keep whole classes of validation, drawn with a seed, with at most so many images; two classes in any case.
+
+    Classes of one image come last: nothing can be found by them.
+
+    Args:
+        split: The rows of each split.
+        codes: The class of each row of the table, shape (N,).
+        most: Images of validation.
+        seed: Seeds the draw.
+    """
+    rows = split.rows["val"]
+    if len(rows) <= most:
+        return split
+    names, counts = np.unique(codes[rows], return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(counts[order] < 2, kind="stable")]
+    fit = max(2, int((np.cumsum(counts[order]) <= most).sum()))
+    kept = rows[np.isin(codes[rows], names[order[:fit]])]
+    rule = f"{split.rule} Of {len(rows):,} validation images {len(kept):,}, of whole classes, are used, to save time."
+    return Split({**split.rows, "val": kept}, rule)
+
+
 def check_enough(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The classes with two images or more.
 

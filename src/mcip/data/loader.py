@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,28 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, DataError, UnreadableImage
+from mcip.core.prefetch import prefetch
 from mcip.data.table import Table
 from mcip.data.transforms import ImageTransform
 
 # From this many images on, a share of unreadable ones is reason to stop.
 _ENOUGH_ROWS = 100
-T = TypeVar("T")
-
-
-def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Prefetch one item ahead in a background thread.
-
-    Args:
-        items: None of them None.
-
-    Yields:
-        The items, in the same order.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 class Pixels:

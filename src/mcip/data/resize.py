@@ -15,6 +15,8 @@ _WHOLE_PIXELS: Final = 2**22
 _MOST_PIXELS: Final = 2**25
 # Sides of a resized image before it is cropped: Pillow takes about 50 bytes for each of their pixels.
 _MOST_SIDE: Final = 2**22
+# The paper resizes to this many times the crop's side.
+MARGIN: Final = 1.125
 # open_clip takes "random" for bicubic outside of training.
 _INTERPOLATIONS: Final = ("bicubic", "bilinear", "random")
 
@@ -44,13 +46,13 @@ class Squash:
         check_resizing((width, height), (self.side, self.side), self.side)
         return self.side, self.side
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB image.
+    def __call__(self, image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+        """Resize an RGB image; `size` is that of the whole image, where this one is reduced.
 
         Raises:
             UnreadableImage: It is too thin.
         """
-        return image.resize(self.resized_size(*image.size), self.resample)
+        return image.resize(self.resized_size(*(size or image.size)), self.resample)
 
 
 @dataclass
@@ -86,13 +88,13 @@ class ModelResize:
                 f"not {_either(_INTERPOLATIONS)}."
             )
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Resize and crop an RGB image.
+    def __call__(self, image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+        """Resize and crop an RGB image; `size` is that of the whole image, where this one is reduced.
 
         Raises:
             UnreadableImage: It is too thin.
         """
-        resized = self.resized_size(*image.size)
+        resized = self.resized_size(*(size or image.size))
         enlarged = min(image.size) < self.side
         if self._mode == "shortest" and enlarged and max(resized) * self.side > _WHOLE_PIXELS:
             return self._center_in_stripes(image, resized)

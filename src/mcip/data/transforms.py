@@ -18,12 +18,10 @@ from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ConfigError
 from mcip.data.fast_resize import resize_fast
 from mcip.data.images import decode, decode_reduced, to_rgb
-from mcip.data.resize import ModelResize, Resize, Squash
+from mcip.data.resize import MARGIN, ModelResize, Resize, Squash
 
 # Brightness, contrast and saturation factors are drawn from [1 - JITTER, 1 + JITTER] (the paper's ColorJitter).
 JITTER: Final = 0.4
-# The paper resizes to this many times the crop's side.
-MARGIN: Final = 1.125
 # ITU-R 601-2 luma weights, as torchvision's rgb_to_grayscale uses them.
 _LUMA: Final = (0.2989, 0.587, 0.114)
 # Uniform numbers drawn for each image in training: top, left, flip, brightness, contrast, saturation.

@@ -14,13 +14,18 @@ from mcip.embeddings.store import Embeddings
 
 
 def class_means(table: Table, embeddings: Embeddings) -> Tensor:
-    """The normalised mean embedding of each class, classes in sorted order; float32 of shape (C, D)."""
+    """The normalised mean embedding of each class, classes in sorted order; float32 of shape (C, D).
+
+    Embeddings of images that are not in the table have no part in it.
+    """
     label_of = dict(zip(table.ids, table.labels, strict=True))
-    names, codes = np.unique([label_of[image] or "" for image in embeddings.ids], return_inverse=True)
+    ids = embeddings.ids
+    rows = [row for row, image in enumerate(ids) if image in label_of]
+    names, codes = np.unique([label_of[ids[row]] or "" for row in rows], return_inverse=True)
     missing = {label for label in table.labels if label} - set(names.tolist())
     if missing:
         raise DataError(f"No image of the class {min(missing)!r} can be read: leave the class out.")
-    return means_of_codes(embeddings.array(), codes)
+    return means_of_codes(embeddings.take(rows), codes)
 
 
 def means_of_codes(vectors: NDArray[np.float32], codes: NDArray[np.int64]) -> Tensor:

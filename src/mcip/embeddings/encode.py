@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from mcip import models
 from mcip.core.artefacts import Artefact
-from mcip.core.choices import Compile, Decode, Dtype, Precision, TransformName
+from mcip.core.choices import Compile, Decode, Precision, TransformName
 from mcip.core.device import autocast
-from mcip.core.errors import DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.core.parts import missing_parts, part_name
 from mcip.core.processes import processes
 from mcip.core.progress import Advance, console, progress
 from mcip.data import Pixels, Table
+from mcip.embeddings.compact import SAMPLED, Codec, Compact
 from mcip.embeddings.half_weights import half_weights
-from mcip.embeddings.store import KIND, Embeddings, read_rows, shard_is_whole, write_shard
+from mcip.embeddings.store import CODEC, KIND, Embeddings, read_rows, shard_is_whole, write_shard
 from mcip.models.compiled import compiled, pays
 
 # Vectors, their ids, and the ids without a vector with the reason.
@@ -38,7 +39,7 @@ def embed_images(
     decode: Decode = "exact",
     batch_size: int = 256,
     shard_rows: int = 16_384,
-    dtype: Dtype = "float32",
+    embedding: str = "float32",
     workers: int = 0,
     precision: Precision = "auto",
     compile: Compile = "off",
@@ -59,14 +60,15 @@ def embed_images(
         one_shape = compiles or model.device.type == "cuda"
         shape = min(batch_size, len(table)) if one_shape else 0
         with half_weights(model.clip.visual, model.device, precision):
-            call = compiled_embedding(model, shape, precision) if compiles and shards else None
+            graphs = compile == "graphs"
+            call = compiled_embedding(model, shape, precision, graphs) if compiles and shards else None
             for rows, part in zip(shards, parts, strict=True):
                 kept: list[int] = []
-                vectors = np.empty((len(rows), model.embed_dim), dtype)
+                vectors = np.empty((len(rows), model.embed_dim), np.float32)
                 for batch_rows, (pixels, readable) in zip(part, batches, strict=False):
                     if readable:
                         finished = prepared.finish(pixels.to(model.device))
-                        found = encode_pixels(model, _filled(finished, shape), precision, call)[: len(readable)]
+                        found = encode_pixels(model, pad_batch(finished, shape), precision, call)[: len(readable)]
                         vectors[len(kept) : len(kept) + len(readable)] = found
                     kept += readable
                     advance(len(batch_rows))
@@ -75,7 +77,7 @@ def embed_images(
 
     made_from = {
         "what": "images", "data": table.images_fingerprint, "model": model.fingerprint, "transform": transform,
-        "decode": decode, "shard_rows": shard_rows, "dtype": dtype, "precision": precision, "compile": compile,
+        "decode": decode, "shard_rows": shard_rows, "embedding": embedding, "precision": precision, "compile": compile,
     }  # fmt: skip
     return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 
@@ -112,7 +114,7 @@ def embed_captions(
     ids: Sequence[str] | None = None,
     batch_size: int = 256,
     shard_rows: int = 16_384,
-    dtype: Dtype = "float32",
+    embedding: str = "float32",
     precision: Precision = "auto",
     source: str = "captions",
     announce: bool = False,
@@ -124,8 +126,8 @@ def embed_captions(
 
     def encode(shards: list[range], advance: Advance) -> Iterator[Shard]:
         for rows in shards:
-            texts = list(captions[rows.start : rows.stop])
-            vectors = np.empty((len(rows), model.embed_dim), dtype)
+            texts = list(captions[rows.start : rows.stop : rows.step])
+            vectors = np.empty((len(rows), model.embed_dim), np.float32)
             # Texts of like length go together: a batch takes the time of its longest.
             order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
             for start in range(0, len(texts), batch_size):
@@ -138,7 +140,7 @@ def embed_captions(
 
     made_from = {
         "what": "captions", "data": fingerprint_texts(captions), "model": model.fingerprint,
-        "shard_rows": shard_rows, "dtype": dtype, "precision": precision,
+        "shard_rows": shard_rows, "embedding": embedding, "precision": precision,
     }  # fmt: skip
     return _write_shards(out, made_from, len(captions), shard_rows, encode, model, source, announce=announce)
 
@@ -160,14 +162,14 @@ def encode_pixels(
 
 
 def compiled_embedding(
-    model: models.Model, rows: int, precision: Precision = "auto"
+    model: models.Model, rows: int, precision: Precision = "auto", graphs: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """`model.embed_pixels` compiled for batches of so many rows, or None where that fails."""
+    """`model.embed_pixels` compiled for batches of so many rows, as CUDA graphs or not, or None where that fails."""
     shape = (rows, 3, model.image_size, model.image_size)
-    return compiled(model.clip.visual, shape, model.device, precision, embed=model.embed_pixels)
+    return compiled(model.clip.visual, shape, model.device, precision, model.embed_pixels, graphs)
 
 
-def _filled(pixels: torch.Tensor, rows: int) -> torch.Tensor:
+def pad_batch(pixels: torch.Tensor, rows: int) -> torch.Tensor:
     """The batch with empty images behind it, up to a number of rows."""
     return torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, rows - len(pixels))) if len(pixels) < rows else pixels
 
@@ -193,10 +195,15 @@ def _write_shards(
     max_unreadable: float = 1.0,
     announce: bool = False,
 ) -> Embeddings:
-    team = processes()
+    team, compact = processes(), Compact.parse(made_from["embedding"])
+    if compact.dim is not None and compact.dim > model.embed_dim:
+        raise ConfigError(f"embedding is {compact}, but {model.source} has {model.embed_dim} dimensions.")
     with Artefact.begin(out, KIND, made_from, announce) as artefact:
         if not artefact.complete:
             folder = artefact.folder
+            codec = None
+            if compact.changes:
+                codec = team.first_then_all(lambda: _fitted(compact, folder, count, encode))
             # Where there is nothing to embed there is still a shard, with no row.
             shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
             left = missing_parts(len(shards), lambda number: shard_is_whole(folder, number))
@@ -205,17 +212,30 @@ def _write_shards(
             total = done + sum(len(shards[number]) for number in part)
             with progress(f"embed {source}{part_name(team)}", total, made_from["what"], done) as advance:
                 encoded = encode([shards[number] for number in part], advance)
-                for number, shard in zip(part, encoded, strict=True):
-                    write_shard(folder, number, *shard)
+                for number, (vectors, names, lost) in zip(part, encoded, strict=True):
+                    write_shard(folder, number, codec.compress(vectors) if codec else vectors, names, lost)
             team.barrier()
             team.by_first(lambda: _check_share(folder, count, source, max_unreadable))
-            artefact.finish(model=model.source, source=source, dim=model.embed_dim, rows=count)
+            artefact.finish(model=model.source, source=source, dim=compact.dim or model.embed_dim, rows=count)
     embeddings = Embeddings(out)
     if embeddings.unreadable:
         console.print(
             f"{len(embeddings.unreadable)} of {count} images could not be read; they are listed in {out}.", markup=False
         )
     return embeddings
+
+
+def _fitted(
+    compact: Compact, folder: Path, count: int, encode: Callable[[list[range], Advance], Iterator[Shard]]
+) -> Codec:
+    """The codec of an artefact, fitted to embeddings of rows spread over all of them before the first shard is made."""
+    path = folder / CODEC
+    if not path.is_file():
+        rows = range(0, count, -(-count // SAMPLED) or 1)
+        with progress(f"embed a sample to fit {compact}", len(rows), "rows") as advance:
+            vectors, _, _ = next(encode([rows], advance))
+        Codec.fit(compact, vectors).save(path)
+    return Codec.load(path)
 
 
 def _check_share(folder: Path, count: int, source: str, max_unreadable: float) -> None:

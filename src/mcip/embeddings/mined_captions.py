@@ -2,7 +2,7 @@
 
 `captions.arrow` holds `caption`, its row being the caption's id; `images.arrow` holds per image `id`, `captions` (ids,
 best first) and `similarities` (cosine in the miner's space); `text-<model>` holds the embeddings of the captions by a
-model's text tower. Both files are memory-mapped: opening them takes neither time nor memory.
+model's text tower. Both files are memory-mapped: opening them takes neither time nor memory, and no PyTorch.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
@@ -26,9 +25,12 @@ from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write
 from mcip.data.text_column import TextColumn
-from mcip.embeddings.encode import embed_captions
 from mcip.embeddings.store import Embeddings
-from mcip.models import Model
+
+if TYPE_CHECKING:
+    import torch
+
+    from mcip.models import Model
 
 KIND = "captions"
 CAPTIONS = "captions.arrow"
@@ -101,6 +103,8 @@ class MinedCaptions(os.PathLike[str]):
 
     def text_embeddings(self, model: Model) -> Embeddings:
         """The captions' embeddings by `model`'s text tower, computed once and kept in the artefact."""
+        from mcip.embeddings.encode import embed_captions
+
         folder = self.folder / f"text-{model.fingerprint[:16]}"
         return embed_captions(self.captions, model, folder, source="mined captions")
 
@@ -180,6 +184,8 @@ class CaptionLookup:
             The ids of the T unique captions, and bool targets of shape (B, T): a caption mined for several images of
             the batch is a positive of each of them.
         """
+        import torch
+
         places = np.asarray(rows, np.int64)
         starts, ends = self.starts[places], self.ends[places]
         ids_by_image = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]

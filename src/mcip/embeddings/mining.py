@@ -19,10 +19,17 @@ from mcip.core.parts import is_whole, mark_part, missing_parts, part_name
 from mcip.core.processes import processes
 from mcip.core.progress import progress
 from mcip.core.topk import topk
+from mcip.data import Table
 from mcip.embeddings.mined_captions import write_tables
 from mcip.embeddings.store import Embeddings
+from mcip.models import Model
 
 _CAPTION_ROWS = 1_048_576
+
+
+def images_folder(store: Path, table: Table, model: Model, transform: str = "model") -> Path:
+    """Where `mcip mine` keeps a model's embeddings of a table's images, within the folder of its embeddings."""
+    return store / f"images-{table.images_fingerprint[:12]}-{model.fingerprint[:12]}-{transform}"
 
 
 def first_occurrences(texts: Sequence[str], slice_rows: int = 65_536) -> tuple[NDArray[np.int64], str]:

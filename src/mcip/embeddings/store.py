@@ -1,7 +1,8 @@
 """The embeddings artefact: L2-normalised vectors in shards, with the id of each row.
 
 A shard is `vectors-00000.npy` and `rows-00000.parquet` (columns `id` and `unreadable`, the reason why a row has no
-vector, or null), and last `shard-00000.json`, the mark with the hashes of both.
+vector, or null), and last `shard-00000.json`, the mark with the hashes of both. Where embeddings are not stored as the
+model gives them, `codec.npz` says how, see `mcip.embeddings.compact`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write, read_parquet
 from mcip.core.parts import is_whole, mark_part
+from mcip.embeddings.compact import Codec
 
 KIND = "embeddings"
+CODEC = "codec.npz"
 
 
 def write_shard(
@@ -67,7 +70,13 @@ def read_rows(folder: Path) -> pa.Table:
 
 
 class Embeddings(os.PathLike[str]):
-    """A complete embeddings artefact, its vectors memory-mapped; it can stand wherever its path can."""
+    """A complete embeddings artefact, its vectors memory-mapped; it can stand wherever its path can.
+
+    Attributes:
+        shards: What is stored of the vectors, see `mcip.embeddings.compact.Codec.compress`.
+        codec: How that is read; None where the vectors are stored as the model gave them.
+        dim: Dimension d of the vectors that are read.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         """Open the artefact.
@@ -81,6 +90,7 @@ class Embeddings(os.PathLike[str]):
         self.shards: list[NDArray[Any]] = [map_array(path) for path in self._paths]
         self.offsets = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self.dim = int(self.artefact.manifest["dim"])
+        self.codec = Codec.load(self.folder / CODEC) if (self.folder / CODEC).is_file() else None
 
     def __fspath__(self) -> str:
         return os.fspath(self.folder)
@@ -106,12 +116,12 @@ class Embeddings(os.PathLike[str]):
         return dict(zip(rows["id"].to_pylist(), rows["unreadable"].to_pylist(), strict=True))
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The shards in order: the number of the first row, and the memory-mapped vectors.
+        """The shards in order: the number of the first row, and the vectors, memory-mapped or read by the codec.
 
         Each is mapped while it is looked at: pages that have been read count as memory of the process until then.
         """
         for start, path in zip(self.offsets[:-1].tolist(), self._paths, strict=True):
-            yield start, map_array(path)
+            yield start, self._vectors(map_array(path))
 
     def take(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """The vectors of these rows, float32 of shape (n, D)."""
@@ -120,12 +130,23 @@ class Embeddings(os.PathLike[str]):
         shard_of = np.searchsorted(self.offsets, rows, side="right") - 1
         for shard in np.unique(shard_of):
             mine = shard_of == shard
-            out[mine] = self.shards[shard][rows[mine] - self.offsets[shard]]
+            out[mine] = self._vectors(self.shards[shard][rows[mine] - self.offsets[shard]])
         return out
 
     def array(self) -> NDArray[np.float32]:
         """All vectors in memory, float32 of shape (N, D)."""
-        return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards])
+        return np.concatenate([np.asarray(self._vectors(shard), np.float32) for shard in self.shards])
+
+    def queries(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """Embeddings (n, D) of images or texts as they are compared with these: shortened, but not rounded.
+
+        Returns:
+            float32 of shape (n, d).
+        """
+        return np.asarray(vectors, np.float32) if self.codec is None else self.codec.project(vectors)
+
+    def _vectors(self, codes: NDArray[Any]) -> NDArray[Any]:
+        return codes if self.codec is None else self.codec.restore(codes)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

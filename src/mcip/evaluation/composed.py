@@ -31,7 +31,7 @@ def composed(encoder: Encoder, task: Task, data: ComposedRetrieval) -> PerQuery:
     """
     queries, gallery = (encoder.images(table, task.transform) for table in (data.queries, data.gallery))
     query_place, place = ({row: at for at, row in enumerate(encoded.rows.tolist())} for encoded in (queries, gallery))
-    images, vectors = queries.array(), gallery.array()
+    images, vectors = queries.queries(), gallery.array()
     texts, subjects, styles = composed_texts(encoder, data)
     drawn = np.random.default_rng(0).permutation(len(vectors))[:_SAMPLED]
     image_mean, text_mean = vectors[drawn].mean(0), subjects.mean(0)

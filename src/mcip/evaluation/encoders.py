@@ -31,14 +31,21 @@ class Encoded:
     Attributes:
         shards: Arrays of unit vectors, together (N, D); they may be memory-mapped.
         rows: The table's row of each vector, shape (N,).
+        query_shards: The same vectors as queries, where they differ from those of a gallery.
     """
 
     shards: Sequence[NDArray[Any]]
     rows: NDArray[np.int64]
+    query_shards: Sequence[NDArray[Any]] | None = None
 
     def array(self) -> NDArray[np.float32]:
-        """All vectors in memory, float32 of shape (N, D)."""
+        """All vectors in memory, as a gallery's; float32 of shape (N, D)."""
         return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards])
+
+    def queries(self) -> NDArray[np.float32]:
+        """All vectors in memory, as queries; float32 of shape (N, D)."""
+        shards = self.shards if self.query_shards is None else self.query_shards
+        return np.concatenate([np.asarray(shard, np.float32) for shard in shards])
 
 
 class Encoder(Protocol):

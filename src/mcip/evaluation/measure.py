@@ -13,6 +13,7 @@ from mcip.core.errors import ConfigError, DataError
 from mcip.core.processes import processes
 from mcip.core.topk import topk
 from mcip.data import Table
+from mcip.embeddings.compact import Codec, Compact
 from mcip.evaluation.benchmarks.base import (
     Classification,
     ComposedRetrieval,
@@ -22,6 +23,7 @@ from mcip.evaluation.benchmarks.base import (
     TextRetrieval,
     ZeroShot,
 )
+from mcip.evaluation.compacted import CompactEncoder, fit_images
 from mcip.evaluation.composed import composed, composed_texts
 from mcip.evaluation.encoders import Encoded, Encoder, Session
 from mcip.evaluation.tasks import Task
@@ -64,23 +66,44 @@ class Measurement:
     space: dict[str, float]
 
 
-def measure(session: Session, task: Task) -> Measurement:
+def measure(session: Session, task: Task, compact: Compact | None = None) -> Measurement:
     """Measure a task.
+
+    Args:
+        session: The model, and its embeddings.
+        task: The task.
+        compact: How the gallery is stored; None measures the embeddings as the model gives them.
 
     Raises:
         DataError: The task's data lack what it needs.
-        ConfigError: The metric that stands for the task is none of its kind.
+        ConfigError: The metric that stands for the task is none of its kind, or the model has too few dimensions.
     """
     data = session.sources.data(task)
-    values_by_metric = per_query(session, task, data)
+    encoder: Encoder = session if compact is None else _compacted(session, task, data, compact)
+    values_by_metric = per_query(encoder, task, data)
     headline = values_by_metric.get(task.headline)
     if headline is None:
         raise ConfigError(
             f"Task {task.name!r}: there is no metric {task.headline!r}; there are {', '.join(values_by_metric)}."
         )
     metrics = {name: mean(values) for name, values in values_by_metric.items()}
-    space = joint_space(session, task, data) if isinstance(data, CrossModal) else {}
+    space = joint_space(encoder, task, data) if isinstance(data, CrossModal) else {}
     return Measurement(metrics, bootstrap_interval(headline), headline, space)
+
+
+def _compacted(encoder: Encoder, task: Task, data: Data, compact: Compact) -> Encoder:
+    """An encoder whose gallery is stored as `compact` says, fitted to the gallery of the task."""
+    if task.kind == "i2t" and isinstance(data, CrossModal):
+        return CompactEncoder(encoder, Codec.fit(compact, _pairs(encoder, task, data)[1]), texts_stored=True)
+    if isinstance(data, Classification):
+        gallery = [data.train]
+    elif isinstance(data, Retrieval):
+        gallery = [*data.gallery] or [data.queries]
+    elif isinstance(data, ComposedRetrieval):
+        gallery = [data.gallery]
+    else:
+        gallery = _tables(data)
+    return CompactEncoder(encoder, fit_images(compact, [encoder.images(table, task.transform) for table in gallery]))
 
 
 def embed_data(session: Session, task: Task) -> None:
@@ -165,17 +188,19 @@ def _gallery_labels(gallery: Sequence[Table], images: Sequence[Encoded]) -> list
     return [label for table, one in zip(gallery, images, strict=True) for label in _labels(table, one)]
 
 
-def _labelled(encoder: Encoder, task: Task, table: Table) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Vectors and labels of the images that have a label and could be read."""
+def _labelled(
+    encoder: Encoder, task: Task, table: Table, queries: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Vectors and labels of the images that have a label and could be read: those of a gallery, or as queries."""
     encoded = encoder.images(table, task.transform)
     places, labels = _with_label(task, table, _labels(table, encoded))
-    return encoded.array()[places], labels
+    return (encoded.queries() if queries else encoded.array())[places], labels
 
 
 def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
     if data.truth is not None:
         return _by_truth(encoder, task, data)
-    vectors, labels = _labelled(encoder, task, data.queries)
+    vectors, labels = _labelled(encoder, task, data.queries, queries=True)
     if data.at is not None:
         return _by_label_at(encoder, task, vectors, labels, data.gallery, data.at)
     if data.gallery:
@@ -185,7 +210,7 @@ def _image_to_image(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
         precisions = average_precisions(vectors, gallery, labels, gallery_labels)
         hits = hits_at_k(vectors, gallery, labels, gallery_labels, data.ks)
     else:
-        among_themselves = (vectors, vectors, labels, labels)
+        among_themselves = (vectors, _labelled(encoder, task, data.queries)[0], labels, labels)
         precisions = average_precisions(*among_themselves, task.exclude_self, drop_first=task.drop_first)
         hits = hits_at_k(*among_themselves, data.ks, task.exclude_self, drop_first=task.drop_first)
     of_part = {name: precisions[np.isin(labels, list(part))] for name, part in data.parts.items()}
@@ -207,7 +232,7 @@ def _by_truth(encoder: Encoder, task: Task, data: Retrieval) -> PerQuery:
         {kind: [int(place[row]) for row in rows if place[row] >= 0] for kind, rows in data.truth[query].items()}
         for query in queries.rows
     ]
-    gallery, vectors = np.concatenate([one.array() for one in images]), queries.array()
+    gallery, vectors = np.concatenate([one.array() for one in images]), queries.queries()
     levels: tuple[Difficulty, ...] = ("easy", "medium", "hard")
     by_level = {f"map_{level}": revisited_average_precisions(vectors, gallery, truth, level) for level in levels}
     # A ground truth without hard images has one difficulty only.
@@ -249,7 +274,7 @@ def _columns(name: str, ks: Sequence[int], hits: NDArray[np.float64]) -> PerQuer
 
 def _knn(encoder: Encoder, task: Task, data: Classification) -> PerQuery:
     train, train_labels = _labelled(encoder, task, data.train)
-    test, test_labels = _labelled(encoder, task, data.test)
+    test, test_labels = _labelled(encoder, task, data.test, queries=True)
     return _columns("top", _TOPS, knn_hits(train, train_labels, test, test_labels, tops=_TOPS))
 
 
@@ -278,7 +303,8 @@ def _pairs(
     if not captions:
         raise DataError(f"Task {task.name!r}: no row of {table.name} has a caption.{table.columns_hint}")
     texts = encoder.captions([caption for caption, _ in captions], table.fingerprint)
-    return encoded.array(), texts, np.array([image for _, image in captions], np.int64)
+    images = encoded.queries() if task.kind == "i2t" else encoded.array()
+    return images, texts, np.array([image for _, image in captions], np.int64)
 
 
 def _cross_modal(encoder: Encoder, task: Task, data: CrossModal) -> PerQuery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mcip import models
 from mcip.core.choices import Decode, Precision
 from mcip.core.device import pick_device
 from mcip.core.processes import alone, processes
+from mcip.embeddings.compact import Compact
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.encoders import Session
 from mcip.evaluation.measure import embed_data, measure
@@ -38,6 +39,7 @@ def measure_models(
     device: str = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 0.01,
+    embeddings: Sequence[Compact] = (Compact(),),
 ) -> list[Path]:
     """Measure each of the named models on each task.
 
@@ -56,9 +58,10 @@ def measure_models(
         device: Where models are loaded to; loaded ones stay where they are.
         precision: Of the forward passes.
         max_unreadable: The share of images that may be unreadable.
+        embeddings: How galleries are stored; each model is measured in each way, under its name with the way behind it.
 
     Returns:
-        The results files, in the order of the models.
+        The results files, in the order of the models, and of `embeddings` for each.
 
     Raises:
         ConfigError: A name cannot be that of a file.
@@ -76,25 +79,41 @@ def measure_models(
     for name, source in named.items():
         model = team.first_then_all(partial(_loaded, source, device))
         session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode)
-        path = out / results_name(name, present)
-        results = ResultsFile(path, name, model.source, model.fingerprint, present, session.store, decode)
-        entries, kept = team.by_first(partial(results.known, described, sources.tables))
-        left = [number for number, entry in enumerate(entries) if entry is None]
-        if team.several:
-            for number in left:
-                embed_data(session, present.tasks[number])
-        for start in range(0, len(left), team.count):
-            found = None
-            if start + team.rank < len(left):
-                number = left[start + team.rank]
-                with alone():
-                    found = number, _measured(session, present.tasks[number], results, described[number])
-            for number, entry in filter(None, team.gather_json(found)):
-                entries[number] = entry
-            team.by_first(partial(results.write, [*entries, *kept]))
-        team.by_first(partial(results.write, [*entries, *kept]))
-        paths.append(path)
+        for compact in embeddings:
+            full_name = check_model_name(f"{name} {compact}") if compact.changes else name
+            path = out / results_name(full_name, present)
+            results = ResultsFile(path, full_name, model.source, model.fingerprint, present, session.store, decode)
+            _measure_model(session, compact, results, [_stored_as(compact, entry) for entry in described])
+            paths.append(path)
     return paths
+
+
+def _measure_model(session: Session, compact: Compact, results: ResultsFile, described: list[dict[str, Any]]) -> None:
+    """Measure a model on all tasks that its results file lacks."""
+    team, tasks = processes(), results.suite.tasks
+    entries, kept = team.by_first(partial(results.known, described, session.sources.tables))
+    left = [number for number, entry in enumerate(entries) if entry is None]
+    if team.several:
+        for number in left:
+            embed_data(session, tasks[number])
+    for start in range(0, len(left), team.count):
+        found = None
+        if start + team.rank < len(left):
+            number = left[start + team.rank]
+            with alone():
+                found = number, _measured(session, tasks[number], results, described[number], compact)
+        for number, entry in filter(None, team.gather_json(found)):
+            entries[number] = entry
+        team.by_first(partial(results.write, [*entries, *kept]))
+    team.by_first(partial(results.write, [*entries, *kept]))
+
+
+def _stored_as(compact: Compact, description: dict[str, Any]) -> dict[str, Any]:
+    """What a results file says of a task whose gallery is stored in fewer bytes."""
+    if not compact.changes:
+        return description
+    caveats = [*description["caveats"], f"with a gallery stored as {compact}"]
+    return {**description, "embedding": str(compact), "caveats": caveats}
 
 
 def _loaded(source: str | os.PathLike[str] | models.Model, device: str) -> models.Model:
@@ -121,9 +140,11 @@ def _describe(task: Task, sources: Sources, allow_counts: bool, decode: Decode) 
     return {**task.as_dict(), **facts, "caveats": caveats, "data_hash": sources.data(task).fingerprint}
 
 
-def _measured(session: Session, task: Task, results: ResultsFile, description: dict[str, Any]) -> dict[str, Any]:
+def _measured(
+    session: Session, task: Task, results: ResultsFile, description: dict[str, Any], compact: Compact
+) -> dict[str, Any]:
     """Measure a task; the task's entry in the results file."""
-    found = measure(session, task)
+    found = measure(session, task, compact if compact.changes else None)
     return {
         **description, "headline": task.headline, "metrics": found.metrics, "interval": list(found.interval),
         "per_query": results.save_values(description, found.per_query), "space": found.space,

@@ -24,13 +24,17 @@ def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = Fal
     """Whether to compile: "auto" does on CUDA from `ENOUGH_STEPS` steps, or batches to embed, on.
 
     Raises:
-        ConfigError: `compile` is none of its values, or is "on" for weights in shards.
+        ConfigError: `compile` is none of its values, asks for CUDA graphs elsewhere, or for weights in shards.
     """
     if compile not in get_args(Compile):
         raise ConfigError(f"compile is {compile!r}: it is one of {', '.join(get_args(Compile))}.")
-    if compile == "on" and sharded:
+    if compile not in ("auto", "off") and sharded:
         raise ConfigError("compile cannot go with --parallel fsdp yet: use --parallel ddp, or --compile off.")
-    return compile == "on" or (compile == "auto" and device.type == "cuda" and steps >= ENOUGH_STEPS and not sharded)
+    if compile == "graphs" and device.type != "cuda":
+        raise ConfigError("--compile graphs needs a CUDA device: use --compile on.")
+    if compile == "auto":
+        return device.type == "cuda" and steps >= ENOUGH_STEPS and not sharded
+    return compile != "off"
 
 
 def compiled(
@@ -39,6 +43,7 @@ def compiled(
     device: torch.device,
     precision: Precision,
     embed: Callable[[Tensor], Tensor] | None = None,
+    graphs: bool = False,
 ) -> Callable[[Tensor], Tensor] | None:
     """Compile a module for inputs of one shape, and say so: to train it, forward and backward, or only to embed.
 
@@ -50,6 +55,8 @@ def compiled(
         device: Where they are.
         precision: In which precision it is called.
         embed: What calls the module where it only embeds, in inference mode; it is compiled then.
+        graphs: Record the kernels as CUDA graphs at the second call, and replay them from the third on. The output and
+            the gradients of a call then last until the next: gradients are not to be added up over calls.
 
     Returns:
         What computes the module's output, or that of `embed`; None where compilation fails, which is said on the
@@ -58,7 +65,8 @@ def compiled(
     console.print("Compiling the image tower: one to three minutes before the first batch.")
     start, training = time.perf_counter(), tower.training
     kept = {name: buffer.clone() for name, buffer in tower.named_buffers()}
-    call: Any = torch.compile(embed or tower, backend=BACKEND, dynamic=False)
+    mode = "reduce-overhead" if graphs else None
+    call: Any = torch.compile(embed or tower, backend=BACKEND, dynamic=False, mode=mode)
     try:
         with torch.random.fork_rng(), torch.inference_mode(embed is not None):
             tower.train(embed is None)
@@ -86,4 +94,10 @@ def compiled(
             "does not.",
             soft_wrap=True,
         )
-    return call  # type: ignore[no-any-return]
+
+    def replayed(pixels: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        output: Tensor = call(pixels)
+        return output
+
+    return replayed if graphs else call

@@ -51,7 +51,7 @@ def image_footprint(
     was_training = visual.training
     visual.train()
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as fake, _fake_parameters(visual, fake):
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake, fake_parameters(visual, fake):
             pixels = torch.empty(batch_size, 3, model.image_size, model.image_size)
             return _count(visual, pixels, precision)
     finally:
@@ -78,7 +78,7 @@ def text_footprint(
     transformer.train()
     transformer.grad_checkpointing = grad_checkpointing
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as fake, _fake_parameters(tower, fake):
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake, fake_parameters(tower, fake):
             tokens = torch.zeros(batch_size, length, dtype=torch.int64)
             counted = _count(tower, tokens, precision, shorten=False)
             return replace(counted, parameters=sum(p.numel() for p in model.text_parameters()))
@@ -120,7 +120,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 @contextmanager
-def _fake_parameters(module: nn.Module, fake: FakeTensorMode) -> Iterator[None]:
+def fake_parameters(module: nn.Module, fake: FakeTensorMode) -> Iterator[None]:
     """Let a module have parameters and buffers without content while the block runs."""
     places: list[tuple[dict[str, Any], str, Tensor]] = [
         (table, name, tensor)

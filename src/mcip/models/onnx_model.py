@@ -15,19 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mcip.core.choices import TransformName
+from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ModelError
 from mcip.core.files import read_json
 from mcip.core.optional import module
-from mcip.data.images import to_rgb
-from mcip.data.resize import ModelResize, Squash
+from mcip.data.pillow_transform import PillowTransform
+from mcip.data.resize import ModelResize
 from mcip.models.bpe import BytePairTokenizer
 
 CONFIG: Final = "onnx.json"
 MERGES: Final = "bpe.txt.gz"
 FORMAT: Final = 1
-# The paper resizes to this many times the crop's side.
-_MARGIN: Final = 1.125
 
 
 class OnnxModel:
@@ -79,6 +77,11 @@ class OnnxModel:
         """Dimension D of the embeddings."""
         return int(self.config["embed_dim"])
 
+    @property
+    def backend(self) -> str:
+        """What an index records that this model embeds: "onnx", or "onnx-int8" if it is quantized."""
+        return "onnx" if self.config["quantize"] == "none" else f"onnx-{self.config['quantize']}"
+
     @cached_property
     def tokenizer(self) -> BytePairTokenizer:
         """Texts to int64 (T, context length)."""
@@ -96,16 +99,15 @@ class OnnxModel:
         Raises:
             UnreadableImage: It cannot be decoded, or is too thin for resizing.
         """
-        side, image = self._resize.side, to_rgb(image)
-        if transform == "paper":
-            margin = Squash(round(_MARGIN * side))
-            start = round((margin.side - side) / 2)
-            resized = margin(image).crop((start, start, start + side, start + side))
-        else:
-            resized = self._resize(image)
-        return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+        return self.transform(transform).prepare(image)
 
-    def embed_prepared(self, pixels: Sequence[NDArray[np.uint8]], batch_size: int = 64) -> NDArray[np.float32]:
+    def transform(self, name: TransformName = "model", decode: Decode = "exact") -> PillowTransform:
+        """What reads image files for this model; see `mcip.data.image_transform`."""
+        return PillowTransform(self._resize, name, decode)
+
+    def embed_prepared(
+        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], batch_size: int = 64
+    ) -> NDArray[np.float32]:
         """Embed what `prepare` returned; float32 (n, D) of unit length."""
         mean, std = (
             np.asarray(self.config["preprocess_cfg"][name], np.float32).reshape(-1, 1, 1) for name in ("mean", "std")
@@ -172,6 +174,11 @@ class SavedOnnx:
     def load(self) -> OnnxModel:
         """Open the model."""
         return OnnxModel(self.folder)
+
+
+def exported_model(name: str) -> str:
+    """The name of the model that was exported to the folder `name`; `name` itself if that is no ONNX model."""
+    return OnnxModel(name).source if is_onnx(name) else name
 
 
 def is_onnx(folder: str | os.PathLike[str]) -> bool:

@@ -40,6 +40,7 @@ METRIC_SENTENCES = {
     "r10": "R@10 is the share of queries with something relevant among the first ten results.",
 }
 METHOD_SENTENCES = {
+    "adapt": "leaves both encoders as they are and trains a matrix behind the image encoder: seconds instead of hours.",
     "GPR-FT": "tunes the image encoder to tell the classes of labelled images apart: image search improves, but texts "
     "no longer fit the images as well.",
     "Re-A": "realigns a tuned model: trains its text encoder on images with captions, while the image encoder stays as "

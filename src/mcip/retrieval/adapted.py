@@ -85,6 +85,11 @@ class Adapter:
                 f"{table.uri} was made with the model {identity.model}, not with {start[0]}: the matrix of "
                 f"{self.folder} cannot change its vectors. Name the adapter of that model, or index the images again."
             )
+        if table.codec is not None:
+            raise ArtefactError(
+                f"{table.uri} stores vectors as {identity.embedding}, which a matrix cannot change: index the images "
+                "with the adapted model at another --db."
+            )
         matrix = self._inverse() if undo else self.matrix
         before_change()
         rewrite_vectors(table, lambda vectors: multiply(vectors, matrix), model=end[0], fingerprint=end[1])

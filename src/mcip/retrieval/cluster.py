@@ -26,13 +26,15 @@ from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.photo_metadata import PHOTO_COLUMNS
-from mcip.data.transforms import ImageTransform
+from mcip.models.onnx_model import exported_model
+from mcip.retrieval.commits import check_fragments
+from mcip.retrieval.embedder import embedder_of
 from mcip.retrieval.listing import Listing, read_image
 from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
-from mcip.retrieval.sync import Changes, Options, check_share, finished_rows, transform_of
-from mcip.retrieval.table import IndexTable, open_table, vectors_array
+from mcip.retrieval.sync import Changes, Options, check_share, finished_rows
+from mcip.retrieval.table import IndexTable, no_vectors, open_table, vectors_array
 
 JOURNAL: Final = "fragments"
 # Tasks that the cluster is given at most, so that its book-keeping stays small.
@@ -105,7 +107,7 @@ def _stages(
     """The work as a Ray data set: one row per shard, with its fragment."""
     identity = table.identity
     rows = max(options.batch_size, -(-len(new) // _TASKS))
-    transform = transform_of(table, model)
+    transform = embedder_of(identity, model).transform
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     actors = gpus or max(1, int(_EMBEDDING * resources.get("CPU", 1)))
@@ -131,7 +133,7 @@ def _stages(
         # Stages with the same needs would be joined to one.
         memory=memory,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-        fn_constructor_args=(table.uri, identity.model, transform, options.precision),
+        fn_constructor_args=(table.uri, identity.model, options.precision),
     )
     return embedded.map_batches(
         _write, batch_size=options.shard_rows, batch_format="pyarrow", num_cpus=1, fn_kwargs={"uri": table.uri}
@@ -193,15 +195,15 @@ _DECODED: Final = pa.schema(
 )
 
 
-def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: frozenset[str]) -> pa.Table:
+def _decode(rows: pa.Table, transform: Any, thumbnails: int, known: frozenset[str]) -> pa.Table:
     """Read and decode images; those of known content are left out."""
     torch.set_num_threads(1)
     listing = _listing(rows)
     reader = Reader(listing.content, transform, thumbnails, known, known, has_facts(listing.metadata.schema))
-    batch = reader[list(range(rows.num_rows))]
+    batch = reader(list(range(rows.num_rows)))
     decoded: dict[int, tuple[Any, ...]] = {number: (None,) * 6 + (why,) for number, why in batch.unreadable.items()}
     for place, at in enumerate(batch.embed):
-        pixels = batch.pixels[place].numpy().tobytes()
+        pixels = batch.pixels[place].tobytes()
         facts = batch.thumbnails.get(at), batch.facts[at]
         decoded[batch.numbers[at]] = (batch.hashes[at], pixels, *batch.sizes[place], *facts, None)
     numbers = sorted(decoded)
@@ -215,13 +217,12 @@ def _decode(rows: pa.Table, transform: ImageTransform, thumbnails: int, known: f
 class _Embedder:
     """An actor that holds the model, and turns decoded images into rows of the table."""
 
-    def __init__(self, uri: str, name: str, transform: ImageTransform, precision: Precision) -> None:
+    def __init__(self, uri: str, name: str, precision: Precision) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = models.load(name, device=device)
+        model = models.load(exported_model(name), device=device)
         self.table = open_table(uri)
-        self.transform = transform
-        self.precision: Precision = precision
-        if self.model.fingerprint != self.table.identity.fingerprint:
+        self.embedder = embedder_of(self.table.identity, model, precision)
+        if model.fingerprint != self.table.identity.fingerprint:
             raise ModelError(
                 f"The model {name} of this node has other weights than the one that {uri} was made with: put the same "
                 "one at this place on every node."
@@ -230,21 +231,23 @@ class _Embedder:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows as they stand in the table, and `_unreadable`: why an image has no vector, or null."""
         readable = rows.filter(pc.is_null(rows["_unreadable"]))
-        count, side = readable.num_rows, self.transform.prepared_size
+        count, side = readable.num_rows, self.embedder.transform.prepared_size
         pixels = b"".join(readable["_pixels"].to_pylist())
         batch = Batch(
             numbers=list(range(count)),
             hashes=readable["_hash"].to_pylist(),
             embed=list(range(count)),
-            pixels=torch.from_numpy(np.frombuffer(bytearray(pixels), np.uint8).reshape(count, 3, side, side)),
+            pixels=np.frombuffer(bytearray(pixels), np.uint8).reshape(count, 3, side, side),
             sizes=list(zip(readable["_width"].to_pylist(), readable["_height"].to_pylist(), strict=True)),
             thumbnails={at: small for at, small in enumerate(readable["_thumbnail"].to_pylist()) if small is not None},
             facts=readable["_facts"].to_pylist(),
         )
-        found = finished_rows(batch, self.table, _listing(readable), self.model, self.transform, Plan(), self.precision)
+        found = finished_rows(batch, self.table, _listing(readable), self.embedder, Plan())
         lost = rows.filter(pc.is_valid(rows["_unreadable"]))
         empty = {field.name: pa.nulls(lost.num_rows, field.type) for field in found.schema}
-        empty |= {"id": lost["_id"], "vector": vectors_array(np.zeros((lost.num_rows, self.model.embed_dim)))}
+        like = no_vectors(self.table.identity, self.table.codec)
+        nothing = vectors_array(np.zeros((lost.num_rows, like.shape[1]), like.dtype))
+        empty |= {"id": lost["_id"], "vector": nothing}
         schema = pa.schema([field.with_nullable(True) for field in found.schema])
         every = pa.concat_tables([found.cast(schema), pa.table(empty, schema=schema)])
         why = pa.chunked_array([pa.nulls(count, pa.string()), *lost["_unreadable"].chunks])
@@ -262,6 +265,7 @@ def _write(rows: pa.Table, uri: str) -> pa.Table:
         written = module("lance").fragment.write_fragments(
             kept.cast(table.schema), uri, schema=table.schema, mode="append", enable_stable_row_ids=True
         )
+        check_fragments(uri, written)
         fragments = [json.dumps(fragment.to_json()) for fragment in written]
     return pa.table(
         {"fragments": [json.dumps(fragments)], "rows": [kept.num_rows], "unreadable": [json.dumps(unreadable)]}

@@ -21,7 +21,7 @@ from mcip import models
 from mcip.core.choices import Backend, TransformName
 from mcip.core.errors import ConfigError, ModelError
 from mcip.core.progress import console
-from mcip.models.onnx_model import OnnxModel, is_onnx
+from mcip.models.onnx_model import OnnxModel, exported_model, is_onnx
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.location import is_remote, local_path
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mcip.data.transforms import ImageTransform
+    from mcip.embeddings.compact import Codec
 
 # A model, or what `mcip.load` takes.
 ModelLike: TypeAlias = "str | os.PathLike[str] | models.Model"
@@ -40,8 +41,9 @@ class Encoder:
     """Embeds images and texts as an index needs them; may be used by several threads."""
 
     def __init__(
-        self, uri: str, identity: Identity, model: ModelLike | None, device: str, backend: Backend = "auto"
-    ) -> None:
+        self, uri: str, identity: Identity, model: ModelLike | None, device: str, backend: Backend = "auto",
+        codec: Codec | None = None,
+    ) -> None:  # fmt: skip
         """Load nothing yet, but check a model that is given.
 
         Args:
@@ -52,6 +54,7 @@ class Encoder:
             backend: "onnx", "torch", or "auto": by ONNX Runtime if the model given is an ONNX model, or there is one of
                 the same weights in the folder `onnx` of the model's folder, or beside the index as `<uri>.onnx`, unless
                 a loaded model or another device than the CPU is given.
+            codec: How the index stores vectors; queries are shortened as they are.
 
         Raises:
             ConfigError: There is no such backend.
@@ -64,6 +67,7 @@ class Encoder:
         self._given = model
         self._device = device
         self._backend: Backend = backend
+        self._codec = codec
         self._lock = threading.Lock()
         self._model: models.Model | None = None
         if model is not None and self.onnx is None:
@@ -90,7 +94,7 @@ class Encoder:
         """
         if self._backend == "torch":
             return None
-        places = self._onnx_places()
+        places = onnx_places(self.uri, self._given_path, self.identity.model)
         found = next((OnnxModel(place) for place in places if is_onnx(place)), None)
         required = self._backend == "onnx" or (found is not None and found.folder == self._given_path)
         loaded = self._given is not None and self._given_path is None
@@ -127,19 +131,23 @@ class Encoder:
     def prepared(self, pixels: Sequence[Prepared]) -> NDArray[np.float32]:
         """Embed what `prepare` returned in one forward pass; float32 (n, D) of unit length."""
         if self.onnx is not None:
-            return self.onnx.embed_prepared(cast("Sequence[NDArray[np.uint8]]", pixels))
+            return self._short(self.onnx.embed_prepared(cast("Sequence[NDArray[np.uint8]]", pixels)))
         import torch
 
         from mcip.embeddings.encode import encode_pixels
 
         pixels = cast("Sequence[Tensor]", pixels)
-        return encode_pixels(self.model, self._transform.finish(torch.stack(list(pixels)).to(self.model.device)))
+        finished = self._transform.finish(torch.stack(list(pixels)).to(self.model.device))
+        return self._short(encode_pixels(self.model, finished))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the index's model; float32 (n, D) of unit length."""
         if self.onnx is not None:
-            return self.onnx.encode_texts(texts)
-        return self.model.encode(list(texts), kind="text", batch_size=256)
+            return self._short(self.onnx.encode_texts(texts))
+        return self._short(self.model.encode(list(texts), kind="text", batch_size=256))
+
+    def _short(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return vectors if self._codec is None else self._codec.project(vectors)
 
     @property
     def _transform_name(self) -> TransformName:
@@ -152,13 +160,6 @@ class Encoder:
     @property
     def _given_path(self) -> Path | None:
         return Path(self._given) if isinstance(self._given, str | os.PathLike) else None
-
-    def _onnx_places(self) -> list[Path]:
-        """Where an ONNX model of the index's model may lie."""
-        if self._given_path is not None:
-            return [self._given_path, self._given_path / "onnx"]
-        beside = [] if is_remote(self.uri) else [beside_index(self.uri)]
-        return [Path(self.identity.model) / "onnx", *beside]
 
     def _checked(self, model: models.Model) -> models.Model:
         if model.fingerprint == self.identity.fingerprint:
@@ -175,7 +176,7 @@ class Encoder:
 
         name = self.identity.model if self._given is None else os.fspath(self._given)
         try:
-            return models.load(name, device=str(pick_device(self._device)))
+            return models.load(exported_model(name), device=str(pick_device(self._device)))
         except ModelError as error:
             if self._given is not None:
                 raise
@@ -183,6 +184,19 @@ class Encoder:
                 f"{self.uri} was made with the model {name}, which cannot be loaded: {error} "
                 "Say where it is now with --model."
             ) from error
+
+
+def onnx_places(uri: str, given: Path | None, model: str) -> list[Path]:
+    """Where an ONNX model of an index's model may lie, the most likely first and where to put one last.
+
+    Args:
+        uri: Of the index.
+        given: The model that is given, if one is: its folder, or the ONNX model itself.
+        model: The name of the index's model.
+    """
+    named = given if given is not None else Path(model)
+    beside = [] if is_remote(uri) else [beside_index(uri)]
+    return [named, named / "onnx", *beside]
 
 
 def beside_index(uri: str) -> Path:

@@ -55,14 +55,16 @@ class Identity:
     Attributes:
         model: The name that the model was loaded by.
         fingerprint: `mcip.models.Model.fingerprint` of the model.
-        dim: Dimension D of the vectors.
+        dim: Dimension D of the vectors, shortened ones where they are.
         transform: The image transform, "model" or "paper".
         roots: What was indexed.
         thumbnails: Largest side of the thumbnails in pixels; 0 where there are none.
         created: Random, so that files derived from another table at the same place are not taken for this one's.
         format: Of the table.
         decode: How image files are read, "exact" or "fast".
+        backend: What embedded images last: "torch", "onnx", or "onnx-int8".
         milvus: Where the vectors are searched; None if by this package's own engines.
+        embedding: How vectors are stored, see `mcip.embeddings.compact.Compact`.
     """
 
     model: str
@@ -74,7 +76,9 @@ class Identity:
     roots: tuple[Root, ...] = ()
     format: int = _FORMAT
     decode: str = "exact"
+    backend: str = "torch"
     milvus: Milvus | None = None
+    embedding: str = "float16"
 
     @classmethod
     def new(cls, **facts: Any) -> Identity:

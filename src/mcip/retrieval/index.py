@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from mcip import models
 from mcip.core.choices import Backend, Fusion
-from mcip.core.errors import ConfigError, ModelError
+from mcip.core.errors import ArtefactError, ConfigError, ModelError
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.opening import EmbedTexts, open_engine
 from mcip.retrieval.ann.select import Ann
+from mcip.retrieval.codec import KEY as CODEC
 from mcip.retrieval.encoder import Encoder, ModelLike
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.query import NEGATIVE_WEIGHT as NEGATIVE_WEIGHT
@@ -70,7 +71,7 @@ class Index:
         self.uri = os.fspath(uri)
         table = open_table(self.uri)
         self._identity = table.identity
-        self.encoder = Encoder(self.uri, table.identity, model, device, backend)
+        self.encoder = Encoder(self.uri, table.identity, model, device, backend, table.codec)
         self._embed_texts = probe_texts or self.encode_texts
         engine = open_engine(
             table, self._embed_texts, requested=ann, target=target, recalibrate=recalibrate, every_byte=verify
@@ -125,6 +126,8 @@ class Index:
         table = open_table(self.uri)
         if table.identity.fingerprint != self.fingerprint:
             raise ModelError(f"{self.uri} was made anew with another model, {table.identity.model}: open it again.")
+        if table.schema.metadata.get(CODEC) != self.engine.table.schema.metadata.get(CODEC):
+            raise ArtefactError(f"{self.uri} was made anew with --embedding {table.identity.embedding}: open it again.")
         if table.version_key == self.engine.table.version_key:
             return False
         self._snapshot = Snapshot(open_engine(table, self._embed_texts), self._embed_texts)
@@ -222,13 +225,15 @@ class Index:
         """The images in the order in which they were indexed, with the score 0; see `search`."""
         return self._snapshot.browse(k, offset, where, collapse)
 
-    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
-        """Find images like one of the index, without that one itself.
+    def similar(
+        self, id: str, k: int = 10, where: str | None = None, offset: int = 0, min_score: float | str | None = None
+    ) -> Results:
+        """Find images like one of the index, without that one itself; see `search`.
 
         Raises:
             DataError: There is no such id.
         """
-        return self._snapshot.similar(id, k, where, offset)
+        return self._snapshot.similar(id, k, where, offset, min_score)
 
     def vector(self, id: str) -> NDArray[np.float32]:
         """The vector of an image of the index; see `Snapshot.vector`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mcip.retrieval.codec import index_form
 from mcip.retrieval.index import Index
 from mcip.retrieval.location import is_remote
 from mcip.retrieval.sync import Changes
@@ -61,6 +62,7 @@ class Indexed:
         found = {
             "index": self.index.uri,
             "images": f"{len(self.index):,} x {state.dim} dimensions, {self.size / 1e6:,.1f} MB in all",
+            "vectors": self._vectors(),
             "searched by": _METHODS[state.method],
         }
         if not state.settings:
@@ -73,6 +75,15 @@ class Indexed:
                 f"{exact})"
             )
         return found
+
+    def _vectors(self) -> str:
+        """How vectors are stored, and what an engine holds beside the table."""
+        table, state = self.index.engine.table, self.index.engine.state
+        form = index_form(table.identity.embedding)
+        text = f"{form}, {form.bytes_of(state.dim):,} bytes per image in the table"
+        if self.index.engine.vectors is not None:
+            text += f", {2 * state.dim:,} in the file that is searched"
+        return text
 
     def __rich__(self) -> Table:
         from rich.table import Table

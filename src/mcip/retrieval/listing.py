@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -27,7 +25,7 @@ from mcip.data.table import Table, read_table
 from mcip.data.walk import is_hidden
 from mcip.retrieval.folder import Files, is_image_name, list_folder, summary, why_closed, why_skipped, without_raw_pairs
 from mcip.retrieval.location import check_utf8, is_remote, resolve
-from mcip.retrieval.metadata import file_columns, fit_types, useful_columns
+from mcip.retrieval.metadata import file_columns, useful_columns
 from mcip.retrieval.reading import Content, LocalFiles, Objects, Rows, file_state, filesystem_of, read_image
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 DataLike: TypeAlias = "str | os.PathLike[str] | Table | datasets.Dataset | pd.DataFrame"
 
-__all__ = ["FOLDERS", "DataLike", "Listing", "joined", "list_images", "read_image", "with_prefix"]
+__all__ = ["FOLDERS", "DataLike", "Listing", "list_images", "read_image"]
 
 _TABLES: Final = (".parquet", ".pq")
 # Kinds of sources whose ids are paths of files.
@@ -108,62 +106,6 @@ def list_images(source: DataLike, columns: str = "", raw_pairs: bool = False) ->
     images, pairs = (files.images, {}) if raw_pairs else without_raw_pairs(files.images)
     skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped | pairs
     return replace(_folder(location, replace(files, images=images, skipped=skipped)), superseded=frozenset(pairs))
-
-
-def joined(listings: Sequence[Listing]) -> Listing:
-    """Several listings as one; their ids must differ.
-
-    Raises:
-        DataError: Two of them have columns of one name that do not go together.
-    """
-    if len(listings) == 1:
-        return listings[0]
-    types: dict[str, pa.DataType] = {}
-    for listing in listings:
-        _, wider = fit_types(listing.metadata, types, listing.name)
-        types |= {found.name: found.type for found in listing.metadata.schema if found.name not in types} | wider
-    return Listing(
-        name=", ".join(listing.name for listing in listings),
-        kind="several",
-        location="",
-        ids=[name for listing in listings for name in listing.ids],
-        paths=[path for listing in listings for path in listing.paths],
-        stamps=[stamp for listing in listings for stamp in listing.stamps],
-        metadata=pa.concat_tables(
-            [fit_types(listing.metadata, types, listing.name)[0] for listing in listings], promote_options="default"
-        ),
-        content=_Joined(listings),
-        skipped={name: why for listing in listings for name, why in listing.skipped.items()},
-        closed={name: why for listing in listings for name, why in listing.closed.items()},
-        superseded=frozenset(name for listing in listings for name in listing.superseded),
-    )
-
-
-def with_prefix(listing: Listing, prefix: str) -> Listing:
-    """A listing with a prefix before each id, as several sources in one index need it."""
-    if not prefix:
-        return listing
-    ids = [prefix + name for name in listing.ids]
-    return replace(
-        listing,
-        ids=ids,
-        metadata=file_columns(ids) if listing.kind in FOLDERS else listing.metadata,
-        skipped={prefix + name: why for name, why in listing.skipped.items()},
-        closed={prefix + name: why for name, why in listing.closed.items()},
-        superseded=frozenset(prefix + name for name in listing.superseded),
-    )
-
-
-class _Joined:
-    """Reads from several listings, which follow each other."""
-
-    def __init__(self, listings: Sequence[Listing]) -> None:
-        self.contents = [listing.content for listing in listings]
-        self.starts = list(accumulate(map(len, listings), initial=0))
-
-    def __call__(self, number: int) -> bytes:
-        part = bisect_right(self.starts, number) - 1
-        return self.contents[part](number - self.starts[part])
 
 
 def _folder(location: str, files: Files) -> Listing:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Set
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mcip.core.errors import ConfigError, UnreadableImage
+from mcip.core.prefetch import prefetch
 from mcip.data.images import decode_reduced
-from mcip.data.loader import prefetch
 from mcip.data.photo_metadata import photo_metadata
 from mcip.data.thumbnails import thumbnail
-from mcip.data.transforms import ImageTransform
 from mcip.retrieval.reading import Content, content_hash
+
+if TYPE_CHECKING:
+    from mcip.data.pillow_transform import PillowTransform
+    from mcip.data.transforms import ImageTransform
 
 
 @dataclass
@@ -39,14 +45,14 @@ class Batch:
     numbers: list[int] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     embed: list[int] = field(default_factory=list)
-    pixels: Tensor = field(default_factory=lambda: torch.empty(0))
+    pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     sizes: list[tuple[int, int]] = field(default_factory=list)
     thumbnails: dict[int, bytes] = field(default_factory=dict)
     facts: list[dict[str, Any]] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
-class Reader(Dataset[Batch]):
+class Reader:
     """Reads, hashes and decodes the images of a list of numbers.
 
     Attributes:
@@ -61,7 +67,7 @@ class Reader(Dataset[Batch]):
     def __init__(
         self,
         content: Content,
-        transform: ImageTransform,
+        transform: ImageTransform | PillowTransform,
         thumbnails: int,
         known: Set[str],
         thumbnailed: Set[str],
@@ -74,8 +80,9 @@ class Reader(Dataset[Batch]):
         self.thumbnailed = thumbnailed
         self.facts = facts
 
-    def __getitem__(self, numbers: list[int]) -> Batch:
-        batch, pixels = Batch(), list[Tensor]()
+    def __call__(self, numbers: list[int]) -> Batch:
+        """Read the images of these numbers."""
+        batch, pixels = Batch(), list[NDArray[np.uint8]]()
         for number in numbers:
             try:
                 content = self.content(number)
@@ -86,7 +93,7 @@ class Reader(Dataset[Batch]):
                     small = self._thumbnail(content) if needs_thumbnail else None
                     if needs_pixels:
                         prepared, size = self.transform.read(content)
-                        pixels.append(prepared)
+                        pixels.append(np.asarray(prepared))
                         batch.embed.append(position)
                         batch.sizes.append(size)
                     if small is not None:
@@ -98,7 +105,7 @@ class Reader(Dataset[Batch]):
                 batch.hashes.append(hashed)
                 batch.facts.append(photo_metadata(content) if self.facts else {})
         if pixels:
-            batch.pixels = torch.stack(pixels)
+            batch.pixels = np.stack(pixels)
         return batch
 
     def _thumbnail(self, content: bytes) -> bytes:
@@ -116,8 +123,35 @@ def read_ahead(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iter
     if workers < 0:
         raise ConfigError(f"workers is {workers}: it must be 0 or more.")
     if workers == 0:
-        return prefetch(reader[numbers] for numbers in parts)
+        return prefetch(map(reader, parts))
+    return _in_processes(reader, parts, workers)
+
+
+def _in_processes(reader: Reader, parts: Iterator[list[int]], workers: int) -> Iterator[Batch]:
     # Lance runs threads, which a fork does not survive.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return DataLoader(reader, batch_size=None, sampler=parts, num_workers=workers, multiprocessing_context=context)
+    with ProcessPoolExecutor(workers, context, _begin, (reader,)) as pool:
+        coming = deque(pool.submit(_read, part) for part in islice(parts, 2 * workers))
+        try:
+            while coming:
+                batch = coming.popleft().result()
+                coming.extend(pool.submit(_read, part) for part in islice(parts, 1))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# The reader of a process that only reads.
+_READERS: Final[list[Reader]] = []
+
+
+def _begin(reader: Reader) -> None:
+    _READERS.append(reader)
+    if torch := sys.modules.get("torch"):
+        # Each process reads one image at a time; more threads would only take the processors from each other.
+        torch.set_num_threads(1)
+
+
+def _read(numbers: list[int]) -> Batch:
+    return _READERS[0](numbers)

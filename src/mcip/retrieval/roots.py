@@ -10,7 +10,8 @@ from pathlib import PurePath
 
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.identity import Root
-from mcip.retrieval.listing import DataLike, Listing, joined, list_images, with_prefix
+from mcip.retrieval.joined_listing import joined, with_prefix
+from mcip.retrieval.listing import DataLike, Listing, list_images
 from mcip.retrieval.location import is_remote, resolve
 
 

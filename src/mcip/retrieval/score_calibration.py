@@ -52,15 +52,17 @@ class NullDistribution:
         scale: How wide it is.
         shape: How soon its upper tail ends, from 0 to 0.2.
         queries: Unrelated queries that it was estimated from.
+        most: No score asks for more: a cosine of 1 is that of an image to itself, but for rounding.
     """
 
     location: float
     scale: float
     shape: float
     queries: int
+    most: float = math.inf
 
     @classmethod
-    def fit(cls, best: NDArray[np.floating]) -> NullDistribution | None:
+    def fit(cls, best: NDArray[np.floating], most: float = math.inf) -> NullDistribution | None:
         """Estimate it from best scores (Q,) by L-moments; None for fewer than 20.
 
         Source: Hosking, Wallis and Wood, "Estimation of the Generalized Extreme-Value Distribution by the Method of
@@ -75,22 +77,22 @@ class NullDistribution:
         b2 = float((place * (place - 1) * ordered).mean()) / ((count - 1) * (count - 2))
         second, third = 2 * b1 - b0, 6 * b2 - 6 * b1 + b0
         if second < 1e-9:
-            return cls(b0, 0.0, 0.0, count)
+            return cls(b0, 0.0, 0.0, count, most)
         c = 2 / (3 + third / second) - math.log(2) / math.log(3)
         shape = 7.8590 * c + 2.9554 * c**2 - _CAREFUL * math.sqrt(_VARIANCE / count)
         shape = min(max(shape, _SHAPES[0]), _SHAPES[1])
         if shape < 1e-6:
             scale = second / math.log(2)
-            return cls(b0 - 0.5772156649 * scale, scale, 0.0, count)
+            return cls(b0 - 0.5772156649 * scale, scale, 0.0, count, most)
         gamma = math.gamma(1 + shape)
         scale = second * shape / ((1 - 2**-shape) * gamma)
-        return cls(b0 - scale * (1 - gamma) / shape, scale, shape, count)
+        return cls(b0 - scale * (1 - gamma) / shape, scale, shape, count, most)
 
     def score(self, chance: float) -> float:
         """The score that this share of unrelated queries reaches."""
         rare = -math.log1p(-chance)
         spread = -math.log(rare) if self.shape == 0 else (1 - rare**self.shape) / self.shape
-        return self.location + self.scale * spread
+        return min(self.location + self.scale * spread, self.most)
 
 
 def unrelated_best(best: NDArray[np.floating], sampled: NDArray[np.floating], rows: int) -> NDArray[np.floating]:

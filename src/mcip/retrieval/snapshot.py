@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcip.core.choices import Fusion
@@ -22,22 +20,19 @@ from mcip.data.thumbnails import thumbnail
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked
-from mcip.retrieval.ann.null_scores import calibrate_mixed
-from mcip.retrieval.ann.opening import EmbedTexts, unrelated_texts
+from mcip.retrieval.ann.opening import EmbedTexts
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.collapse import collapsed
-from mcip.retrieval.contrast import Contrast, load_contrast
 from mcip.retrieval.facets import Facets, facets_of
-from mcip.retrieval.fused import FusedQuery, basic, product
+from mcip.retrieval.fused import FusedQuery
 from mcip.retrieval.fusion import Part
+from mcip.retrieval.fusions import Fusions
 from mcip.retrieval.ranking import Query, rank
 from mcip.retrieval.reading import content_hash, read_image
 from mcip.retrieval.results import Hit, Rerank, Results, reranked
-from mcip.retrieval.score_calibration import ScoreCalibration
-from mcip.retrieval.table import HIDDEN, quoted
+from mcip.retrieval.shown_rows import ShownRows
+from mcip.retrieval.table import quoted
 
-# Rows up to which what a result shows is kept in memory rather than read for each query.
-_IN_MEMORY: Final = 5_000_000
 # Filters whose rows are remembered.
 _FILTERS: Final = 32
 # Hits that a re-ranking function gets, where fewer are requested.
@@ -61,17 +56,9 @@ class Snapshot:
             embed_texts: Embeds texts by the index's model.
         """
         self.engine = engine
-        self._embed_texts = embed_texts
-        self._rows: pa.Table | pa.RecordBatch | None = None
-        if len(engine) <= _IN_MEMORY:
-            rows = engine.table.read(engine.table.shown).sort_by("_rowid").combine_chunks()
-            self._position = np.searchsorted(rows["_rowid"].to_numpy().astype(np.int64), engine.row_ids)
-            rows = rows.drop_columns(["_rowid"])
-            # A batch gives out rows in a third of a table's time; columns of more than 2 GB do not fit into one.
-            batches = rows.to_batches()
-            self._rows = batches[0] if len(batches) == 1 else rows
+        self._fusions = Fusions(engine, embed_texts)
+        self._rows = ShownRows(engine.table, engine.row_ids)
         self.subset: Callable[[str | None], RowSubset | None] = lru_cache(_FILTERS)(self._subset)
-        self._fused_calibration: Callable[[Fusion], ScoreCalibration] = cache(self._calibrated)
 
     def __len__(self) -> int:
         return len(self.engine)
@@ -86,16 +73,14 @@ class Snapshot:
         """The columns that a filter may use."""
         return self.engine.table.shown
 
+    def prepare(self) -> None:
+        """Measure now what the first query by another fusion than the sum would wait for."""
+        self._fusions.prepare()
+
     @cached_property
     def facets(self) -> Facets:
         """What the columns hold, counted once; see `mcip.retrieval.facets`."""
-        rows, table = self._rows, self.engine.table
-
-        def read(name: str) -> pa.ChunkedArray:
-            column = table.read([name])[name] if rows is None else rows.column(name)
-            return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
-
-        return facets_of(table.schema, self.columns, read)
+        return facets_of(self.engine.table.schema, self.columns, self._rows.column)
 
     def search_parts(
         self,
@@ -112,12 +97,9 @@ class Snapshot:
         """Find images by a query that is embedded already; see `mcip.retrieval.index.Index.search`."""
         _check_range(k, offset)
         parts = [part for part in parts if part.weight]
-        query = self._query(parts, fusion)
+        query = self._fusions.query(parts, fusion)
         kind = query.kind if isinstance(query, Part) else "mixed"
-        calibration = self.engine.calibration
-        if isinstance(query, FusedQuery):
-            # Not at hand, and only needed to compare with: then the page and the table draw no line.
-            calibration = ScoreCalibration({}) if min_score is None else self._fused_calibration(fusion)
+        calibration = self._fusions.calibration(fusion if isinstance(query, FusedQuery) else "sum")
         least = -math.inf if min_score is None else calibration.least(min_score, kind)
         line = calibration.line(kind)
         ranking = partial(self._ranked, query, self.subset(where), exact, least)
@@ -130,32 +112,11 @@ class Snapshot:
             return self._results(reranked(self.hits(slots, scores), rerank)[offset : offset + k])
         return self._results(self.hits(slots[offset:], scores[offset:]), line)
 
-    def _query(self, parts: Sequence[Part], fusion: Fusion) -> Query:
-        if len(parts) == 1 and parts[0].weight > 0:
-            return parts[0]
-        background = self.engine.background
-        if fusion == "product":
-            return product(parts, background)
-        if fusion == "basic":
-            return basic(parts, background, self._contrast)
-        if fusion != "sum":
-            raise ConfigError(f"fusion is {fusion!r}: it must be sum, product or basic.")
-        return background.standardized(parts)
-
-    @cached_property
-    def _contrast(self) -> Contrast:
-        engine = self.engine
-        return load_contrast(engine.folder, engine.table.identity.fingerprint, self._embed_texts, engine.background)
-
-    def _calibrated(self, fusion: Fusion) -> ScoreCalibration:
-        """What unrelated mixed queries score by a fusion other than the sum, measured at first use."""
-        texts = unrelated_texts(self.engine.folder, self.engine.state)
-        null = calibrate_mixed(self.engine, texts, lambda parts: self._query(parts, fusion))
-        return ScoreCalibration({} if null is None else {"mixed": null})
-
     def _ranked(self, query: Query, subset: RowSubset | None, exact: bool, least: float, count: int) -> Ranked:
         """The best scores and slots of a query, from a score on."""
         scores, slots = rank(self.engine, query, count, subset, exact)
+        if least == -math.inf:
+            return scores, slots
         kept = scores >= least
         return scores[kept], slots[kept]
 
@@ -179,7 +140,9 @@ class Snapshot:
     ) -> list[Results]:
         """Find images for each of some vectors; see `mcip.retrieval.index.Index.search_vectors`."""
         _check_range(k, 0)
-        queries = np.ascontiguousarray(vectors, np.float32)
+        queries, codec = np.ascontiguousarray(vectors, np.float32), self.engine.table.codec
+        if codec is not None and queries.ndim == 2 and queries.shape[1] == codec.source_dim:
+            queries = codec.project(queries)
         if queries.ndim != 2 or queries.shape[1] != self.engine.state.dim:
             raise ConfigError(
                 f"The vectors have shape {queries.shape}, but those of {self.engine.table.uri} have "
@@ -200,14 +163,16 @@ class Snapshot:
         page = slots[offset : offset + k]
         return self._results(self.hits(page, scores[: len(page)]))
 
-    def similar(self, id: str, k: int = 10, where: str | None = None, offset: int = 0) -> Results:
-        """Find images like one of the index, without that one itself.
+    def similar(
+        self, id: str, k: int = 10, where: str | None = None, offset: int = 0, min_score: float | str | None = None
+    ) -> Results:
+        """Find images like one of the index, without that one itself; see `mcip.retrieval.index.Index.search`.
 
         Raises:
             DataError: There is no such id.
         """
         _check_range(k, offset)
-        results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where)
+        results = self.search_parts([Part(self.vector(id), "image")], k + offset + 1, 0, where, min_score=min_score)
         others = [hit for hit in results if hit.id != id]
         return self._results(others[offset : offset + k], results.line)
 
@@ -265,19 +230,7 @@ class Snapshot:
 
     def hits(self, slots: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """The rows in these slots, with these scores."""
-        if self._rows is None:
-            rows = self.engine.table.take(self.engine.row_ids[slots], self.columns)
-        else:
-            rows = self._rows.take(pa.array(self._position[slots]))
-        columns = {name: rows[name].to_pylist() for name in rows.column_names if name not in HIDDEN}
-        fields = [columns.pop(name) for name in ("id", "path", "width", "height")]
-        metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [
-            Hit(id, score, path, width, height, facts)
-            for id, path, width, height, facts, score in zip(
-                *fields, metadata or [{} for _ in slots], scores.tolist(), strict=True
-            )
-        ]
+        return self._rows.hits(slots, scores)
 
     def _results(self, hits: Sequence[Hit], line: float | None = None) -> Results:
         return Results(tuple(hits), self.version, line, self.small_image)
@@ -289,12 +242,9 @@ class Snapshot:
 
     def _slot(self, id: str) -> int | None:
         """The slot of an image whose vector is in memory; None where it has to be looked up in the table."""
-        if self._rows is None or self.engine.vectors is None or not _is_utf8(id):
+        slots = None if self.engine.vectors is None or not _is_utf8(id) else self._rows.slots(id)
+        if slots is None or len(slots) == 0:
             return None
-        position = pc.index(self._rows["id"], pa.scalar(id, self._rows.schema.field("id").type)).as_py()
-        if position < 0:
-            return None
-        slots = np.flatnonzero(self._position == position)
         alive = self.engine.alive
         return int((slots if alive is None else slots[alive.mask[slots]])[0])
 

@@ -11,20 +11,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcip import models
-from mcip.core.choices import Precision, TransformName
+from mcip.core.choices import Precision
 from mcip.core.errors import DataError
 from mcip.core.progress import Advance, progress
-from mcip.data.transforms import ImageTransform
-from mcip.embeddings.encode import encode_pixels
-from mcip.models import Model
+from mcip.retrieval.embedder import Embedder
 from mcip.retrieval.identity import Root
 from mcip.retrieval.listing import FOLDERS, Listing
 from mcip.retrieval.metadata import has_facts, merged_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
-from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
+from mcip.retrieval.table import IndexTable, no_vectors, vectors_array, vectors_of
 
 _ENOUGH = 100
 
@@ -102,7 +99,7 @@ def begin(
 def update(
     table: IndexTable,
     listing: Listing,
-    model: models.Model,
+    embedder: Embedder,
     todo: Plan,
     options: Options,
     before_change: Callable[[], None] = lambda: None,
@@ -114,7 +111,7 @@ def update(
     Args:
         table: The table; its schema has the listing's columns.
         listing: What it shall hold.
-        model: The model that the table was made with.
+        embedder: The model that the table was made with.
         todo: What has to be done, as `plan` says.
         options: How.
         before_change: Called before each change of the table; it may raise.
@@ -131,7 +128,7 @@ def update(
     with progress(f"index {listing.name}", len(listing), "images", changes.kept) as advance:
         shards = chain(
             _relocated_rows(before, listing, todo, options.shard_rows, changes, advance),
-            _embedded_rows(before, listing, model, todo, options, changes, advance),
+            _embedded_rows(before, listing, embedder, todo, options, changes, advance),
         )
         for rows in shards:
             if rows.num_rows:
@@ -151,7 +148,7 @@ def update(
 def _embedded_rows(
     before: IndexTable,
     listing: Listing,
-    model: models.Model,
+    embedder: Embedder,
     todo: Plan,
     options: Options,
     changes: Changes,
@@ -159,8 +156,8 @@ def _embedded_rows(
 ) -> Iterator[pa.Table]:
     """Read and embed the fresh images; yields the rows of a shard at a time, and counts in `changes`."""
     known = set(todo.by_hash), todo.thumbnailed
-    transform = transform_of(before, model)
-    reader = Reader(listing.content, transform, before.identity.thumbnails, *known, has_facts(listing.metadata.schema))
+    facts = has_facts(listing.metadata.schema)
+    reader = Reader(listing.content, embedder.transform, before.identity.thumbnails, *known, facts)
     size, step = options.shard_rows, options.batch_size
     shards = [todo.fresh[at : at + size] for at in range(0, len(todo.fresh), size)]
     parts = [[shard[at : at + step] for at in range(0, len(shard), step)] for shard in shards]
@@ -170,18 +167,11 @@ def _embedded_rows(
         for numbers, batch in zip(part, batches, strict=False):
             changes.unreadable |= {listing.ids[number]: why for number, why in batch.unreadable.items()}
             check_share(changes, listing, options.max_unreadable)
-            rows.append(finished_rows(batch, before, listing, model, transform, todo, options.precision))
+            rows.append(finished_rows(batch, before, listing, embedder, todo))
             changes.embedded += len(batch.embed)
             changes.reused += len(batch.numbers) - len(batch.embed)
             advance(len(numbers))
         yield pa.concat_tables(rows)
-
-
-def transform_of(table: IndexTable, model: Model) -> ImageTransform:
-    """The image transform of a model that a table was made with."""
-    identity = table.identity
-    name: TransformName = "paper" if identity.transform == "paper" else "model"
-    return model.transform(name, decode="fast" if identity.decode == "fast" else "exact")
 
 
 def _relocated_rows(
@@ -222,21 +212,15 @@ def _are_files(roots: Iterable[Root]) -> Callable[[str], bool]:
     return lambda name: next((root.kind in FOLDERS for root in longest_first if name.startswith(root.prefix)), False)
 
 
-def finished_rows(
-    batch: Batch,
-    before: IndexTable,
-    listing: Listing,
-    model: models.Model,
-    transform: ImageTransform,
-    todo: Plan,
-    precision: Precision,
-) -> pa.Table:
+def finished_rows(batch: Batch, before: IndexTable, listing: Listing, embedder: Embedder, todo: Plan) -> pa.Table:
     """The finished rows of a batch: new vectors by the model, known ones from the table as it was before."""
     count, thumbnails = len(batch.numbers), before.identity.thumbnails
-    vectors = np.empty((count, model.embed_dim), np.float16)
+    like = no_vectors(before.identity, before.codec)
+    vectors = np.empty((count, like.shape[1]), like.dtype)
     columns: dict[str, list[Any]] = {name: [None] * count for name in ("width", "height", "thumbnail")}
     if batch.embed:
-        vectors[batch.embed] = encode_pixels(model, transform.finish(batch.pixels.to(model.device)), precision)
+        fresh_vectors = embedder.embed(batch.pixels)
+        vectors[batch.embed] = fresh_vectors if before.codec is None else before.codec.compress(fresh_vectors)
         for at, (width, height) in zip(batch.embed, batch.sizes, strict=True):
             columns["width"][at], columns["height"][at] = width, height
     fresh = set(batch.embed)

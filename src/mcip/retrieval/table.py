@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from mcip.core.errors import ArtefactError
 from mcip.core.files import explain_full_disk
 from mcip.core.optional import module
+from mcip.embeddings.compact import Codec
+from mcip.retrieval.codec import codec_metadata, read_codec
+from mcip.retrieval.commits import commit, compact, index_is_whole, refuse_cut_off
 from mcip.retrieval.identity import KEY, Identity, identity_of
 
 # Columns of the index itself; a source's own columns of these names get the prefix `source_`.
@@ -38,11 +41,11 @@ _SMALL_FRAGMENTS: Final = 32
 _DELETED: Final = 0.1
 
 
-def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
+def schema_of(identity: Identity, metadata: pa.Schema, codec: Codec | None = None) -> pa.Schema:
     """The table's schema: its own columns, then those of the source."""
     fields = [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("vector", pa.list_(pa.float16(), identity.dim), nullable=False),
+        pa.field("vector", vectors_array(no_vectors(identity, codec)).type, nullable=False),
         pa.field("path", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -51,22 +54,29 @@ def schema_of(identity: Identity, metadata: pa.Schema) -> pa.Schema:
     ]
     if identity.thumbnails:
         fields.append(THUMBNAIL)
-    return pa.schema([*fields, *metadata], {KEY: json.dumps(asdict(identity)).encode()})
+    return pa.schema([*fields, *metadata], {KEY: json.dumps(asdict(identity)).encode(), **codec_metadata(codec)})
+
+
+def no_vectors(identity: Identity, codec: Codec | None) -> NDArray[Any]:
+    """What a table of this identity stores of no vector: of its type, shape (0, D)."""
+    if codec is None:
+        return np.empty((0, identity.dim), np.float16)
+    return codec.compress(np.empty((0, codec.source_dim), np.float32))
 
 
 def vectors_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
-    """Vectors of shape (n, D) as the column `vector`."""
-    half = np.ascontiguousarray(vectors, np.float16)
-    return pa.FixedSizeListArray.from_arrays(pa.array(half.reshape(-1)), half.shape[1])
+    """Vectors of shape (n, D), float16 or as a codec stores them, as the column `vector`."""
+    flat = np.ascontiguousarray(vectors, np.float16 if vectors.dtype.kind == "f" else None)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
 
 
-def vectors_of(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float16]:
-    """The column `vector` as float16 of shape (n, D)."""
+def vectors_of(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    """The column `vector` as it is stored: float16 of shape (n, D), or what `IndexTable.codec` reads."""
     dim = column.type.list_size
     parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     flat = [part.flatten().to_numpy(zero_copy_only=False) for part in parts]
-    joined = flat[0] if len(flat) == 1 else np.concatenate([*flat, np.empty(0, np.float16)])
-    array: NDArray[np.float16] = joined.reshape(-1, dim)
+    joined = flat[0] if len(flat) == 1 else np.concatenate(flat) if flat else np.empty(0, np.float16)
+    array: NDArray[Any] = joined.reshape(-1, dim)
     return array
 
 
@@ -147,26 +157,35 @@ class IndexTable:
 
     def vectors(self, row_ids: NDArray[np.int64]) -> NDArray[np.float16]:
         """The vectors with these `_rowid`s, float16 of shape (n, D)."""
-        return vectors_of(self.take(row_ids, ["vector"])["vector"])
+        return self._halves(vectors_of(self.take(row_ids, ["vector"])["vector"]))
+
+    @cached_property
+    def codec(self) -> Codec | None:
+        """How vectors are stored; None where they are in half precision, as the model gives them."""
+        return read_codec(self.uri, self.dataset.schema)
+
+    def _halves(self, stored: NDArray[Any]) -> NDArray[np.float16]:
+        return stored if self.codec is None else self.codec.restore(stored).astype(np.float16)
 
     def vector_batches(self, size: int = 16_384) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """All vectors, with their `_rowid`s, a batch of rows at a time."""
         for batch in self.dataset.to_batches(columns=["vector"], with_row_id=True, batch_size=size):
-            yield batch["_rowid"].to_numpy().astype(np.int64), vectors_of(batch["vector"])
+            yield batch["_rowid"].to_numpy().astype(np.int64), self._halves(vectors_of(batch["vector"]))
 
     def append(self, rows: pa.Table) -> IndexTable:
         """Add rows whose ids are not in the table, in one commit."""
-        lance = module("lance")
         with explain_full_disk(Path(self.uri)):
-            dataset = lance.write_dataset(rows.cast(self.schema), self.uri, mode="append")
-        return IndexTable(self.uri, dataset)
+            written = module("lance").fragment.write_fragments(
+                rows.cast(self.schema), self.uri, mode="append", enable_stable_row_ids=True, return_transaction=True
+            )
+            return IndexTable(self.uri, commit(self.uri, written))
 
     def upsert(self, rows: pa.Table) -> IndexTable:
         """Add rows, those with an id that the table has in the place of the old ones, in one commit."""
         with explain_full_disk(Path(self.uri)):
             merge = self.dataset.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows.cast(self.schema))
-        return self.latest()
+            written, _ = merge.execute_uncommitted(rows.cast(self.schema))
+            return IndexTable(self.uri, commit(self.uri, written))
 
     def delete(self, ids: Iterable[str]) -> IndexTable:
         """Delete the rows with these ids."""
@@ -178,7 +197,8 @@ class IndexTable:
 
     def _delete(self, column: str, literals: Sequence[str]) -> IndexTable:
         for start in range(0, len(literals), _PER_DELETE):
-            self.dataset.delete(f"{column} IN ({', '.join(literals[start : start + _PER_DELETE])})")
+            with explain_full_disk(Path(self.uri)):
+                self.dataset.delete(f"{column} IN ({', '.join(literals[start : start + _PER_DELETE])})")
         return self.latest() if literals else self
 
     def tidy(self) -> IndexTable:
@@ -186,7 +206,8 @@ class IndexTable:
         table, facts = self, self.dataset.stats.dataset_stats(max_rows_per_group=_SMALL_FRAGMENT)
         deleted, rows = facts["num_deleted_rows"], len(self)
         if facts["num_small_files"] > _SMALL_FRAGMENTS or deleted > _DELETED * (rows + deleted):
-            self.dataset.optimize.compact_files(materialize_deletions_threshold=_DELETED / 2)
+            with explain_full_disk(Path(self.uri)):
+                compact(self.uri, self.dataset, _DELETED / 2)
             table = self.latest()
         if rows < _IDS_TO_INDEX:
             return table
@@ -205,23 +226,38 @@ class IndexTable:
         new = [column for column in columns if column.name not in present]
         if not new:
             return self
-        self.dataset.add_columns(pa.schema(new))
+        with explain_full_disk(Path(self.uri)):
+            self.dataset.add_columns(pa.schema(new))
         return self.latest()
 
     def grow_index(self, name: str, create: Callable[[], object]) -> IndexTable:
-        """Create an index of Lance's where there is none of this name, else add the new rows once they are many."""
-        if name not in [described["name"] for described in self.dataset.list_indices()]:
-            create()
-        elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
-            self.dataset.optimize.optimize_indices(index_names=[name])
-        else:
-            return self
-        return self.latest()
+        """Create an index of Lance's where there is none of this name, else add the new rows once they are many.
+
+        Raises:
+            ArtefactError: The disk is full.
+        """
+        present = name in [index.name for index in self.dataset.describe_indices()]
+        with explain_full_disk(Path(self.uri)):
+            if present and not index_is_whole(self.uri, self.dataset, name):
+                self.dataset.drop_index(name)
+                present = False
+            if not present:
+                create()
+            elif self.dataset.stats.index_stats(name)["num_unindexed_rows"] > _BEHIND * len(self):
+                self.dataset.optimize.optimize_indices(index_names=[name])
+            else:
+                return self
+            changed = self.latest()
+            if not index_is_whole(self.uri, changed.dataset, name):
+                changed.dataset.drop_index(name)
+                refuse_cut_off(Path(self.uri))
+        return changed
 
     def change_identity(self, **changes: Any) -> IndexTable:
         """Record other facts of what it was made with."""
         content = json.dumps({**asdict(self.identity), **changes})
-        self.dataset.update_schema_metadata({KEY.decode(): content})
+        with explain_full_disk(Path(self.uri)):
+            self.dataset.update_schema_metadata({KEY.decode(): content})
         return self.latest()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mcip.core.files import explain_full_disk
 from mcip.core.optional import module
+from mcip.retrieval.commits import add_column, commit
 from mcip.retrieval.identity import KEY
 from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
 
@@ -37,9 +38,9 @@ def change_types(table: IndexTable, types: Mapping[str, pa.DataType]) -> IndexTa
         table = table.latest() if name.endswith(_CAST) else table
     for name, kind in types.items():
         cast = f"cast(`{name}` as {'double' if pa.types.is_floating(kind) else 'string'})"
-        table.dataset.add_columns({name + _CAST: cast})
-        table.latest().dataset.drop_columns([name])
-        table.latest().dataset.alter_columns({"path": name + _CAST, "name": name})
+        with explain_full_disk(Path(table.uri)):
+            add_column(table.uri, table.dataset, name + _CAST, cast).drop_columns([name])
+            table.latest().dataset.alter_columns({"path": name + _CAST, "name": name})
         table = table.latest()
     return table
 
@@ -57,7 +58,6 @@ def rewrite_vectors(
         change: Takes vectors (n, D), and gives those that take their place.
         identity: Facts of the identity that change.
     """
-    lance = module("lance")
     content = json.dumps({**asdict(table.identity), **identity, "created": uuid.uuid4().hex})
     schema = table.schema.with_metadata({**(table.schema.metadata or {}), KEY: content.encode()})
     place = schema.get_field_index("vector")
@@ -70,5 +70,7 @@ def rewrite_vectors(
 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
     with explain_full_disk(Path(table.uri)):
-        lance.write_dataset(reader, table.uri, mode="overwrite", enable_stable_row_ids=True)
-    return table.latest()
+        written = module("lance").fragment.write_fragments(
+            reader, table.uri, schema=schema, mode="overwrite", enable_stable_row_ids=True, return_transaction=True
+        )
+        return IndexTable(table.uri, commit(table.uri, written))

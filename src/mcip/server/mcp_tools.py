@@ -14,6 +14,7 @@ from mcp.types import ToolAnnotations
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mcip.core.choices import Fusion
 from mcip.core.errors import DataError, McipError, UnreadableImage
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.filters import compile_filter
@@ -21,7 +22,7 @@ from mcip.retrieval.fusion import weighted
 from mcip.retrieval.index import Index
 from mcip.retrieval.query import NEGATIVE_WEIGHT
 from mcip.retrieval.results import Hit, Results, plain
-from mcip.server.schema import Id, Text, Where
+from mcip.server.schema import Id, MinScore, Text, Where
 from mcip.server.settings import MAX_PARTS
 
 _READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -29,6 +30,17 @@ _MAX_K: Final = 100
 
 Count = Annotated[int, Field(ge=1, le=_MAX_K, description="Images to return.")]
 Filter = Annotated[Where | None, Field(description="A filter over the index's columns, such as `year > 2015`.")]
+Least = Annotated[
+    MinScore | None,
+    Field(
+        description="Leave out what scores less: `1/1000` for the score that only one in a thousand unrelated queries "
+        "reaches, so that a query which nothing matches returns nothing; or a score."
+    ),
+]
+How = Annotated[
+    Fusion,
+    Field(description="How several parts become one score; by product and basic, images must fit images and texts."),
+]
 OneId = Annotated[Id, Field(description="The id of an image of the index.")]
 
 
@@ -65,7 +77,7 @@ def mcp_server(index: Index, paths: bool = False) -> MCPServer[Any]:
             raise ToolError(str(error)) from error
 
     def as_answer(results: Results) -> dict[str, Any]:
-        return {"images": [_described(hit, paths) for hit in results]}
+        return {"images": [_described(hit, paths) for hit in results], "line": results.line}
 
     @server.tool(annotations=_READ_ONLY)
     def search(
@@ -76,8 +88,13 @@ def mcp_server(index: Index, paths: bool = False) -> MCPServer[Any]:
         unlike: Annotated[list[Text], Field(max_length=MAX_PARTS, description="What they shall not show.")] = [],  # noqa: B006
         where: Filter = None,
         k: Count = 10,
+        min_score: Least = None,
+        fusion: How = "sum",
     ) -> dict[str, Any]:
-        """Find images by texts, by images of the index, or by both; without either, list images in their order."""
+        """Find images by texts, by images of the index, or by both; without either, list images in their order.
+
+        One in a thousand unrelated queries reaches the score `line`; images below it match no better than for those.
+        """
         with answering(where):
             if not (text or like or unlike):
                 return as_answer(index.browse(k, where=where))
@@ -87,13 +104,13 @@ def mcp_server(index: Index, paths: bool = False) -> MCPServer[Any]:
             negatives: list[tuple[NDArray[np.float32], Kind]] = [(vector, "text") for vector in vectors[len(text) :]]
             liked = [index.vector(id) for id in like]
             parts = weighted(liked, vectors[: len(text)], negatives, None, NEGATIVE_WEIGHT)
-            return as_answer(index.snapshot().search_parts(parts, k, 0, where))
+            return as_answer(index.snapshot().search_parts(parts, k, 0, where, min_score=min_score, fusion=fusion))
 
     @server.tool(annotations=_READ_ONLY)
-    def similar(id: OneId, where: Filter = None, k: Count = 10) -> dict[str, Any]:
+    def similar(id: OneId, where: Filter = None, k: Count = 10, min_score: Least = None) -> dict[str, Any]:
         """Find the images that are most like one image of the index."""
         with answering(where):
-            return as_answer(index.similar(id, k, where))
+            return as_answer(index.similar(id, k, where, min_score=min_score))
 
     @server.tool(annotations=_READ_ONLY)
     def show(id: OneId) -> Image:

@@ -31,6 +31,7 @@ from mcip.server.schema import (
     Health,
     ImageSearchRequest,
     Login,
+    MinScore,
     Problem,
     SearchRequest,
     Where,
@@ -145,8 +146,9 @@ def _add_searches(guarded: APIRouter, service: Service, problems: Problems) -> N
         id: ImageId,
         k: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = 24,
         where: Annotated[Where | None, Query()] = None,
+        min_score: Annotated[MinScore | None, Query()] = None,
     ) -> Response:
-        results, version = await asyncio.wait_for(service.similar(id, k, where), settings.seconds)
+        results, version = await asyncio.wait_for(service.similar(id, k, where, min_score), settings.seconds)
         return _answer(results, version, None, False)
 
 

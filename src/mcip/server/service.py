@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-import numpy as np
 from PIL import Image
 
 from mcip.core.choices import Fusion
@@ -20,12 +19,12 @@ from mcip.retrieval.filters import compile_filter
 from mcip.retrieval.fusion import Part, weighted
 from mcip.retrieval.index import NEGATIVE_WEIGHT, Index
 from mcip.retrieval.results import Results
-from mcip.retrieval.snapshot import Snapshot
 from mcip.retrieval.table import open_table
 from mcip.server.batching import Batcher
 from mcip.server.files import IndexedFile, OpenFile
 from mcip.server.metrics import Metrics
 from mcip.server.query_encoder import QueryEncoder, Vector
+from mcip.server.scans import Scan, scan_together
 from mcip.server.settings import BALANCE, MAX_DEPTH, Settings
 from mcip.server.thumbnails import Thumbnails
 
@@ -101,30 +100,6 @@ class Loaded:
         return [name for name in self.index.columns if name != "path"]
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A query of one part that is compared with every vector."""
-
-    snapshot: Snapshot
-    part: Part
-    k: int
-    offset: int
-
-
-def scan_together(scans: list[Scan]) -> list[Results]:
-    """Answer queries that came at the same time, comparing all those of one version with the vectors together."""
-    results: dict[int, Results] = {}
-    for snapshot in {id(scan.snapshot): scan.snapshot for scan in scans}.values():
-        numbers = [number for number, scan in enumerate(scans) if scan.snapshot is snapshot]
-        vectors = np.stack([scans[number].part.vector for number in numbers])
-        depth = max(scans[number].offset + scans[number].k for number in numbers)
-        for number, found in zip(numbers, snapshot.search_vectors(vectors, "image", depth), strict=True):
-            scan = scans[number]
-            line = snapshot.engine.calibration.line(scan.part.kind)
-            results[number] = Results(found[scan.offset : scan.offset + scan.k], found.version, line)
-    return [results[number] for number in range(len(scans))]
-
-
 @dataclass
 class Service:
     """An index that is served. Used in one event loop only.
@@ -182,6 +157,7 @@ class Service:
                 self.on_ready(self._loaded.index)
             try:
                 while True:
+                    await loop.run_in_executor(thread, _prepare, self._loaded.index)
                     self.metrics.images.set(len(self._loaded.index))
                     self.metrics.version.set(self._loaded.version)
                     await asyncio.sleep(self.settings.refresh_seconds)
@@ -215,11 +191,11 @@ class Service:
         )  # fmt: skip
         return results, current.version
 
-    async def similar(self, id: str, k: int, where: str | None) -> tuple[Results, int]:
+    async def similar(self, id: str, k: int, where: str | None, min_score: str | None = None) -> tuple[Results, int]:
         """Images like one of the index, and the version; see `search`."""
         current = self.current
         self._check(Query(ids=[id], k=k, where=where), current)
-        return await self.call(current.index.similar, id, k, where), current.version
+        return await self.call(current.index.similar, id, k, where, 0, min_score), current.version
 
     async def file(self, id: str) -> OpenFile:
         """The file of an image of the index, which the caller closes, and then calls `release`.
@@ -305,3 +281,11 @@ class Service:
             (vector, kind) for (kind, _), group in zip(kinds[3:], away, strict=True) for vector in group
         ]  # fmt: skip
         return weighted([*images, *ids], texts, negatives, query.all_weights(), NEGATIVE_WEIGHT)
+
+
+def _prepare(index: Index) -> None:
+    """Measure what the first query of its kind would wait for; that query says what is wrong if something is."""
+    try:
+        index.snapshot().prepare()
+    except Exception:
+        log.warning("The scores of product and basic could not be calibrated.", exc_info=True)

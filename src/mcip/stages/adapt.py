@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import CenterInit, Precision
-from mcip.core.errors import ArtefactError, ConfigError, DataError
+from mcip.core.errors import ConfigError, DataError
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
-    from mcip.data import Table
-    from mcip.embeddings import Embeddings
-    from mcip.models import Model
     from mcip.models.saved import SavedModel
 
 KIND = "adapted"
@@ -122,42 +119,41 @@ def adapt(
     from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import read_table
+    from mcip.data.selection import labelled
     from mcip.embeddings.class_means import means_of_codes
     from mcip.embeddings.encode import embed_images
     from mcip.evaluation.validation import Validation, validation_table
-    from mcip.losses import MultiCaptionArcMargin
     from mcip.models.adapter import apply_adapter
     from mcip.models.carried import ADAPTER_FILE, write_adapter
     from mcip.stages.training import (
         arc_margin,
+        caption_term,
         finish_training,
-        labelled,
         note_small_changes,
+        note_without_label,
+        open_embeddings,
         save_classes,
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
-    from mcip.training.objectives import CaptionTerm, LinearAdapter
+    from mcip.training.objectives import LinearAdapter
 
-    out = Path(out)
-    target = pick_device(device)
+    out, target = Path(out), pick_device(device)
     loaded = open_model(model, device=str(target))
-    base_fingerprint = loaded.fingerprint
     whole = read_table(data, split=split)
     table, without_label = labelled(whole)
     mined = None if captions is None else open_captions(captions)
-    stored = None if embeddings is None else _open_embeddings(embeddings, loaded, (whole, table))
+    stored = None if embeddings is None else open_embeddings(embeddings, loaded, (whole, table))
     held_out = validation_table(data, split, validation, validation_split) if validate_every else None
     made_from = recorded(
-        adapt, locals(), data=table.fingerprint, model=base_fingerprint,
+        adapt, locals(), data=table.fingerprint, model=loaded.fingerprint,
         embeddings=stored.artefact.manifest["made_from"] if stored else None,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
     )  # fmt: skip
     settings: FitSettings = settings_of(FitSettings, locals(), per_step=min(batch_size, len(table)), title="adapt")
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            if without_label:
-                console.print(f"{len(without_label)} images without a label are left out; the manifest lists them.")
+            note_without_label(without_label)
             images = stored or embed_images(
                 table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
             )
@@ -168,15 +164,12 @@ def adapt(
             ids = [images.ids[row] for row in rows]
             labels, vectors = [str(label_of[name]) for name in ids], images.take(rows)
             classes, codes = np.unique(labels, return_inverse=True)
-            means = means_of_codes(vectors, codes) if center_init == "class-means" else None
-            term = None
-            if mined is not None:
-                loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-                term = CaptionTerm.of(mined, ids, loaded, loss, caption_weight)
+            centers = means_of_codes(vectors, codes) if center_init == "class-means" else None
             objective = LinearAdapter(
                 vectors, labels, EpochOrder(len(rows), batch_size, seed),
-                arc_margin(len(classes), images.dim, margin, scale, seed, means), lr=lr, class_lr=lr * center_lr_factor,
-                weight_decay=weight_decay, keep=keep, captions=term, device=target,
+                arc_margin(len(classes), images.dim, margin, scale, seed, centers), lr=lr,
+                class_lr=lr * center_lr_factor, weight_decay=weight_decay, keep=keep, device=target,
+                captions=caption_term(mined, ids, loaded, caption_weight, margin, scale, smoothing),
                 validation=Validation(loaded, held_out, "adapter", target, workers, precision) if held_out else None,
             )  # fmt: skip
             objective.unreadable |= {name: why for name, why in images.unreadable.items() if name in label_of}
@@ -203,26 +196,3 @@ def _check(caption_weight: float, keep: float) -> None:
         raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
     if keep < 0:
         raise ConfigError(f"keep is {keep}: the weight of a penalty is 0 or more.")
-
-
-def _open_embeddings(folder: Path, model: Model, tables: tuple[Table, ...]) -> Embeddings:
-    """Open an artefact of `mcip embed` that was made of one of these tables by this model.
-
-    Raises:
-        ArtefactError: It was made otherwise.
-    """
-    from mcip.embeddings import Embeddings
-
-    found = Embeddings(folder)
-    made_from = found.artefact.manifest["made_from"]
-    if made_from.get("model") != model.fingerprint:
-        raise ArtefactError(
-            f"{folder} holds embeddings by {found.artefact.manifest.get('model')}, whose weights are not those of "
-            f"{model.source}: embed the images with the model that is adapted."
-        )
-    if made_from.get("what") != "images" or made_from.get("data") not in {part.images_fingerprint for part in tables}:
-        raise ArtefactError(
-            f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
-            "`mcip embed` and the same --split, or leave --embeddings out."
-        )
-    return found

@@ -113,11 +113,12 @@ def align(
     from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import read_table
+    from mcip.data.selection import captioned
     from mcip.embeddings.caption_tokens import tokenize_captions
     from mcip.embeddings.encode import embed_images
     from mcip.evaluation.validation import Validation, validation_table
     from mcip.models.text_training import unlock_text_tower
-    from mcip.stages.training import captioned, count_steps, finish_training, note_small_changes, trained_model
+    from mcip.stages.training import count_steps, finish_training, note_small_changes, trained_model
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
     from mcip.training.objectives import TextAlignment
     from mcip.training.objectives.text_alignment import automatic_chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mcip.core.choices import Compile, Decode, Dtype, Precision, TransformName
+from mcip.core.choices import Compile, Decode, Precision, TransformName
 from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
@@ -27,7 +27,7 @@ def embed(
     decode: Decode = "fast",
     batch_size: int = 256,
     shard_rows: int = 16_384,
-    dtype: Dtype = "float32",
+    embedding: str = "float32",
     workers: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -50,12 +50,14 @@ def embed(
         decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
         batch_size: Images or captions per forward pass.
         shard_rows: Rows per shard.
-        dtype: How vectors are stored.
+        embedding: How embeddings are stored: float32, float16, int8 or binary; dim=256 for 256 principal components,
+            first=256 for the first 256 dimensions; or one of each, such as dim=256,int8. `Embeddings.queries` shortens
+            what is compared with them.
         workers: Processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         compile: Compile the image tower: "auto" on CUDA from 1,000 batches of images on, where that pays for the
-            minutes it takes.
+            minutes it takes; "graphs" replays it as CUDA graphs too.
         max_unreadable: The share of images that may be unreadable before it stops with an error.
 
     Returns:
@@ -76,11 +78,11 @@ def embed(
     if what == "captions":
         pool = team.first_then_all(lambda: read_captions(data, caption_column(columns)))
         return embed_captions(
-            pool["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype,
+            pool["caption"], loaded, out, batch_size=batch_size, shard_rows=shard_rows, embedding=embedding,
             precision=precision, source=str(data), announce=True,
         )  # fmt: skip
     return embed_images(
         team.first_then_all(lambda: read_table(data, split=split, columns=columns)), loaded, out, transform=transform,
-        decode=decode, batch_size=batch_size, shard_rows=shard_rows, dtype=dtype, workers=workers, precision=precision,
-        compile=compile, max_unreadable=max_unreadable, announce=True,
+        decode=decode, batch_size=batch_size, shard_rows=shard_rows, embedding=embedding, workers=workers,
+        precision=precision, compile=compile, max_unreadable=max_unreadable, announce=True,
     )  # fmt: skip

@@ -36,6 +36,7 @@ def evaluate(
     index_data: DataInput | None = None,
     columns: ColumnsInput | None = None,
     allow_counts: bool = False,
+    embedding: list[str] | None = None,
     decode: Decode = "exact",
     batch_size: int = 256,
     workers: int = 0,
@@ -66,6 +67,9 @@ def evaluate(
         columns: For "own": which of the tables' columns are image, label, ..., for example
             image=path,label=category.
         allow_counts: Measure benchmarks that have not as many images as the official release too; the results say so.
+        embedding: How an index would store the gallery's embeddings: float32, int8 or binary, dim=256 for 256 principal
+            components, first=256 for the first 256 dimensions, or both, such as dim=256,int8. Given several times, each
+            model is measured in each way, under its name with the way behind it. Queries are shortened, not rounded.
         decode: "exact" reads images to open_clip's pixels, to the bit; "fast" reads JPEGs several times faster, to
             almost the same.
         batch_size: Images or captions per forward pass.
@@ -92,6 +96,7 @@ def evaluate(
     """
     from mcip.core.files import atomic_write
     from mcip.data.column_names import columns_of, write_columns
+    from mcip.embeddings.compact import Compact
     from mcip.evaluation.results_file import check_model_name
     from mcip.evaluation.several import measure_models
     from mcip.evaluation.suites import find_suite
@@ -102,13 +107,14 @@ def evaluate(
     named = _by_name(model)
     for name in named:
         check_model_name(name)
+    compacts = list(dict.fromkeys(map(Compact.parse, embedding or ["float32"])))
     sources = Sources()
     named_columns = write_columns(columns_of(columns)) or None
     place, index_place = (_place(table, sources, named_columns) for table in (data, index_data))
     found = find_suite(suite, place, preset, split, index_split, index_place, sources, named_columns)
     paths = measure_models(
         named, found, Path(out), sources=sources, allow_counts=allow_counts, decode=decode, batch_size=batch_size,
-        workers=workers, device=device, precision=precision, max_unreadable=max_unreadable,
+        workers=workers, device=device, precision=precision, max_unreadable=max_unreadable, embeddings=compacts,
     )  # fmt: skip
     evaluation = Evaluation.read(paths)
     for file, write in ((export_csv, clip_benchmark_csv), (export_jsonl, json_lines)):

@@ -52,7 +52,8 @@ def improve(
             are taken if it has train and test.
         out: The folder of the run: `model` in it is the chosen model, `report.html` the page.
         model: The model to improve: what `mcip.load` takes.
-        budget: The time that may be spent, over all starts: such as 90s, 30min or 2h.
+        budget: The time that may be spent, over all starts: such as 90s, 30min or 2h. A trial that would take longer
+            is cut; time for the test is kept.
         favour: What the choice favours: "images" (image to image only), "balance" (as much text as images) or "text"
             (three times as much text).
         pool: Captions to mine, see `mcip mine`; if not given, those that can be made of the table and of its labels,
@@ -93,18 +94,19 @@ def improve(
     from mcip.data import read_captions, read_table
     from mcip.data.class_splits import check_enough
     from mcip.data.column_names import caption_column, columns_of
+    from mcip.data.selection import labelled
     from mcip.embeddings.encode import copy_embeddings, embed_images
+    from mcip.embeddings.mining import images_folder
     from mcip.evaluation.several import measure_models
     from mcip.reporting.comparison import Comparison
     from mcip.reporting.improvement import Improvement
     from mcip.reporting.mined import read_mined
     from mcip.reporting.report import write_report
     from mcip.reporting.results import read_results
-    from mcip.stages.improve_data import REALIGN, choose_split, has_splits, prepare, write_pool
-    from mcip.stages.improve_plan import Plan, Speed, make_plan, parse_budget
+    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, choose_split, has_splits, prepare, write_pool
+    from mcip.stages.improve_plan import TEST, Plan, Speed, make_plan, parse_budget
     from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
     from mcip.stages.mine import mine
-    from mcip.stages.training import labelled
 
     out, work = Path(out), Path(out) / _WORK
     seconds = parse_budget(budget)
@@ -118,7 +120,8 @@ def improve(
     def planned(speed: Speed) -> Plan:
         pairs = len(table.rows_with_captions) if len(table.rows_with_captions) >= REALIGN else 0
         return make_plan(
-            speed, seconds, images=len(table), train=round(0.7 * len(table)), held_out=round(0.15 * len(table)),
+            speed, seconds, images=len(table), train=round(0.7 * len(table)),
+            validation=min(round(0.15 * len(table)), MOST_VALIDATION), test=round(0.15 * len(table)),
             dim=base.embed_dim, captions=2000 if texts is None else len(texts), realign=pairs,
         )  # fmt: skip
 
@@ -135,7 +138,7 @@ def improve(
                 write_json(work / "plan.json", planned(Speed.measure(base, table, target, precision)).as_dict())
             plan = Plan.of_dict(read_json(work / "plan.json"))
             console.print(plan)
-            ledger = Ledger(work / "time.json", seconds)
+            ledger = Ledger(work / "time.json", seconds, plan.parts.get(TEST, 0.0))
             if without_label:
                 console.print(f"{len(without_label)} images without a label are left out.")
             options: dict[str, Any] = {
@@ -156,8 +159,8 @@ def improve(
                 )
             source = str(base.folder.absolute()) if base.folder is not None else base.source
             with ledger.count("mine captions"):
-                name = f"images-{prepared.train.images_fingerprint[:12]}-{base.fingerprint[:12]}-model"
-                stored = copy_embeddings(images, prepared.train, base, work / "embeddings" / name)
+                place = images_folder(work / "embeddings", prepared.train, base)
+                stored = copy_embeddings(images, prepared.train, base, place)
                 made = None if pool is not None else write_pool(data, prepared.train, work, columns_of(columns))
                 mined = mine(
                     prepared.train, str(made) if pool is None else pool, work / "captions", base, k=k,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mcip.core.errors import McipError
 from mcip.core.files import atomic_write
 from mcip.data import Table, read_table
-from mcip.data.class_splits import Split, near_duplicates, split_as_given, split_by_class
+from mcip.data.class_splits import Split, limit_validation, near_duplicates, split_as_given, split_by_class
 from mcip.data.schema import NAMES, folded
 from mcip.embeddings import Embeddings
 from mcip.evaluation.tasks import TEMPLATES, Task
@@ -24,6 +24,8 @@ from mcip.retrieval.ann.probe_texts import default_texts
 # Captioned images in a split from which text to image is measured on them, and on which text towers are realigned.
 _CAPTIONED: Final = 20
 REALIGN: Final = 64
+# Validation images, which every trial embeds.
+MOST_VALIDATION: Final = 2000
 _LONGEST_TEXT: Final = 300
 _ROWS: Final = 1000
 _SCHEMA: Final = pa.schema(
@@ -75,8 +77,10 @@ def choose_split(table: Table, images: Embeddings, seed: int) -> tuple[Table, Sp
     vectors = images.take(range(len(images)))
     codes = table.label_numbers
     if has_splits(table):
-        return table, split_as_given(table.splits, codes, near_duplicates(vectors, table.splits))
-    return table, split_by_class(codes, near_duplicates(vectors, codes), seed)
+        split = split_as_given(table.splits, codes, near_duplicates(vectors, table.splits))
+    else:
+        split = split_by_class(codes, near_duplicates(vectors, codes), seed)
+    return table, limit_validation(split, codes, MOST_VALIDATION, seed)
 
 
 def prepare(table: Table, split: Split, folder: Path) -> Prepared:

@@ -29,6 +29,8 @@ _ALIGN_STEPS: Final = 300
 _LEAST_ALIGN_STEPS: Final = 10
 # Seconds that a trial takes beside its steps and its validation: loading, saving, hashing.
 _OVERHEAD: Final = 1.0
+# The part of the plan that has to be left time for.
+TEST: Final = "the test, once, and the page"
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
@@ -154,7 +156,16 @@ class Plan:
 
 
 def make_plan(
-    speed: Speed, budget: float, *, images: int, train: int, held_out: int, dim: int, captions: int, realign: int
+    speed: Speed,
+    budget: float,
+    *,
+    images: int,
+    train: int,
+    validation: int,
+    test: int,
+    dim: int,
+    captions: int,
+    realign: int,
 ) -> Plan:
     """Divide the budget: what must be done, then adapters, then as many and as long tunings as there is time for.
 
@@ -163,14 +174,15 @@ def make_plan(
         budget: Seconds.
         images: All images, each embedded once by the base.
         train: Images that are trained on.
-        held_out: Images of validation, embedded by each trial that changes the tower.
+        validation: Images of validation, embedded by each trial.
+        test: Images of the test, embedded by each of the models that are measured on it.
         dim: Of the embeddings.
         captions: Of the pool; an eighth of an image's time is taken for each.
         realign: Captioned images to train on; 0 for no Re-A.
     """
     embed = speed.read + speed.embed
     batch = min(BATCH, train)
-    check = held_out * embed + _OVERHEAD
+    check = validation * embed + _OVERHEAD
     most = max(_FEWEST_AT_MOST, _MOST_EPOCHS * -(-train // batch))
     adapter = min(_ADAPT_STEPS, most) * (1e-3 + 2e-8 * min(256, train) * dim) + check
     parts = {
@@ -178,7 +190,7 @@ def make_plan(
         "mine captions": captions * speed.embed / 8 + _OVERHEAD,
         f"{len(ADAPTERS)} adapters (mcip adapt)": len(ADAPTERS) * adapter,
         "interpolation with the base": 2 * len(ALPHAS) * check,
-        "the test, once, and the page": 4 * (held_out * embed) + 5,
+        TEST: 4 * (test * embed) + 5,
     }
     left = budget - sum(parts.values())
     step = batch * (speed.read + speed.train)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mcip.core.files import read_json, write_json
 from mcip.core.progress import console
+from mcip.core.time_limit import TimeIsUpError, time_limit
 from mcip.embeddings.mined_captions import MinedCaptions
 from mcip.evaluation.several import measure_models
 from mcip.reporting.improvement import Tried
@@ -32,10 +33,10 @@ FAVOURS: Final = {"images": 1.0, "balance": 0.5, "text": 0.25}
 class Ledger:
     """The seconds that each part of a run took, over all its starts, and what was left out for lack of time."""
 
-    def __init__(self, path: Path, budget: float) -> None:
-        """Read what an earlier start wrote."""
+    def __init__(self, path: Path, budget: float, reserve: float = 0.0) -> None:
+        """Read what an earlier start wrote; trials leave the seconds of `reserve` to what comes after them."""
         content = read_json(path) if path.exists() else {}
-        self.path, self.budget = path, budget
+        self.path, self.budget, self.reserve = path, budget, reserve
         self.seconds: dict[str, float] = content.get("seconds", {})
         self.left_out: list[str] = content.get("left_out", [])
 
@@ -43,6 +44,11 @@ class Ledger:
     def spent(self) -> float:
         """The seconds of all parts."""
         return sum(self.seconds.values())
+
+    @property
+    def left(self) -> float:
+        """The seconds that trials may still take."""
+        return self.budget - self.reserve - self.spent
 
     @contextlib.contextmanager
     def count(self, part: str) -> Iterator[None]:
@@ -70,12 +76,19 @@ class Ledger:
         """Whether there is time for a part that was not begun; where not, it is left out for good."""
         if part in self.left_out:
             return False
-        if part in self.seconds or self.spent + seconds <= self.budget:
+        if part in self.seconds or seconds <= self.left:
             return True
+        self._leave_out(part, "is left out")
+        return False
+
+    def cut(self, part: str) -> None:
+        """Leave out a part that was begun."""
+        self._leave_out(part, "is cut")
+
+    def _leave_out(self, part: str, what: str) -> None:
         self.left_out.append(part)
         write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out})
-        console.print(f"{part} is left out: the budget is spent.", soft_wrap=True)
-        return False
+        console.print(f"{part} {what}: the budget is spent.", soft_wrap=True)
 
 
 @dataclass
@@ -149,29 +162,44 @@ class Trials:
         step, overhead = self.plan.trial_seconds
         expected = overhead + (trial.steps * step if trial.stage != "adapt" else 0.0)
         name = trial.name if start is None else f"{start}+{trial.name}"
-        if not self.ledger.has_time(name, expected * self._pace(trial.stage)):
+        # A tuning leaves time for the line between it and the base.
+        later = overhead * len(ALPHAS) if trial.stage == "tune" else 0.0
+        if not self.ledger.has_time(name, expected * self._pace(trial.stage) + later):
             return None
-        self.expected[name] = trial.stage, expected
+        with self._limited(name, later):
+            self._run(trial, name, start)
+            self.expected[name] = trial.stage, expected
+        return name if name in self.tried else None
+
+    @contextlib.contextmanager
+    def _limited(self, name: str, later: float = 0.0) -> Iterator[None]:
+        """Count the time of a block, and leave it where the budget, less some seconds for later, is spent."""
+        try:
+            with time_limit(self.ledger.left - later), self.ledger.count(name):
+                yield
+        except TimeIsUpError:
+            self.ledger.cut(name)
+
+    def _run(self, trial: Trial, name: str, start: str | None) -> None:
         out = self.folder / name
-        with self.ledger.count(name):
-            common = {"steps": trial.steps, "report_to": "none", **trial.settings, **self.options}
-            if trial.stage == "adapt":
-                model = adapt(self.data.train, out, self.base, captions=self.mined, embeddings=self.images, **common)
-            elif trial.stage == "tune":
-                captions = self.mined if trial.settings["method"] == "mcip" else None
-                model = tune(
-                    self.data.train, out, self.base, captions=captions, batch_size=min(BATCH, len(self.data.train)),
-                    center_init="class-means", center_lr_factor=10.0, transform="model", **common,
-                )  # fmt: skip
-            else:
-                assert self.data.captioned is not None
-                assert start is not None
-                pairs = self.data.captioned
-                model = align(
-                    pairs, out, self.paths[start], batch_size=min(2 * BATCH, len(pairs)), **common,
-                )  # fmt: skip
-            self._measure(name, str(model), trial.text, name, 1.0)
-        return name
+        common = {"steps": trial.steps, "report_to": "none", **trial.settings, **self.options}
+        if trial.stage == "adapt":
+            model = adapt(self.data.train, out, self.base, captions=self.mined, embeddings=self.images, **common)
+        elif trial.stage == "tune":
+            captions = self.mined if trial.settings["method"] == "mcip" else None
+            model = tune(
+                self.data.train, out, self.base, captions=captions, embeddings=self.images,
+                batch_size=min(BATCH, len(self.data.train)), center_init="class-means", center_lr_factor=10.0,
+                transform="model", **common,
+            )  # fmt: skip
+        else:
+            assert self.data.captioned is not None
+            assert start is not None
+            pairs = self.data.captioned
+            model = align(
+                pairs, out, self.paths[start], batch_size=min(2 * BATCH, len(pairs)), **common,
+            )  # fmt: skip
+        self._measure(name, str(model), trial.text, name, 1.0)
 
     def _pace(self, stage: str) -> float:
         """How much longer the trials of a stage took than was expected: 1 to 3, since starts weigh on short ones."""
@@ -184,7 +212,7 @@ class Trials:
         for alpha in ALPHAS:
             between = f"{name}-alpha{alpha:g}"
             if self.ledger.has_time(between, self.plan.trial_seconds[1]):
-                with self.ledger.count(between):
+                with self._limited(between):
                     out = self.folder / between / "model"
                     model = out if out.exists() else interpolate(self.paths[name], self.base, out, alpha=alpha)
                     self._measure(between, str(model), f"interpolated with the base, alpha {alpha:g}", name, alpha)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mcip.core.choices import Decode, Precision, TransformName
+from mcip.core.choices import Backend, Decode, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
@@ -35,6 +35,7 @@ def index(
     transform: TransformName = "model",
     decode: Decode | None = None,
     thumbnails: int = 0,
+    embedding: str | None = None,
     moved_to: list[str] | None = None,
     replace: bool = False,
     ann: Ann = "auto",
@@ -50,6 +51,7 @@ def index(
     workers: int = 0,
     ray: str | None = None,
     device: str = "auto",
+    backend: Backend = "auto",
     precision: Precision = "auto",
     max_unreadable: float = 1.0,
     max_removed: float = 0.2,
@@ -75,6 +77,9 @@ def index(
             That of the index if not given, "fast" for a new one.
         thumbnails: Largest side in pixels of the thumbnails kept in the table; 0 keeps those there are. They may be
             added to an index without.
+        embedding: How vectors are stored: float16, int8 or binary; dim=256 for 256 principal components, first=256 for
+            the first 256 dimensions; or one of each, such as dim=256,int8. As last time if not given, at first float16.
+            Queries are shortened, not rounded. `mcip evaluate` with the same --embedding says what it costs.
         moved_to: Where what was indexed lies now, or OLD=NEW for one of several: nothing is embedded again.
         replace: Remove from the index what is not named in `data`.
         ann: How to search: exactly, in a graph in memory, or in an index on disk. "auto" chooses by size and memory.
@@ -95,6 +100,10 @@ def index(
         ray: A Ray cluster that embeds new images: "auto", "local", "host:port" or "ray://host:port". Every node must
             see the images, the table and the model at the same places.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        backend: What embeds: "torch"; "onnx", on the CPU and without importing PyTorch, by an ONNX model of
+            `mcip export`: the folder of --model or `onnx` in it, or beside the index as `INDEX.onnx`; "auto": as last
+            time, at first "onnx" if --model is such a folder, else "torch". The index records it; a quantized model and
+            others do not embed into one index.
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
         max_unreadable: The share of images that may be unreadable before it stops with an error; they are counted and
             listed.
@@ -121,10 +130,13 @@ def index(
     from datetime import timedelta
 
     from mcip.data.column_names import columns_of, write_columns
+    from mcip.models.onnx_model import OnnxModel
+    from mcip.retrieval.codec import check_engine, index_form
     from mcip.retrieval.index import Index
     from mcip.retrieval.indexed import Indexed
     from mcip.retrieval.sync import Options
     from mcip.stages.index_engine import Engine
+    from mcip.stages.index_model import check_backend
     from mcip.stages.index_update import Update
     from mcip.stages.index_watch import check_watched, watch_index
 
@@ -133,23 +145,31 @@ def index(
         raise ConfigError(f"Milvus searches by a graph of its own: leave --ann {ann} out.")
     options = Options(batch_size, shard_rows, workers, precision, max_unreadable, 1 if replace else max_removed)
     _check(thumbnails, recall, options, keep_hours)
+    check_backend(backend, device, precision, ray)
     where = Engine(engine, uri, collection)
+    if embedding is not None:
+        check_engine(index_form(embedding), ann, milvus=engine == "milvus")
     location, sources = _uri(db), _listed(data)
     if check:
         return Indexed(
-            Index(location, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True), None
-        )
+            Index(
+                location, _as_name(model), device, None if ann == "auto" else ann, recall, recalibrate=True,
+                backend=backend,
+            ), None,
+        )  # fmt: skip
     if adapter is not None:
         _adapted(location, adapter, undo, timedelta(hours=keep_hours))
-        return Indexed(Index(location, None, device, ann, recall), None)
+        return Indexed(Index(location, None, device, ann, recall, backend=backend), None)
     if watch:
         check_watched(sources)
     update = Update(
         location, sources, model, write_columns(columns_of(columns)), transform, decode, thumbnails, moved_to or [],
-        replace, raw_pairs, ray, device, options, timedelta(hours=keep_hours), where,
+        replace, raw_pairs, ray, device, backend, options, timedelta(hours=keep_hours), where, embedding,
     )  # fmt: skip
     loaded, changes, seconds = update.run()
-    indexed = Indexed(Index(location, loaded, device, ann, recall), changes, seconds)
+    opened = loaded.folder if isinstance(loaded, OnnxModel) else loaded
+    indexed = Indexed(Index(location, opened, device, ann, recall), changes, seconds)
+    indexed.index.snapshot().prepare()
     if watch:
         watch_index(indexed.index, update.again(loaded))
     return indexed

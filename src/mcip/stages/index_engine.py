@@ -34,12 +34,16 @@ class Engine:
         """Find out before anything is embedded whether Milvus can be used.
 
         Raises:
-            ConfigError: There is no address, or it is none.
+            ConfigError: There is no address, or it is none, or the index stores vectors that Milvus cannot search.
             EngineError: Milvus does not answer, or the collection is another index's.
         """
         milvus = self._milvus(table)
         if milvus is None:
             return
+        if table is not None:
+            from mcip.retrieval.codec import check_engine, index_form
+
+            check_engine(index_form(table.identity.embedding), "auto", milvus=True)
         if table is None:
             from mcip.retrieval.milvus.connection import connect
 

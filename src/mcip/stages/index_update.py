@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcip.core.choices import Decode, TransformName
+from mcip.core.choices import Backend, Decode, TransformName
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    import pyarrow as pa
-
-    from mcip.models import Model
+    from mcip.models import OnnxModel
+    from mcip.retrieval.embedder import AnyModel
     from mcip.retrieval.identity import Root
     from mcip.retrieval.listing import Listing
     from mcip.retrieval.sync import Changes, Options
@@ -42,7 +40,7 @@ class Update:
 
     uri: str
     sources: Sequence[DataInput]
-    model: ModelInput | None
+    model: ModelInput | OnnxModel | None
     columns: str
     transform: TransformName
     decode: Decode | None
@@ -52,27 +50,31 @@ class Update:
     raw_pairs: bool | None
     ray: str | None
     device: str
+    backend: Backend
     options: Options
     keep: timedelta
     engine: Engine
+    embedding: str | None = None
 
-    def again(self, model: Model) -> Update:
+    def again(self, model: AnyModel) -> Update:
         """The update that follows this one, with the model that is loaded: nothing is moved or replaced any more."""
         return dataclasses.replace(self, model=model, moved_to=[], replace=False)
 
-    def run(self) -> tuple[Model, Changes, float]:
+    def run(self) -> tuple[AnyModel, Changes, float]:
         """Bring the index up to date; returns its model, what was done, and the seconds that it took."""
         import time
 
         from mcip.core.files import write_json
+        from mcip.models.onnx_model import OnnxModel
         from mcip.retrieval.ann.cache import derived_folder
-        from mcip.retrieval.cluster import append_on_cluster
+        from mcip.retrieval.embedder import embedder_of
         from mcip.retrieval.lock import write_lock
         from mcip.retrieval.plan import plan
         from mcip.retrieval.roots import list_roots
         from mcip.retrieval.sync import begin, update
         from mcip.retrieval.table import open_table, table_exists
         from mcip.stages.index_engine import load_vectors
+        from mcip.stages.index_model import load_model
 
         uri, options = self.uri, self.options
         folder, start = derived_folder(uri), time.perf_counter()
@@ -82,20 +84,24 @@ class Update:
                 raise ConfigError(f"There is no index at {uri} yet: say which images to index.")
             self.engine.check(table)
             known = table.identity.roots if table else ()
-            loaded = _model(table, self.model, uri, self.device)
+            loaded = load_model(table, self)
             roots, listing = list_roots(
                 known, self.sources, self.moved_to, self.replace, uri, self.columns, self.raw_pairs
             )
             if table is None:
-                table = _create(uri, loaded, self, roots, listing.metadata.schema)
+                table = _create(uri, loaded, self, roots, listing)
             table = _fit(table, loaded, self)
             table, todo = begin(table, listing, roots, options, check_lock)
             table, listing = _fit_columns(table, listing)
             added = 0
             if self.ray is not None:
+                from mcip.retrieval.cluster import append_on_cluster
+
+                assert not isinstance(loaded, OnnxModel)
                 table, added = append_on_cluster(table, listing, loaded, self.ray, folder, options, check_lock)
                 todo = plan(listing, table)
-            table, changes = update(table, listing, loaded, todo, options, check_lock)
+            embedder = embedder_of(table.identity, loaded, options.precision)
+            table, changes = update(table, listing, embedder, todo, options, check_lock)
             changes.embedded, changes.kept = changes.embedded + added, changes.kept - added
             left_out: dict[str, Any] = {"unreadable": changes.unreadable, "skipped": changes.skipped | changes.closed}
             write_json(folder / REPORT, left_out)
@@ -108,41 +114,31 @@ class Update:
         return loaded, changes, seconds
 
 
-def _model(table: IndexTable | None, model: ModelInput | None, uri: str, device: str) -> Model:
-    from mcip import models
-    from mcip.core.device import pick_device
-    from mcip.models.registry import TOYSHOP
-
-    if table is None and model is None:
-        raise ConfigError(f"There is no index at {uri} yet: say which model shall make it, with --model.")
-    if isinstance(model, models.Model):
-        loaded = model
-    else:
-        name = os.fspath(model) if model is not None else table.identity.model if table else ""
-        loaded = models.load(name, device=str(pick_device(device)))
-    if loaded.source == TOYSHOP:
-        note(
-            "The model `toyshop` knows drawn toys only: on photographs its results are arbitrary. "
-            "Index them with a model such as ViT-B-32/openai."
-        )
-    return loaded
-
-
-def _create(uri: str, model: Model, update: Update, roots: tuple[Root, ...], metadata: pa.Schema) -> IndexTable:
+def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], listing: Listing) -> IndexTable:
+    from mcip.retrieval.codec import PLAIN, fit_codec, index_form
+    from mcip.retrieval.embedder import backend_of, embedder_of
     from mcip.retrieval.identity import Identity
     from mcip.retrieval.table import create_table, schema_of
+    from mcip.stages.index_model import recorded_name
 
-    # A name by which the model is found from other folders too.
-    name = str(model.folder.absolute()) if model.folder is not None else model.source
+    form, options, codec = index_form(update.embedding or PLAIN), update.options, None
+    if form.dim is not None and form.dim > model.embed_dim:
+        raise ConfigError(f"embedding is {form}, but {model.source} has {model.embed_dim} dimensions.")
     identity = Identity.new(
-        model=name, fingerprint=model.fingerprint, dim=model.embed_dim, transform=update.transform,
-        decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots,
+        model=recorded_name(model, update.model), fingerprint=model.fingerprint, dim=form.dim or model.embed_dim,
+        transform=update.transform, decode=update.decode or "fast", thumbnails=update.thumbnails, roots=roots,
+        backend=backend_of(model), embedding=str(form),
     )  # fmt: skip
-    return create_table(uri, schema_of(identity, metadata))
+    if str(form) != PLAIN:
+        embedder = embedder_of(identity, model, options.precision)
+        codec = fit_codec(form, listing, embedder, options.batch_size, options.workers)
+    return create_table(uri, schema_of(identity, listing.metadata.schema, codec))
 
 
-def _fit(table: IndexTable, model: Model, update: Update) -> IndexTable:
+def _fit(table: IndexTable, model: AnyModel, update: Update) -> IndexTable:
     """Check that the parameters fit a table that is there; thumbnails may be added to one without."""
+    from mcip.retrieval.codec import index_form
+    from mcip.retrieval.embedder import backend_of
     from mcip.retrieval.table import THUMBNAIL
 
     identity, transform, thumbnails = table.identity, update.transform, update.thumbnails
@@ -162,6 +158,13 @@ def _fit(table: IndexTable, model: Model, update: Update) -> IndexTable:
             f"{table.uri} was made with --decode {identity.decode}, not {update.decode}: its images are all read in "
             "one way. Leave --decode out, or choose another --db."
         )
+    if update.embedding is not None and str(index_form(update.embedding)) != identity.embedding:
+        raise ConfigError(
+            f"{table.uri} was made with --embedding {identity.embedding}, not {update.embedding}: its vectors are all "
+            "stored in one way. Leave --embedding out, or choose another --db."
+        )
+    if identity.backend != backend_of(model):
+        table = table.change_identity(backend=backend_of(model))
     if thumbnails in (identity.thumbnails, 0):
         return table
     return table.add_columns([THUMBNAIL]).change_identity(thumbnails=thumbnails)

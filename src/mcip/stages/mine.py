@@ -89,7 +89,7 @@ def mine(
     from mcip.data.pool_filters import PoolFilters
     from mcip.embeddings.encode import embed_captions, embed_images
     from mcip.embeddings.mined_captions import KIND, MinedCaptions
-    from mcip.embeddings.mining import first_occurrences, search_captions, write_mined
+    from mcip.embeddings.mining import first_occurrences, images_folder, search_captions, write_mined
 
     out = Path(out)
     filters = None if pool_filters is None else PoolFilters.parse(pool_filters)
@@ -118,9 +118,8 @@ def mine(
         if not artefact.complete:
             store = Path(embeddings) if embeddings else out / "embeddings"
             images = embed_images(
-                table, miner, store / f"images-{table.images_fingerprint[:12]}-{miner.fingerprint[:12]}-{transform}",
-                transform=transform, batch_size=batch_size, workers=workers, precision=precision,
-                max_unreadable=max_unreadable,
+                table, miner, images_folder(store, table, miner, transform), transform=transform, batch_size=batch_size,
+                workers=workers, precision=precision, max_unreadable=max_unreadable,
             )  # fmt: skip
             if not len(images):
                 raise DataError(f"None of the {len(table)} images of {table.name} can be read: none can be mined for.")

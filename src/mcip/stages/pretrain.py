@@ -86,9 +86,10 @@ def pretrain(
     from mcip.core.files import read_json
     from mcip.core.parameters import recorded, settings_of
     from mcip.data import Pixels, read_table
+    from mcip.data.selection import captioned
     from mcip.evaluation.validation import Validation
     from mcip.models.text_training import forget_unused_tokens
-    from mcip.stages.training import captioned, finish_training, trained_model
+    from mcip.stages.training import finish_training, trained_model
     from mcip.training import CHECKPOINTS, EpochOrder, FitSettings, fit
     from mcip.training.objectives import ContrastivePretraining
 

@@ -6,11 +6,10 @@ import contextlib
 import copy
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,16 +18,21 @@ from mcip import models
 from mcip.core.artefacts import MANIFEST, Artefact
 from mcip.core.choices import Parallel
 from mcip.core.device import computed_on
-from mcip.core.errors import ConfigError, DataError
+from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.files import atomic_write, read_json, write_json
 from mcip.core.processes import processes
 from mcip.core.progress import console
 from mcip.core.shards import local, rows_of_shard, sharded_by_rows, whole
 from mcip.data import Table
-from mcip.losses import ArcMargin, ShardedArcMargin
+from mcip.embeddings import Embeddings
+from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.losses import ArcMargin, MultiCaptionArcMargin, ShardedArcMargin
+from mcip.models.image_tower import drop_patches
 from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
-from mcip.training.objectives import ImageTuning, LinearAdapter
+from mcip.training.low_rank import add_low_rank
+from mcip.training.objectives import CaptionTerm, ImageTuning, LinearAdapter
+from mcip.training.optimizer import freeze_parameters
 from mcip.training.sampling import ClassBalancedOrder, SourceWeightedOrder, parse_weights
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
@@ -40,37 +44,78 @@ _SAMPLED = 4096
 _DRAWN_ROWS = 1 << 16
 
 
-def captioned(table: Table, purpose: str) -> Table:
-    """The rows that have a caption.
+def note_without_label(ids: list[str]) -> None:
+    """Say how many images have no label, and so no part in the training."""
+    if ids:
+        console.print(f"{len(ids)} images without a label are left out; the manifest lists them.")
+
+
+def caption_term(
+    mined: MinedCaptions | None,
+    ids: Sequence[str],
+    model: models.Model,
+    weight: float,
+    margin: float,
+    scale: float,
+    smoothing: float,
+) -> CaptionTerm | None:
+    """The captions' part of the loss for images of these ids, where captions were mined."""
+    if mined is None:
+        return None
+    return CaptionTerm.of(mined, ids, model, MultiCaptionArcMargin(margin, scale, smoothing), weight)
+
+
+def prepare_tower(
+    visual: Any, freeze: str | None, lora: int, patch_dropout: float, grad_checkpointing: bool, seed: int
+) -> None:
+    """Change an image tower for its training; see `mcip.tune` for each of the options."""
+    if freeze:
+        freeze_parameters(visual, freeze)
+    if lora:
+        add_low_rank(visual, lora, seed)
+    if patch_dropout:
+        drop_patches(visual, patch_dropout)
+    if grad_checkpointing:
+        visual.set_grad_checkpointing(True)
+
+
+def class_loss(
+    classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None, *, sample: float,
+    shard_from: int, device: torch.device,
+) -> ArcMargin | ShardedArcMargin:  # fmt: skip
+    """The class loss of `mcip.tune`: each process has its part of the centers from `shard_from` classes on."""
+    sharded = processes().several and classes >= shard_from
+    if sharded or sample < 1:
+        return sharded_arc_margin(
+            classes, dim, margin, scale, seed, centers, sample=sample, sharded=sharded, device=device
+        )
+    return arc_margin(classes, dim, margin, scale, seed, centers)
+
+
+def open_embeddings(folder: Path, model: models.Model, tables: tuple[Table, ...]) -> Embeddings:
+    """Open an artefact of `mcip embed` that was made of one of these tables by this model.
 
     Raises:
-        DataError: None has one; `purpose` says what needs them.
+        ArtefactError: It was made otherwise.
     """
-    rows = table.rows_with_captions
-    if not len(rows):
-        raise DataError(f"No row of {table.name} has a caption: {purpose} needs captioned images.{table.columns_hint}")
-    return table.subset(rows) if len(rows) < len(table) else table
-
-
-def labelled(table: Table) -> tuple[Table, list[str]]:
-    """The rows with a label, and the ids of those without.
-
-    Raises:
-        DataError: There are no labels, or only one class.
-    """
-    with_label = table.label_numbers >= 0
-    without = [table.ids[row] for row in np.flatnonzero(~with_label).tolist()]
-    if not table.classes:
-        raise DataError(
-            f"No row of {table.name} has a label: tuning needs the class of each image.{table.columns_hint}"
+    found = Embeddings(folder)
+    made_from = found.artefact.manifest["made_from"]
+    if made_from.get("model") != model.fingerprint:
+        raise ArtefactError(
+            f"{folder} holds embeddings by {found.artefact.manifest.get('model')}, whose weights are not those of "
+            f"{model.source}: embed the images with the model that is trained."
         )
-    if without:
-        table = table.subset(np.flatnonzero(with_label))
-    if len(table.classes) == 1:
-        raise DataError(
-            f"All images of {table.name} have the label {table.classes[0]!r}: tuning needs two classes or more."
+    if made_from.get("what") != "images" or made_from.get("data") not in {part.images_fingerprint for part in tables}:
+        raise ArtefactError(
+            f"{folder} does not hold the embeddings of the images of {tables[0].name}: embed this table with "
+            "`mcip embed` and the same --split, or leave --embeddings out."
         )
-    return table, without
+    if found.dim != model.embed_dim:
+        raise ArtefactError(
+            f"{folder} holds embeddings shortened to {found.dim} of {model.embed_dim} dimensions: embed the images "
+            "without dim= and first= in --embedding."
+        )
+    return found
 
 
 def arc_margin(classes: int, dim: int, margin: float, scale: float, seed: int, centers: Tensor | None) -> ArcMargin:

@@ -7,8 +7,9 @@ computed once.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcip.core.choices import CenterInit, Compile, Decode, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
@@ -29,6 +30,7 @@ def tune(
     *,
     method: Method = "mcip",
     captions: CaptionsInput | None = None,
+    embeddings: Path | None = None,
     split: str | None = None,
     columns: ColumnsInput | None = None,
     validation: str | None = None,
@@ -72,6 +74,7 @@ def tune(
     cache_gb: float = 2.0,
     device: str = "auto",
     precision: Precision = "auto",
+    fp8: bool = False,
     max_unreadable: float = 0.01,
     parallel: Parallel = "ddp",
     shard_centers_from: int = 100_000,
@@ -89,6 +92,8 @@ def tune(
         model: The model to tune: what `mcip.load` takes.
         method: "gpr-ft" or "mcip".
         captions: The artefact that `mcip mine` wrote for these images; MCIP needs it.
+        embeddings: An artefact that `mcip embed` made of these images with this model, for the class means; they are
+            embedded if not given.
         split: Only the rows of this split.
         columns: Which of the columns of `data` and `validation` are the table's, for example image=path,label=category.
         validation: A table to validate on: image to image by its labels, text to image by its captions; or
@@ -133,9 +138,11 @@ def tune(
             keeps the weights themselves.
         transform: "paper" (squash to 1.125 S, random crop, flip, colour jitter) or "model" (its own, and a flip).
         decode: "fast" reads JPEGs several times faster, to almost the same pixels; "exact" to open_clip's, to the bit.
-        patch_dropout: Share of a vision transformer's patches left out in training.
+        patch_dropout: Share of a vision transformer's patches left out in training; which ones does not depend on the
+            number of processes or parts.
         grad_checkpointing: Trade time for memory.
-        compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes.
+        compile: Compile the image tower: "auto" on CUDA from 1,000 steps on, where that pays for the minutes it takes;
+            "graphs" replays it as CUDA graphs too, which spares small batches the time of starting kernels.
         validate_every: Steps between validations; 0 validates never.
         patience: Stop after this many validations without a new best; 0 never stops early.
         select: The validation score by which the best weights are kept: "i2i_map", "t2i_r5" or their "mean".
@@ -147,6 +154,8 @@ def tune(
         cache_gb: Memory for decoded images, in 10^9 bytes; where all fit, each is decoded once.
         device: "auto", "cpu", "cuda", ...
         precision: "auto" is bf16 on a GPU that has it, fp32 elsewhere.
+        fp8: Multiply in the linear layers of the image tower's blocks in 8 bits, the rest in bf16: faster where the
+            tower is compiled, on a GPU with compute capability 8.9 or more. Needs the extra mcip[fp8].
         max_unreadable: The share of images that may be unreadable before it stops with an error.
         parallel: Where several processes train (torchrun): "ddp" gives each the whole image tower, "fsdp" a part of
             each of its weights, for towers that do not fit.
@@ -167,99 +176,87 @@ def tune(
     """
     team = processes()
     _check(method, captions, caption_weight, center_sample, parallel)
-    _check_options(keep, lora, ema, parallel if team.several else "ddp")
+    _check_options(keep, lora, ema, fp8, parallel if team.several else "ddp")
+    _check_graphs(compile, accumulate, team.several)
+    if embeddings is not None and center_init != "class-means":
+        raise ConfigError("embeddings are for class means: use --center-init class-means, or leave them out.")
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.parameters import recorded, settings_of
-    from mcip.core.progress import console
     from mcip.data import Pixels, read_table
+    from mcip.data.selection import labelled
     from mcip.embeddings.class_means import class_means
     from mcip.embeddings.encode import embed_images, fingerprint_texts
     from mcip.evaluation.validation import Validation, validation_table
-    from mcip.losses import MultiCaptionArcMargin
     from mcip.models.compiled import pays
-    from mcip.models.image_tower import drop_patches
     from mcip.stages.training import (
-        arc_margin,
+        caption_term,
+        class_loss,
         count_steps,
         finish_training,
-        labelled,
         make_order,
         note_small_changes,
+        note_without_label,
+        open_embeddings,
+        prepare_tower,
         save_classes,
-        sharded_arc_margin,
         sharded_tower,
         trained_model,
     )  # fmt: skip
     from mcip.training import CHECKPOINTS, FitSettings, fit
-    from mcip.training.low_rank import add_low_rank, merge_low_rank
-    from mcip.training.objectives import CaptionTerm, ImageTuning
-    from mcip.training.optimizer import freeze_parameters
+    from mcip.training.float8 import check_float8, float8_products
+    from mcip.training.low_rank import merge_low_rank
+    from mcip.training.objectives import ImageTuning
 
-    out = Path(out)
+    out, target = Path(out), pick_device(device)
+    if fp8:
+        check_float8(target, precision)
     loaded = open_model(model)
-    table, without_label = labelled(read_table(data, split=split, columns=columns))
+    every = read_table(data, split=split, columns=columns)
+    table, without_label = labelled(every)
     order = make_order(table, batch_size, seed, classes_per_batch, source_weights)
     steps = count_steps(steps, epochs, order)
     mined = None if captions is None else open_captions(captions)
+    stored = None if embeddings is None else open_embeddings(embeddings, loaded, (every, table))
     held_out = validation_table(data, split, validation, validation_split, columns) if validate_every else None
     settings: FitSettings = settings_of(FitSettings, locals(), per_step=order.batch_size, title=method)
     made_from = recorded(
         tune, locals(), ("columns",), data=table.fingerprint, model=loaded.fingerprint,
         captions=mined.fingerprint if mined else None, validation=held_out.fingerprint if held_out else None,
+        embeddings=stored.artefact.manifest["made_from"] if stored else None,
         source_weights=source_weights and [source_weights, fingerprint_texts(list(map(str, table.sources)))],
     )  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            if without_label:
-                console.print(f"{len(without_label)} images without a label are left out; the manifest lists them.")
-            target = pick_device(device)
-            means = None
-            if center_init == "class-means":
-                with loaded.on(target):
-                    embeddings = embed_images(
-                        table, loaded, out / "images", decode=decode, workers=workers, precision=precision,
-                        max_unreadable=max_unreadable,
-                    )  # fmt: skip
-                means = class_means(table, embeddings)
-            classes = len(table.classes)
-            sharded = team.several and classes >= shard_centers_from
-            class_loss = (
-                sharded_arc_margin(
-                    classes, loaded.embed_dim, margin, scale, seed, means, sample=center_sample, sharded=sharded,
-                    device=target,
-                )
-                if sharded or center_sample < 1
-                else arc_margin(classes, loaded.embed_dim, margin, scale, seed, means)
+            note_without_label(without_label)
+            reading: dict[str, Any] = {"workers": workers, "max_unreadable": max_unreadable}
+            with loaded.on(target):
+                centers = None
+                if center_init == "class-means":
+                    if stored is None:
+                        stored = embed_images(
+                            table, loaded, out / "images", decode=decode, precision=precision, **reading
+                        )
+                    centers = class_means(table, stored)
+                term = caption_term(mined, table.ids, loaded, caption_weight, margin, scale, smoothing)
+            by_class = class_loss(
+                len(table.classes), loaded.embed_dim, margin, scale, seed, centers, sample=center_sample,
+                shard_from=shard_centers_from, device=target,
             )  # fmt: skip
-            term = None
-            if mined is not None:
-                loss = MultiCaptionArcMargin(margin=margin, scale=scale, smoothing=smoothing)
-                with loaded.on(target):
-                    term = CaptionTerm.of(mined, table.ids, loaded, loss, caption_weight)
-            if freeze:
-                freeze_parameters(loaded.clip.visual, freeze)
-            if lora:
-                add_low_rank(loaded.clip.visual, lora, seed)
-            images = Pixels(
-                table, loaded.transform(transform, train=True, decode=decode), workers=workers, cache_gb=cache_gb,
-                max_unreadable=max_unreadable,
-            )  # fmt: skip
+            tower = loaded.clip.visual
+            prepare_tower(tower, freeze, lora, patch_dropout, grad_checkpointing, seed)
+            pixels = Pixels(table, loaded.transform(transform, train=True, decode=decode), cache_gb=cache_gb, **reading)
             validate = Validation(loaded, held_out, "image", target, workers, precision) if held_out else None
-            if patch_dropout:
-                drop_patches(loaded.clip.visual, patch_dropout)
-            if grad_checkpointing:
-                loaded.clip.visual.set_grad_checkpointing(True)
             with sharded_tower(loaded, parallel, target):
                 objective = ImageTuning(
-                    loaded, images, order, class_loss, lr=lr, class_lr=lr * center_lr_factor,
-                    weight_decay=weight_decay, captions=term, keep=keep, layer_decay=layer_decay, device=target,
-                    validation=validate,
+                    loaded, pixels, order, by_class, lr=lr, class_lr=lr * center_lr_factor, weight_decay=weight_decay,
+                    captions=term, keep=keep, layer_decay=layer_decay, device=target, validation=validate,
                 )  # fmt: skip
                 if pays(compile, target, steps, sharded=team.several and parallel == "fsdp"):
                     rows = len(team.part(order.batch_size))
-                    objective.compile_for(-(-rows // accumulate), precision)
-                with note_small_changes(loaded.clip.visual, steps, lr):
+                    objective.compile_for(-(-rows // accumulate), precision, graphs=compile == "graphs")
+                products = float8_products(tower) if fp8 else contextlib.nullcontext()
+                with note_small_changes(tower, steps, lr), products:
                     done = fit(objective, out / CHECKPOINTS, settings)
             merge_low_rank(loaded.clip.visual)
             save_classes(out, objective)
@@ -286,9 +283,18 @@ def _check(
         raise ConfigError(f"parallel is {parallel!r}: it is one of {', '.join(get_args(Parallel))}.")
 
 
-def _check_options(keep: float, lora: int, ema: float, parallel: Parallel) -> None:
+def _check_options(keep: float, lora: int, ema: float, fp8: bool, parallel: Parallel) -> None:
     if not keep >= 0:
         raise ConfigError(f"keep is {keep}: it is a weight, 0 or more.")
-    for name, value in {"keep": keep, "lora": lora, "ema": ema}.items():
+    if lora and fp8:
+        raise ConfigError("lora cannot go with fp8 yet: leave one of them out.")
+    for name, value in {"keep": keep, "lora": lora, "ema": ema, "fp8": fp8}.items():
         if value and parallel == "fsdp":
             raise ConfigError(f"{name} cannot go with --parallel fsdp yet: use --parallel ddp, or leave it out.")
+
+
+def _check_graphs(compile: Compile, accumulate: int, several: bool) -> None:
+    """CUDA graphs write gradients to the same place in each call, so that nothing can add them up or sum them."""
+    if compile == "graphs" and (accumulate > 1 or several):
+        option = "--accumulate" if accumulate > 1 else "several processes"
+        raise ConfigError(f"--compile graphs cannot go with {option}: use --compile on.")

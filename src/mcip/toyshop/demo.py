@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcip.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from mcip.reporting.report import Report
 
@@ -12,34 +14,49 @@ if TYPE_CHECKING:
 _THUMBNAILS = 64
 
 
-def demo(out: Path = Path("runs/demo")) -> Report:
-    """Run the whole method on Toyshop: mine, tune, realign, evaluate five models, report, and index the test images.
+def demo(out: Path = Path("runs/demo"), *, full: bool = False, quick: bool = False) -> Report:
+    """Run the whole method on Toyshop: mine, adapt, tune, realign, evaluate, report, and index the test images.
 
-    Takes a few minutes on two cores. It resumes when it is started again. The images are indexed where the extra
+    Takes about three minutes on two cores. It resumes when it is started again. The images are indexed where the extra
     `mcip[search]` is installed.
 
     Args:
         out: Where every artefact, `report.json` and `report.html` go.
+        full: Three times the images, and tuning for as long as it gains something, which takes about ten minutes;
+            everything goes to the folder `full` in `out`.
+        quick: A few images and steps, within a minute or two, to see that everything works: the numbers say nothing.
+            Everything goes to the folder `quick` in `out`.
 
     Returns:
         The page with the results, `out`/report.html.
 
     Example:
         >>> page = mcip.demo("runs/demo")  # doctest: +SKIP
-    """
-    from mcip.core import optional
-    from mcip.core.progress import console
-    from mcip.stages.index import index
-    from mcip.toyshop.method import BASE, TEST, Recipe, run
 
-    out = Path(out)
-    page = run(TEST, Recipe(), out)
-    best = page.comparison.headline_model
+    Raises:
+        ConfigError: It shall be both full and quick.
+    """
+    from dataclasses import replace
+
+    from mcip.core import optional
+    from mcip.stages.index import index
+    from mcip.toyshop import method
+    from mcip.toyshop.method import BASE, Recipe
+
+    if full and quick:
+        raise ConfigError("The demo is full or quick: leave --full or --quick out.")
+    out = Path(out) / ("full" if full else "quick" if quick else "")
+    world, recipe = method.TEST, Recipe()
+    if full or quick:
+        world = method.FULL_TEST if full else method.QUICK_TEST
+        recipe = method.FULL_RECIPE if full else method.QUICK_RECIPE
+    page = method.run(world, recipe, out)
     if optional.installed("search"):
-        table = out / "tables" / f"{TEST.products.name}.parquet"
-        model = BASE if best in (None, "base") else out / str(best) / "model"
-        db = index(str(table), str(out / "photos.lance"), model=str(model), thumbnails=_THUMBNAILS)
-        console.print(f"Search its images on a page: mcip serve {db}", markup=False)
+        best = page.comparison.headline_model
+        model = BASE if best is None else page.comparison.result(best).source
+        table = out / "tables" / world.products.file
+        db = index(str(table), str(out / "photos.lance"), model=model, thumbnails=_THUMBNAILS)
+        note = f"Search the test images on a page: mcip serve {db}"
     else:
-        console.print("To search its images: pip install 'mcip[search,serve]', and run it again.", markup=False)
-    return page
+        note = "To search the test images: pip install 'mcip[search,serve]', and run it again."
+    return replace(page, notes=[*page.notes, note])

@@ -56,6 +56,11 @@ class Slice:
     captions: int = 0
     splits: tuple[str, ...] = ("train",)
 
+    @property
+    def file(self) -> str:
+        """The name of its file, another one for each size."""
+        return f"{self.name}-{self.products}x{self.images}x{self.captions}.parquet"
+
 
 def write_slice(part: Slice, path: Path) -> Path:
     """Draw a slice of the world and write it as parquet; if the file is there already, leave it.

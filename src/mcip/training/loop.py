@@ -21,13 +21,16 @@ from mcip.core.progress import Advance, console, duration, progress
 from mcip.core.shards import is_sharded, optimizer_parts
 from mcip.training.averaging import WeightAverage
 from mcip.training.checkpoint import Checkpoints, copy_into
-from mcip.training.health import Health, stack_norms
-from mcip.training.log import MetricsLog
+from mcip.training.health import REPORT, Health, stack_norms
+from mcip.training.log import METRICS, MetricsLog
 from mcip.training.objective import Batch, Divisible, Objective
 from mcip.training.optimizer import make_optimizer, set_learning_rates
 from mcip.training.settings import Fit, FitSettings, learning_rate_factor
+from mcip.training.trackers import RUNS, TENSORBOARD
 
 CHECKPOINTS = "checkpoints"
+# What a run's folder holds beside its result: how it went, which differs from run to run.
+LOGS = (CHECKPOINTS, METRICS, TENSORBOARD, RUNS, "wandb", REPORT)
 # Steps, after the first, by which is estimated how long a run takes.
 _TIMED_STEPS = 5
 

@@ -57,8 +57,10 @@ def test_equal_vectors_come_in_the_order_of_their_numbers_for_every_k(
         np.testing.assert_array_equal(some_scores, scores[:, :k])
 
 
-def test_a_product_does_not_depend_on_the_vectors_beside_it() -> None:
-    vectors, query = cloud(300).astype(np.float16), cloud(1, 3)[0]
+@pytest.mark.parametrize("dim", [1, 7, 64, 129, 768, 1025])
+def test_a_product_does_not_depend_on_the_vectors_beside_it(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    vectors, query = rng.standard_normal((300, dim)).astype(np.float16), rng.standard_normal(dim).astype(np.float32)
     whole = products(vectors, query)
     for size in (1, 2, 3, 7, 50):
         np.testing.assert_array_equal(products(vectors[100 : 100 + size], query), whole[100 : 100 + size])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mcip.core.errors import ArtefactError
 from mcip.retrieval.ann import hnsw
+from mcip.retrieval.ann.select import graph_bytes
 
 from .cloud import DIM, cloud
 
@@ -63,6 +65,34 @@ def test_as_many_neighbours_as_there_are(count: int, tmp_path: Path) -> None:
     hnsw.grow_graph(vectors, tmp_path / "graph")
     keys = hnsw.Graph(tmp_path / "graph", DIM).search(cloud(1, 3)[0], count + 5, 16)
     assert sorted(keys.tolist()) == list(range(count))
+
+
+def test_a_graph_takes_the_memory_that_it_is_chosen_by(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1000, 768)).astype(np.float16)
+    hnsw.grow_graph(vectors, tmp_path / "graph")
+    size = (tmp_path / "graph").stat().st_size
+    assert size == pytest.approx(graph_bytes(1000, 768), rel=0.1)
+    assert size < 1000 * 1000
+
+
+def test_a_share_of_new_nodes_decides_between_adding_and_building(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = cloud(400).astype(np.float16)
+    built: list[int] = []
+    build = hnsw._built
+
+    def counting(some: np.ndarray, *others: Any) -> Any:
+        built.append(len(some))
+        return build(some, *others)
+
+    monkeypatch.setattr(hnsw, "_built", counting)
+    for first in (380, 300):
+        hnsw.grow_graph(vectors[:first], tmp_path / str(first))
+        hnsw.grow_graph(vectors, tmp_path / "all", tmp_path / str(first))
+        assert len(hnsw.Graph(tmp_path / "all", DIM)) == 400
+    # 20 of 400 are added; 100 are not.
+    assert built == [380, 300, 400]
 
 
 def test_threads_find_the_same(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mcip.retrieval.ann.checksums import Checksum
 from mcip.retrieval.ann.hnsw import grow_graph
 from mcip.retrieval.ann.lance_disk import grow_disk_index
 from mcip.retrieval.ann.select import Ann, Method, choose
+from mcip.retrieval.codec import check_engine, index_form
 from mcip.retrieval.table import IndexTable
 
 # The share of the slots whose rows may be gone before a new generation is built.
@@ -59,6 +60,10 @@ def update_files(
     """
     requested = requested or (state.requested if state else "auto")
     method = choose(marks.shape[1], table.identity.dim, memory) if requested == "auto" else requested
+    form = index_form(table.identity.embedding)
+    if requested == "auto" and method == "disk" and form.kind != "float16":
+        method = "graph"
+    check_engine(form, method, milvus=False)
     if state is None or state.method != method:
         old = None
     else:

@@ -74,7 +74,7 @@ def rescore(
 ) -> Ranked:
     """The k best of some candidates, given by their numbers, by their products in single precision."""
     if len(candidates) <= _BLOCK:
-        scores = products(vectors[candidates], query)
+        scores = products(vectors.take(candidates, 0), query)
     else:
         blocks = (candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK))
         scores = np.concatenate([products(vectors[block], query) for block in blocks])
@@ -84,7 +84,8 @@ def rescore(
 
 def products(vectors: NDArray[np.floating[Any]], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """The dot products of vectors (n, D) with a query (D,), each rounded the same whichever others are beside it."""
-    result: NDArray[np.float32] = (_single(vectors) * query).sum(1, dtype=np.float32)
+    # A product of matrices would round a row by how many there are.
+    result: NDArray[np.float32] = np.einsum("nd,d->n", _single(vectors), query, dtype=np.float32)
     return result
 
 

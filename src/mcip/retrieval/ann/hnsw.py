@@ -28,7 +28,7 @@ EXPANSIONS: Final[tuple[int, ...]] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384
 LEAST_DIM: Final = 64
 # Where more than this share of the nodes is new, building all of them takes less time than adding those: a node that
 # is added is compared with quantized vectors, which takes about six times as long as with full ones.
-_ADDED_SHARE: Final = 0.15
+ADDED_SHARE: Final = 0.15
 _BLOCK: Final = 8192
 # Vectors whose mean RaBitQ takes as the origin.
 _SAMPLED: Final = 20_000
@@ -112,7 +112,7 @@ def _extended(vectors: NDArray[np.float16], start: Path, advance: Callable[[int]
     except RuntimeError:
         return None
     count = int(graph.num_stored_points)
-    if graph.dim != max(vectors.shape[1], LEAST_DIM) or not 0 <= len(vectors) - count <= _ADDED_SHARE * len(vectors):
+    if graph.dim != max(vectors.shape[1], LEAST_DIM) or not 0 <= len(vectors) - count <= ADDED_SHARE * len(vectors):
         return None
     advance(count)
     if count < len(vectors):

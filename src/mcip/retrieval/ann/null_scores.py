@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -81,4 +82,6 @@ def _null(
             center, spread = (float(rest.mean()), max(float(rest.std()), 1e-6)) if len(rest) else (center, spread)
         best.append((others[0] - center) / spread)
         sampled.append((of_sample - center) / spread)
-    return NullDistribution.fit(unrelated_best(np.array(best), np.stack(sampled), len(engine)))
+    cosines = isinstance(queries[0], Part)
+    best_of_unrelated = unrelated_best(np.array(best), np.stack(sampled), len(engine))
+    return NullDistribution.fit(best_of_unrelated, _SAME if cosines else math.inf)

@@ -199,11 +199,10 @@ def _embedded(
 
 def _open_in_milvus(table: IndexTable, embed_texts: EmbedTexts, target: float | None, recalibrate: bool) -> Engine:
     """Open an index whose vectors Milvus holds, and calibrate its search where that was not done yet."""
-    from mcip.retrieval.milvus.collection import Collection
     from mcip.retrieval.milvus.engine import calibrate_milvus, open_milvus, report_difference
+    from mcip.retrieval.milvus.external import open_collection
 
-    assert table.identity.milvus is not None
-    collection = Collection(table, table.identity.milvus)
+    collection = open_collection(table)
     held = report_difference(table, collection)
     folder = derived_folder(table.uri)
     with locked(folder):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ MOST: Final = 16_384
 _STATE: Final = "mcip.state"
 _FRAGMENTS: Final = "mcip.fragments"
 _PAGE: Final = 10_000
+# Seconds between two looks at what Milvus does, and that nothing may have changed for.
+LOOK: Final = 0.5
+STUCK: Final = 600
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Held:
         target: Recall@10 that it was calibrated for.
         fragments: For each of the table's fragments that was loaded, what its files were and how many of its rows were
             deleted; `["", 0]` where that had only begun.
+        external: Whether Milvus reads the table itself; see `mcip.retrieval.milvus.external`.
     """
 
     table: str
@@ -57,10 +62,17 @@ class Held:
     calibrated_rows: int = 0
     target: float = 0.95
     fragments: dict[int, list[Any]] = field(default_factory=dict)
+    external: bool = False
 
 
 class Collection:
-    """The collection of an index. It may be used by several threads."""
+    """The collection of an index. It may be used by several threads.
+
+    Attributes:
+        named_by: The field by which a hit names its row.
+    """
+
+    named_by: ClassVar[str] = ROW
 
     def __init__(self, table: IndexTable, milvus: Milvus) -> None:
         """Connect to Milvus.
@@ -181,21 +193,49 @@ class Collection:
             facts = self.client.describe_index(self.name, "vector", timeout=SECONDS)
         return int(facts.get("indexed_rows", 0)), int(facts.get("pending_index_rows", 0))
 
+    def wait_for_index(self) -> None:
+        """Wait until Milvus has built its index over all vectors: before, searching is slow.
+
+        Raises:
+            EngineError: It does not get on.
+        """
+        last, since = None, time.monotonic()
+        while True:
+            facts = self.indexed()
+            if facts[1] == 0:
+                return
+            if facts != last:
+                last, since = facts, time.monotonic()
+            elif time.monotonic() - since > STUCK:
+                raise EngineError(
+                    f"{self} has been indexing its last {facts[1]:,} vectors for {STUCK // 60} minutes without "
+                    "getting on: see the log of Milvus, and run `mcip index` again."
+                )
+            time.sleep(LOOK)
+
     def search(self, queries: NDArray[np.float32], k: int, width: int, condition: str = "") -> list[Ranked]:
         """Products and `_rowid`s of about the k nearest rows of each query (Q, D), ranked."""
         k = min(k, MOST)
         with explained(self.milvus):
             answers = self.client.search(
-                self.name, data=list(queries), limit=k, filter=condition, output_fields=[ROW], anns_field="vector",
-                search_params={"metric_type": "IP", "params": {"ef": max(width, k)}}, timeout=SECONDS,
+                self.name, data=list(self.sent(queries)), limit=k, filter=condition, output_fields=[self.named_by],
+                anns_field="vector", search_params={"metric_type": "IP", "params": {"ef": max(width, k)}},
+                timeout=SECONDS,
             )  # fmt: skip
         ranked = []
-        for hits in answers:
+        for hits, row_ids in zip(answers, self.found([list(hits) for hits in answers]), strict=True):
             scores = np.array([hit["distance"] for hit in hits], np.float32)
-            row_ids = np.array([hit["entity"][ROW] for hit in hits], np.int64)
             order = ranking(scores, row_ids)
             ranked.append((scores[order], row_ids[order]))
         return ranked
+
+    def sent(self, queries: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Queries in the precision of the collection's vectors."""
+        return queries
+
+    def found(self, answers: list[list[Any]]) -> list[NDArray[np.int64]]:
+        """The `_rowid`s of the hits of some queries."""
+        return [np.array([hit["entity"][ROW] for hit in hits], np.int64) for hits in answers]
 
 
 def _field(types: Any, column: HeldColumn) -> dict[str, Any]:

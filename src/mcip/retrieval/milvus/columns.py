@@ -8,7 +8,7 @@ told by an array of their numbers, since Milvus before 2.5 has no missing values
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
 import pyarrow as pa
@@ -27,6 +27,11 @@ NULLS: Final = "mcip_nulls"
 TEXT_BYTES: Final = 65_535
 ELEMENTS: Final = 4096
 _FIELDS: Final = 59
+# Types of the table's columns that Milvus can read from it, and how it calls them.
+EXTERNAL: Final = {
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64", "float": "FLOAT", "double": "DOUBLE",
+    "bool": "BOOL", "string": "VARCHAR",
+}  # fmt: skip
 _INT64: Final = 2**63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 # Words of its expressions, which no column can be named by there.
@@ -48,14 +53,26 @@ class HeldColumn:
     Attributes:
         name: Of the column.
         held: As what.
-        number: What stands in `NULLS` where it has no value.
+        number: What stands in `NULLS` where it has no value; below 0 where it always has one.
         type: Of the table's column.
+        external: Whether Milvus reads it from the table, where missing values are null.
     """
 
     name: str
     held: Held
     number: int
     type: pa.DataType
+    external: bool = False
+
+    @property
+    def missing(self) -> str:
+        """The expression that is true where there is no value."""
+        return f"{self.name} is null" if self.external else f"array_contains({NULLS}, {self.number})"
+
+    @property
+    def present(self) -> str:
+        """The expression that is true where there is a value."""
+        return f"{self.name} is not null" if self.external else f"not {self.missing}"
 
 
 def held_columns(table: IndexTable) -> dict[str, HeldColumn]:
@@ -68,6 +85,12 @@ def held_columns(table: IndexTable) -> dict[str, HeldColumn]:
         if name != "id" and held is not None and named and len(columns) < _FIELDS:
             columns[name] = HeldColumn(name, held, len(columns), type_)
     return columns
+
+
+def external_columns(table: IndexTable) -> dict[str, HeldColumn]:
+    """Those of `held_columns` that Milvus can read from the table as they are: texts, numbers and truth values."""
+    columns = held_columns(table).values()
+    return {column.name: replace(column, external=True) for column in columns if str(column.type) in EXTERNAL}
 
 
 def rows_of(batch: pa.RecordBatch, columns: dict[str, HeldColumn], fragment: int) -> list[dict[str, Any]]:

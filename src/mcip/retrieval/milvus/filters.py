@@ -28,10 +28,11 @@ from mcip.retrieval.filter_tree import (
 )
 from mcip.retrieval.filter_types import float_literal, steps_of
 from mcip.retrieval.filters import MIRRORED, compile_filter
-from mcip.retrieval.milvus.columns import NULLS, ROW, HeldColumn
+from mcip.retrieval.milvus.columns import ROW, HeldColumn
 
 ALWAYS: Final = f"{ROW} >= 0"
-NEVER: Final = f"{ROW} < 0"
+# Where Milvus reads the table itself, it has no row numbers; every image has an id.
+ALWAYS_EXTERNAL: Final = 'id >= ""'
 _OPPOSITE: Final = {"=": "<>", "<>": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _PRINTED: Final = {"=": "==", "<>": "!="}
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -66,6 +67,8 @@ class _Translator:
     def __init__(self, text: str, columns: dict[str, HeldColumn]) -> None:
         self.text = text
         self.columns = {"id": HeldColumn("id", "text", -1, pa.string()), **columns}
+        external = any(column.external for column in columns.values())
+        self.always, self.never = (ALWAYS_EXTERNAL, 'id < ""') if external else (ALWAYS, f"{ROW} < 0")
 
     def fail(self, node: Node, reason: str) -> NoReturn:
         fail(self.text, node.at, f"{reason}, by which this index is searched; --engine local takes such a filter")
@@ -90,9 +93,9 @@ class _Translator:
                 return self.pattern(node, positive)
             case IsNull():
                 column = self.column(node.operand)
-                missing = NEVER if column.number < 0 else f"array_contains({NULLS}, {column.number})"
-                present = ALWAYS if column.number < 0 else f"not {missing}"
-                return f"({missing if positive else present})"
+                if column.number < 0:
+                    return f"({self.never if positive else self.always})"
+                return f"({column.missing if positive else column.present})"
             case Call():
                 return self.call(node, positive)
         column = self.column(node)
@@ -118,7 +121,7 @@ class _Translator:
         steps = steps_of(column.type)
         bounded = steps.bounded(operator, steps.number(right.value))
         if isinstance(bounded, bool):
-            return known(column, ALWAYS if bounded else NEVER)
+            return known(column, self.always if bounded else self.never)
         operator, number = bounded
         return known(column, f"{column.name} {_PRINTED.get(operator, operator)} {self.integer(right, number)}")
 
@@ -131,7 +134,7 @@ class _Translator:
         else:
             items = [self.literal(item, column) for item in node.items]
         if not items:
-            return known(column, NEVER if positive else ALWAYS)
+            return known(column, self.never if positive else self.always)
         return known(column, f"{column.name} {'in' if positive else 'not in'} [{', '.join(items)}]")
 
     def pattern(self, node: Like, positive: bool) -> str:
@@ -162,7 +165,7 @@ class _Translator:
     def beginning(self, column: HeldColumn, text: str, positive: bool) -> str:
         """Texts that begin with another one lie between it and the first that does not."""
         if not text:
-            return known(column, ALWAYS if positive else NEVER)
+            return known(column, self.always if positive else self.never)
         first, end = quote(text), _after(text)
         if end is None:
             return known(column, f"{column.name} {'>=' if positive else '<'} {first}")
@@ -184,7 +187,7 @@ class _Translator:
 
 def known(column: HeldColumn, condition: str) -> str:
     """The condition, and that the column has a value."""
-    return f"({condition})" if column.number < 0 else f"(not array_contains({NULLS}, {column.number}) and {condition})"
+    return f"({condition})" if column.number < 0 else f"({column.present} and {condition})"
 
 
 def quote(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -11,31 +10,32 @@ from mcip.core.errors import EngineError
 from mcip.core.progress import progress
 from mcip.retrieval.milvus.collection import Collection, Held
 from mcip.retrieval.milvus.columns import FRAGMENT, ROW, rows_of
+from mcip.retrieval.milvus.external import reads_tables, refresh
 from mcip.retrieval.table import IndexTable
 
 # Values of vectors that are sent at once: a message of Milvus has at most 64 MB.
 _VALUES: Final = 2**21
 # Rows or fragments that one expression names.
 _NAMED: Final = 5000
-# Seconds between two looks at whether Milvus has built its index, and that nothing may have changed for.
-_LOOK: Final = 0.5
-_STUCK: Final = 600
 
 
 def load(table: IndexTable) -> Held:
     """Bring the collection to a version of its table; the caller holds the table's write lock.
 
-    The fragments that are in are recorded one by one, so that a load that was killed resumes. Rows are added before
-    others are deleted: what is in both versions can be found meanwhile.
+    A Milvus that can reads the table itself, see `mcip.retrieval.milvus.external`; otherwise it gets a copy. The
+    fragments that are in are recorded one by one, so that a load that was killed resumes. Rows are added before others
+    are deleted: what is in both versions can be found meanwhile.
 
     Raises:
         EngineError: Milvus fails, or does not hold what it was given.
     """
     assert table.identity.milvus is not None
     collection = Collection(table, table.identity.milvus)
+    if reads_tables(collection, table):
+        return refresh(table)
     held = collection.held
     columns = [[column.name, column.held] for column in collection.columns.values()]
-    if held is None or held.columns != columns:
+    if held is None or held.columns != columns or held.external:
         held = collection.create()
     present = {fragment.fragment_id: [_files(fragment), fragment.num_deletions] for fragment in _fragments(table)}
     if held.version == table.version and not held.loading and held.fragments == present:
@@ -53,7 +53,7 @@ def load(table: IndexTable) -> Held:
     collection.settle()
     _check(table, collection)
     held.version, held.rows, held.loading, held.fragments = table.version, len(table), 0, present
-    _wait_for_index(collection)
+    collection.wait_for_index()
     collection.write(held)
     return held
 
@@ -110,20 +110,3 @@ def _check(table: IndexTable, collection: Collection) -> None:
             f"{collection} holds {rows:,} images after loading, and {table.uri} has {len(table):,}: something else "
             "writes to it. Drop the collection in Milvus, and run `mcip index` again."
         )
-
-
-def _wait_for_index(collection: Collection) -> None:
-    """Wait until Milvus has built its index over all vectors: before, searching is slow."""
-    last, since = None, time.monotonic()
-    while True:
-        facts = collection.indexed()
-        if facts[1] == 0:
-            return
-        if facts != last:
-            last, since = facts, time.monotonic()
-        elif time.monotonic() - since > _STUCK:
-            raise EngineError(
-                f"{collection} has been indexing its last {facts[1]:,} vectors for {_STUCK // 60} minutes without "
-                "getting on: see the log of Milvus, and run `mcip index` again."
-            )
-        time.sleep(_LOOK)

@@ -154,7 +154,7 @@ function report({ state, status: code, detail, count, whole }) {
 }
 
 function shownText(count, whole) {
-  if (count === 0 && query.matching) return "No image matches better than for unrelated queries.";
+  if (count === 0 && query.matching) return "No image matches better than what one in 1,000 unrelated queries finds.";
   if (count === 0) return query.filter ? "No image fulfils the filter." : "No image found.";
   const images = count === 1 ? "1 image" : `${number.format(count)} images`;
   if (!query.scored && !query.filter && !query.grouped && about) {

@@ -114,7 +114,7 @@ export class Results {
     if (this.#lined || line === null || hit.score === null || hit.score >= line) return [];
     this.#lined = true;
     const item = Object.assign(document.createElement("li"), { className: "line" });
-    item.textContent = "Below this, images match no better than for unrelated queries";
+    item.textContent = "Below this: what one in 1,000 unrelated queries finds as well";
     return [item];
   }
 

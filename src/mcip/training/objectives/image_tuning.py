@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcip.core.choices import Precision
+from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.core.shards import is_sharded
 from mcip.data import Pixels
@@ -19,6 +20,7 @@ from mcip.embeddings.store import Embeddings
 from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
 from mcip.models import Model
 from mcip.models.compiled import compiled
+from mcip.models.image_tower import patch_dropout
 from mcip.training.objective import Group
 from mcip.training.optimizer import has_batch_norm, layer_factors
 from mcip.training.order import EpochOrder
@@ -82,11 +84,13 @@ class _Part:
 
     Attributes:
         pixels: Finished, of this process's rows of the part.
+        kept: The places of the patches that these images keep, where some are left out.
         rows: The rows of the part, of all processes.
         batch: The rows of the batch, of all processes.
     """
 
     pixels: Tensor
+    kept: Tensor | None
     rows: list[int]
     batch: list[int]
 
@@ -152,7 +156,13 @@ class ImageTuning:
             visual = visual.to(self.device, memory_format=torch.channels_last)
         class_loss.to(self.device)
         self.keep, self.base = keep, copy.deepcopy(visual).eval().requires_grad_(False) if keep else None
-        self._compile: tuple[int, Precision] | None = None
+        self._patch_dropout = patch_dropout(visual)
+        if self.team.several and has_batch_norm(visual.train()):
+            raise ConfigError(
+                "The image tower has batch normalisation, whose statistics would be those of each process's images: "
+                "train it in one process, or keep its parameters as they are (freeze)."
+            )
+        self._compile: tuple[int, Precision, bool] | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.modules: dict[str, nn.Module] = {"image_tower": visual, "class_loss": class_loss}
         self.tensors = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
@@ -170,9 +180,12 @@ class ImageTuning:
         batches = (self.order.batch(step) for step in steps)
         return self.images.batches([rows[place] for place in self.team.part(len(rows))] for rows in batches)
 
-    def compile_for(self, rows: int, precision: Precision) -> None:
-        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process."""
-        self._compile = rows, precision
+    def compile_for(self, rows: int, precision: Precision, graphs: bool = False) -> None:
+        """Let the first step compile the image tower for batches, or parts of them, of this many rows a process.
+
+        With CUDA graphs (`graphs`) a batch cannot be taken in parts; see `compiled`.
+        """
+        self._compile = rows, precision, graphs
 
     def parts(self, batch: tuple[Tensor, list[int]], count: int, generator: torch.Generator) -> list[_Part]:
         """The parts of a batch, as equal as they can be, whose losses sum up to the batch's."""
@@ -181,14 +194,22 @@ class ImageTuning:
         if not every:
             return []
         pixels = self._finish(batch[0], before, len(every), generator)
+        kept = None
+        if self._patch_dropout is not None:
+            # Drawn for the images of all processes, as in `_finish`.
+            kept = self._patch_dropout.draw(len(every), generator)[before : before + len(pixels)].to(self.device)
         if isinstance(self.modules["class_loss"], ShardedArcMargin):
             self.modules["class_loss"].draw(generator)
         if count == 1:
-            return [_Part(pixels, every, every)]
+            return [_Part(pixels, kept, every, every)]
         size = -(-len(self.team.part(self.order.batch_size)) // count)
         places = [slice(number * size, (number + 1) * size) for number in range(count)]
         rows = [self.team.gather(torch.tensor(batch[1][place], dtype=torch.int64)).tolist() for place in places]
-        return [_Part(pixels[place], some, every) for place, some in zip(places, rows, strict=True) if some]
+        return [
+            _Part(pixels[place], None if kept is None else kept[place], some, every)
+            for place, some in zip(places, rows, strict=True)
+            if some
+        ]
 
     def losses(self, batch: tuple[Tensor, list[int]] | _Part, generator: torch.Generator) -> dict[str, Tensor]:
         """The total loss and its parts."""
@@ -201,7 +222,7 @@ class ImageTuning:
         share, whole = len(batch.rows) / len(batch.batch), len(batch.rows) == len(batch.batch)
         # A process without an image takes part with one that does not count.
         pixels = batch.pixels if len(batch.pixels) else batch.pixels.new_zeros(1, *batch.pixels.shape[1:])
-        own = F.normalize(self._embed(pixels).float(), dim=-1)[: len(batch.pixels)]
+        own = F.normalize(self._embed(pixels, batch.kept).float(), dim=-1)[: len(batch.pixels)]
         images = self.team.gather_with_gradient(own)
         parts = {"class_loss": share * self.modules["class_loss"](images, self.labels[batch.rows].to(self.device))}
         loss = parts["class_loss"]
@@ -230,20 +251,25 @@ class ImageTuning:
         finished = self.transform.finish(pixels.to(self.device, non_blocking=True), draws=draws)
         return finished.contiguous(memory_format=torch.channels_last)
 
-    def _embed(self, pixels: Tensor) -> Tensor:
+    def _embed(self, pixels: Tensor, kept: Tensor | None) -> Tensor:
         tower = self.modules["image_tower"]
-        embeddings: Tensor
-        if self._compile is not None and self._compiled is None:
-            rows, precision = self._compile
-            self._compiled = compiled(tower, (rows, *pixels.shape[1:]), self.device, precision)
-            self._compile = None if self._compiled is None else self._compile
-        missing = self._compile[0] - len(pixels) if self._compile is not None else 0
-        if self._compiled is None or (missing and has_batch_norm(tower)):
-            embeddings = tower(pixels)
-            return embeddings
-        # What stands for images that could not be read has no part in the loss, and so no gradient.
-        padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
-        return self._compiled(padded)[: len(pixels)]
+        call: Callable[[Tensor], Tensor] = tower
+        rows, missing = len(pixels), self._compile[0] - len(pixels) if self._compile is not None else 0
+        compiles = self._compile is not None and not (missing and has_batch_norm(tower))
+        if compiles and missing:
+            # What stands for images that could not be read has no part in the loss, and so no gradient.
+            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+        if self._patch_dropout is not None and kept is not None:
+            self._patch_dropout.kept = F.pad(kept, (0, 0, 0, len(pixels) - len(kept)))
+        if self._compile is not None and compiles:
+            if self._compiled is None:
+                _, precision, graphs = self._compile
+                self._compiled = compiled(tower, tuple(pixels.shape), self.device, precision, graphs=graphs)
+            if self._compiled is None:
+                self._compile = None
+            else:
+                call = self._compiled
+        return call(pixels)[:rows]
 
     def after_step(self) -> None:
         """Note what could not be read."""

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from mcip.core.choices import PairLoss, Precision
 from mcip.core.device import pick_precision
 from mcip.core.errors import ConfigError
+from mcip.core.prefetch import prefetch
 from mcip.core.processes import processes
-from mcip.data.loader import prefetch
 from mcip.embeddings.caption_tokens import CaptionTokens
 from mcip.embeddings.store import Embeddings
 from mcip.losses import blocked_info_nce, blocked_sigmoid, bound_logit_scale
