@@ -3,7 +3,7 @@
 # the CPU alone, name PyTorch's index of such wheels: --build-arg TORCH_INDEX=URL.
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS build
-ARG EXTRAS=search,serve,onnx,photos,mcp,milvus
+ARG EXTRAS=search,serve,fast,onnx,photos,mcp,milvus
 ARG TORCH_INDEX=
 RUN python -m venv /opt/mcip
 ENV PATH=/opt/mcip/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
