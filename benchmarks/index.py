@@ -70,7 +70,7 @@ def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, A
         onnx = export(saved, folder / "onnx", format="onnx")
         rates = [bare(model, batches, clock)]
         seconds = {}
-        sides: tuple[tuple[Backend, Path], ...] = (("torch", saved), ("onnx", onnx))
+        sides: tuple[tuple[Backend, Any], ...] = (("torch", saved), ("onnx", onnx))
         for backend, source in sides:
             start = clock()
             build_index(

@@ -19,7 +19,7 @@ def gallery(count: int = 300, dim: int = 24) -> NDArray[np.float32]:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(count, dim)) * 0.7 ** np.arange(dim) @ np.linalg.qr(random.normal(size=(dim, dim)))[0]
     vectors += random.normal(size=dim)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, TypeAlias, cast
+from typing import IO, Any, Final, Literal, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -59,7 +59,7 @@ class Compact:
             if match:
                 shortened.append((int(match[2]), match[1] == "dim"))
             elif part in _BITS:
-                kinds.append(cast(Kind, part))
+                kinds.append(part)
         if len(kinds) > 1 or len(shortened) > 2 or len(kinds) + len(shortened) - 1 != len(text.split(",")):
             raise ConfigError(
                 f"embedding is {text!r}: it is float32, float16, int8 or binary; dim=256 for 256 principal components, "
@@ -154,7 +154,7 @@ class Codec:
         """What is stored of embeddings (n, D): floats or int8 of shape (n, d), or bits as uint8 (n, ceil(d / 8))."""
         short, kind = self._shortened(vectors), self.compact.kind
         if kind == "int8":
-            return np.clip(np.rint((short - self.mean) / self.scale), -127, 127).astype(np.int8)
+            return np.asarray(np.clip(np.rint((short - self.mean) / self.scale), -127, 127), np.int8)
         if kind == "binary":
             return np.packbits(short >= self.mean, axis=1)
         return short.astype(kind)
@@ -180,7 +180,7 @@ class Codec:
     def write(self, file: IO[bytes]) -> None:
         """Write it as `.npz`."""
         arrays = {"mean": self.mean, "scale": self.scale} | ({} if self.matrix is None else {"matrix": self.matrix})
-        np.savez(file, compact=np.array(str(self.compact)), source_dim=np.array(self.source_dim), **arrays)
+        np.savez(file, compact=np.array(str(self.compact)), source_dim=np.array(self.source_dim), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, file: IO[bytes]) -> Codec:
