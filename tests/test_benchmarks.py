@@ -61,12 +61,16 @@ def test_serve() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    for part in ("load", "restart"):
-        assert found[part]["answers"] > 0
-        assert found[part]["errors"] == found[part]["wrong"] == 0
-    assert found["restart"]["retries"] > 0
-    assert found["load"]["retries"] == 0
-    assert set(found["queries_per_forward_pass"]) == {"text", "image"}
+    for backend in ("torch", "onnx"):
+        parts = found[backend]
+        for part in ("load", "restart"):
+            assert parts[part]["answers"] > 0
+            assert parts[part]["errors"] == parts[part]["wrong"] == 0
+        assert parts["restart"]["retries"] > 0
+        assert parts["load"]["retries"] == 0
+        assert set(parts["queries_per_forward_pass"]) == {"text", "image"}
+    assert set(found["onnx_vs_torch"]) == {"requests_per_second", "p99_ms"}
+    assert found["vs_before"] > 0
 
 
 def test_search(tmp_path: Path) -> None:
