@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip import models, read_table
+from mcip.core.choices import Backend
 from mcip.embeddings.encode import encode_pixels
 from mcip.stages.export import export
 from mcip.stages.index import index as build_index
@@ -69,7 +70,8 @@ def measure(name: str, tables: list[str], count: int, clock: Any) -> dict[str, A
         onnx = export(saved, folder / "onnx", format="onnx")
         rates = [bare(model, batches, clock)]
         seconds = {}
-        for backend, source in (("torch", saved), ("onnx", onnx)):
+        sides: tuple[tuple[Backend, Any], ...] = (("torch", saved), ("onnx", onnx))
+        for backend, source in sides:
             start = clock()
             build_index(
                 str(folder / "photos"), str(folder / f"{backend}.lance"), model=str(source), backend=backend,

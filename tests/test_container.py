@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,15 @@ from PIL import Image
 
 from mcip.cli.main import main
 from mcip.retrieval.milvus.external import STORAGE, storage
+from mcip.stages.serve import serve as serve_stage
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 _INSTRUCTIONS = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "RUN", "USER", "VOLUME", "WORKDIR"}
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# The services of this package's own image.
+OWN = [name for name, service in COMPOSE["services"].items() if service.get("build") == "."]
 TOKEN = "a-token-of-some-length"
 
 
@@ -45,10 +52,55 @@ def test_the_image_holds_what_is_copied_and_extras_that_exist() -> None:
     assert set(re.search(r"^ARG EXTRAS=(.+)$", DOCKERFILE, re.M)[1].split(",")) <= extras  # type: ignore[index]
 
 
+def test_paths_and_programs_of_the_image_exist() -> None:
+    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    # What is copied from the first stage is made there, and the command is a script of the package.
+    for source in re.findall(r"^COPY --from=build (\S+)", last, re.M):
+        assert f"python -m venv {source}" in DOCKERFILE
+        assert f"PATH={source}/bin:$PATH" in last
+    (entry,) = json.loads(re.search(r"^ENTRYPOINT (.+)$", last, re.M)[1])  # type: ignore[index]
+    assert entry in PYPROJECT["project"]["scripts"]
+    assert main(json.loads(re.search(r"^CMD (.+)$", last, re.M)[1])) == 0  # type: ignore[index]
+    made = set(re.search(r"mkdir ([^&]+)&&", last)[1].split())  # type: ignore[index]
+    mounted = {
+        volume.rsplit(":", 2)[1 if volume.endswith(":ro") else -1]
+        for name in OWN
+        for volume in COMPOSE["services"][name]["volumes"]
+    }
+    assert mounted == made
+    assert {re.search(rf"^{word} (.+)$", last, re.M)[1] for word in ("WORKDIR", "VOLUME")} <= made  # type: ignore[index]
+    minimum = re.search(r">=(\d+\.\d+)", PYPROJECT["project"]["requires-python"])[1]  # type: ignore[index]
+    python = re.search(r"^ARG PYTHON=(.+)$", DOCKERFILE, re.M)[1]  # type: ignore[index]
+    assert [int(part) for part in python.split(".")] >= [int(part) for part in minimum.split(".")]
+
+
+def test_environment_variables_are_ones_that_are_read() -> None:
+    set_here = {name for service in OWN for name in COMPOSE["services"][service]["environment"]}
+    set_here |= set(re.findall(r"\b(MCIP_\w+)=", DOCKERFILE))
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    for name in set_here:
+        assert f'"{name}"' in sources, name
+
+
 def test_the_server_is_not_root_and_is_reached_from_this_machine_alone() -> None:
-    assert re.search(r"^USER (?!root)", DOCKERFILE, re.M)
+    # Everything behind the last USER runs as that user, who owns what is written to and nothing else.
+    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    users = re.findall(r"^USER (\S+)$", last, re.M)
+    assert len(users) == 1
+    assert users[0] not in ("root", "0")
+    assert re.search(rf"useradd .*{users[0]}\b", last)
+    assert re.findall(r"chown (\S+ \S+)", last) == [f"{users[0]} /data"]
+    assert last.index("USER") < last.index("ENTRYPOINT")
+    assert all(
+        "user" not in COMPOSE["services"][name] and "privileged" not in COMPOSE["services"][name] for name in OWN
+    )
+    # Inside the container it listens for the engine's network, with a token; outside at the loopback alone.
+    command = COMPOSE["services"]["serve"]["command"]
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    port = inspect.signature(serve_stage).parameters["port"].default
+    assert f"EXPOSE {port}" in last
     serve = COMPOSE["services"]["serve"]
-    assert serve["ports"] == ["127.0.0.1:8000:8000"]
+    assert serve["ports"] == [f"127.0.0.1:8000:{port}"]
     assert "MCIP_TOKEN" in serve["environment"]
     assert all(volume.endswith(":ro") for volume in serve["volumes"] if "/photos" in volume)
 

@@ -19,7 +19,7 @@ def gallery(count: int = 300, dim: int = 24) -> NDArray[np.float32]:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(count, dim)) * 0.7 ** np.arange(dim) @ np.linalg.qr(random.normal(size=(dim, dim)))[0]
     vectors += random.normal(size=dim)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -67,7 +67,8 @@ def test_bits_are_the_signs_around_the_mean() -> None:
     vectors = gallery()
     codec = Codec.fit(Compact.parse("binary"), vectors)
     mean = vectors.mean(0)
-    expected = mean + np.abs(vectors - mean).mean(0) * np.where(vectors >= mean, 1, -1)
+    spread = vectors.var(0) / np.abs(vectors - mean).mean(0)
+    expected = mean + spread * np.where(vectors >= mean, 1, -1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(codec.stored(vectors), expected, atol=1e-5)
 
@@ -89,6 +90,15 @@ def test_all_principal_components_change_no_product_also_with_texts() -> None:
     vectors, texts = gallery(), -gallery(7)
     codec = Codec.fit(Compact.parse("dim=24"), vectors)
     assert np.allclose(codec.products(texts, codec.compress(vectors)), texts @ vectors.T, atol=1e-5)
+
+
+def test_products_with_shortened_vectors_stay_near_the_cosines_of_whole_ones() -> None:
+    vectors = gallery()
+    texts = gallery(9)[:, ::-1] / 2 + gallery(9) / 2
+    codec = Codec.fit(Compact.parse("dim=12"), vectors)
+    found = codec.products(texts, codec.compress(vectors))
+    lengths = np.linalg.norm(vectors @ codec.matrix, axis=1)  # type: ignore[operator]
+    assert np.allclose(found * lengths, texts @ vectors.T, atol=0.05)
 
 
 def test_more_dimensions_than_there_are_and_an_empty_gallery_are_refused() -> None:

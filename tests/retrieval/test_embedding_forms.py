@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.embeddings.compact import Codec, Compact
@@ -17,7 +18,7 @@ from mcip.stages.index import index as build_index
 FORMS = ["int8", "binary", "dim=8", "first=8,binary"]
 
 
-def halves(db: Path) -> tuple[list[str], np.ndarray]:  # type: ignore[type-arg]
+def halves(db: Path) -> tuple[list[str], NDArray[np.float32]]:
     rows = open_table(str(db)).read(["id", "vector"]).sort_by("id")
     return rows["id"].to_pylist(), vectors_of(rows["vector"]).astype(np.float32)
 

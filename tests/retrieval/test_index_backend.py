@@ -18,9 +18,10 @@ from mcip.core.errors import ConfigError, McipError, ModelError
 from mcip.data import image_transform
 from mcip.data.pillow_transform import PillowTransform
 from mcip.data.resize import ModelResize
+from mcip.models import OnnxModel
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import open_table
-from mcip.stages import index_update
+from mcip.stages import index_update, index_watch
 from mcip.stages.index import index as build_index
 from mcip.toyshop.tables import Slice, draw_product
 from tests.images import file_bytes, noise_image
@@ -105,6 +106,22 @@ def test_auto_goes_on_by_what_embedded_last(
     shutil.rmtree(model)
     build_index(db=str(db), model=str(base), device="cpu")
     assert any("is gone: PyTorch embeds what is new" in note for note in notes)
+
+
+def test_a_watched_folder_is_embedded_by_the_same_model(
+    folder: Path, onnx: Path, tmp_path: Path, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("watchfiles")
+
+    def change_once(index: Index, update: index_update.Update) -> None:
+        add(folder)
+        model, changes, _ = update.run()
+        index.refresh()
+        assert (changes.embedded, type(model), update.again(model).model) == (1, OnnxModel, model)
+
+    monkeypatch.setattr(index_watch, "watch_index", change_once)
+    indexed = build_index(str(folder), str(tmp_path / "photos.lance"), model=str(onnx), watch=True)
+    assert (embedded, len(indexed.index)) == ([], len(list(folder.iterdir())))
 
 
 def test_quantized_models_and_others_do_not_embed_into_one_index(

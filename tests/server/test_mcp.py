@@ -82,7 +82,7 @@ def test_what_matches_no_better_than_for_unrelated_queries_is_left_out(index: In
     id = index.browse(1)[0].id
     query = {"text": ["a red mug"], "like": [id], "fusion": fusion, "k": 32}
     whole, above = (
-        json.loads(call(index, "search", **query, **least).content[0].text) for least in ({}, {"min_score": "1/1000"})
+        json.loads(call(index, "search", **query, min_score=least).content[0].text) for least in (None, "1/1000")
     )
     expected = index.search(f"id:{id}", "a red mug", k=32, fusion=fusion)
     assert [image["id"] for image in whole["images"]] == [hit.id for hit in expected]

@@ -64,7 +64,7 @@ def test_the_whole_way_resumes_to_the_same_model(
     assert tried[manifest["chosen"]]["score"] == max(one["score"] for one in tried.values())
     for one in tried.values():
         assert one["score"] == pytest.approx((one["images"] + one["text"]) / 2)
-    assert {"embed all images", "mine captions", "the test", *tried} <= manifest["seconds"].keys()
+    assert {"start", "embed all images", "mine captions", "the test", "the page", *tried} <= manifest["seconds"].keys()
     html = page.path.read_text(encoding="utf-8")
     for part in (
         "What was tried",

@@ -74,8 +74,12 @@ def test_quick_is_the_same_in_a_small_world(
     indexed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[Any] = []
-    page = Page(SimpleNamespace(headline_model=None))
-    monkeypatch.setattr(method, "run", lambda *arguments: runs.append(arguments) or page)
+
+    def run(*arguments: Any) -> Page:
+        runs.append(arguments)
+        return Page(SimpleNamespace(headline_model=None))
+
+    monkeypatch.setattr(method, "run", run)
     monkeypatch.setattr(optional, "installed", lambda extra: True)
     demo.demo(tmp_path, quick=True)
     assert runs == [(method.QUICK_TEST, method.QUICK_RECIPE, tmp_path / "quick")]

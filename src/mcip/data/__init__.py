@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from mcip.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mcip.data.caption_pool import read_captions
     from mcip.data.images import decode, to_rgb
     from mcip.data.loader import Pixels
-    from mcip.data.table import Table, read_captions, read_table
+    from mcip.data.table import Table, read_table
     from mcip.data.transforms import ImageTransform, image_transform
 
 __all__ = [
@@ -34,7 +35,7 @@ __getattr__ = lazy_names(
         "Table": "table",
         "decode": "images",
         "image_transform": "transforms",
-        "read_captions": "table",
+        "read_captions": "caption_pool",
         "read_table": "table",
         "to_rgb": "images",
     },

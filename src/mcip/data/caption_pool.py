@@ -18,18 +18,41 @@ from mcip.data.column_names import nearest, quoted
 from mcip.data.columns import arrow_column
 from mcip.data.csv_file import csv_rows
 from mcip.data.locate import locate
+from mcip.data.objects import open_object
 from mcip.data.parquet import column_names, parquet_rows
 from mcip.data.readers import hub_rows, text_rows
 from mcip.data.schema import folded, of_arrow
+from mcip.data.table import Table, TableData
 from mcip.data.tars import tar_captions
 
 _FEATURES = datasets.Features({"caption": datasets.Value("string")})
 
 
-def collect_captions(
-    source: str | os.PathLike[str] | datasets.Dataset, name: str, column: str | None
-) -> datasets.Dataset:
-    """The captions of a source as the column `caption`; see `mcip.data.read_captions`."""
+def read_captions(data: TableData, column: str | None = None) -> datasets.Dataset:
+    """Read a pool of captions as one memory-mapped column `caption`, which may be larger than memory.
+
+    Args:
+        data: A .txt file (one caption per line), a .csv, .parquet or .tar file or a folder or glob of them, a data set
+            of the hub, a table, a `datasets.Dataset` or `DatasetDict`, or a pandas frame. Captions are the column
+            `caption` (text) or `captions` (lists).
+        column: Another name of that column.
+
+    Returns:
+        A data set with the column `caption` (string); blank captions are left out, duplicates are kept.
+
+    Raises:
+        DataError: There is no such column, or no caption in it.
+    """
+    if isinstance(data, Table):
+        return _collect(data.rows.select_columns("captions"), data.name, None)
+    if isinstance(data, str | os.PathLike):
+        return _collect(data, str(data), column)
+    source = open_object(data)
+    return _collect(source.rows, source.name, column)
+
+
+def _collect(source: str | os.PathLike[str] | datasets.Dataset, name: str, column: str | None) -> datasets.Dataset:
+    """The captions of a source as the column `caption`."""
     rows = source if isinstance(source, datasets.Dataset) else _open(source, column)
     found = _column(rows.column_names, name, column)
     captions = _flat(arrow_column(rows, found), name, found)

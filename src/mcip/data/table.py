@@ -21,7 +21,6 @@ from PIL import Image
 
 from mcip.core.errors import DataError, UnreadableImage
 from mcip.core.progress import console
-from mcip.data.caption_pool import collect_captions
 from mcip.data.column_names import NAME_THEM, columns_of, find_columns, nearest, quoted
 from mcip.data.columns import arrow_column, standard_rows
 from mcip.data.image_hashes import ImageHashes, hash_images
@@ -37,7 +36,7 @@ from mcip.data.walk import counted
 if TYPE_CHECKING:
     from mcip.data.schema import Source
 
-__all__ = ["Table", "TableData", "read_captions", "read_table"]
+__all__ = ["Table", "TableData", "read_table"]
 
 _skipped_noted: set[str] = set()
 
@@ -273,29 +272,6 @@ def read_table(data: TableData, split: str | None = None, columns: Mapping[str, 
         key = hashlib.sha256(image.encode()).hexdigest()[:16]
         hashes = ImageHashes(source.cache / f"images-{key}.npy", len(rows))
     return Table(rows, source.name, source.skipped, tuple(source.rows.column_names), hashes).select(split)
-
-
-def read_captions(data: TableData, column: str | None = None) -> datasets.Dataset:
-    """Read a pool of captions as one memory-mapped column `caption`, which may be larger than memory.
-
-    Args:
-        data: A .txt file (one caption per line), a .csv, .parquet or .tar file or a folder or glob of them, a data set
-            of the hub, a table, a `datasets.Dataset` or `DatasetDict`, or a pandas frame. Captions are the column
-            `caption` (text) or `captions` (lists).
-        column: Another name of that column.
-
-    Returns:
-        A data set with the column `caption` (string); blank captions are left out, duplicates are kept.
-
-    Raises:
-        DataError: There is no such column, or no caption in it.
-    """
-    if isinstance(data, Table):
-        return collect_captions(data.rows.select_columns("captions"), data.name, None)
-    if isinstance(data, str | os.PathLike):
-        return collect_captions(data, str(data), column)
-    source = open_object(data)
-    return collect_captions(source.rows, source.name, column)
 
 
 def _note_skipped(source: Source) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, TypeAlias, cast
+from typing import IO, Any, Final, Literal, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -52,19 +52,21 @@ class Compact:
             >>> Compact.parse("dim=256,int8")
             Compact(kind='int8', dim=256, principal=True)
         """
-        kinds, shortened = [], []
+        kinds: list[Kind] = []
+        shortened: list[tuple[int | None, bool]] = [(None, True)]
         for part in text.split(","):
             match = _SHORTENED.fullmatch(part)
             if match:
                 shortened.append((int(match[2]), match[1] == "dim"))
             elif part in _BITS:
-                kinds.append(cast(Kind, part))
-        if len(kinds) > 1 or len(shortened) > 1 or len(kinds) + len(shortened) != len(text.split(",")):
+                kinds.append(part)
+        if len(kinds) > 1 or len(shortened) > 2 or len(kinds) + len(shortened) - 1 != len(text.split(",")):
             raise ConfigError(
                 f"embedding is {text!r}: it is float32, float16, int8 or binary; dim=256 for 256 principal components, "
                 "or first=256 for the first 256 dimensions; or one of each, such as dim=256,int8."
             )
-        return cls(kinds[0] if kinds else "float32", *(shortened[0] if shortened else ()))
+        dim, principal = shortened[-1]
+        return cls(kinds[0] if kinds else "float32", dim, principal)
 
     def __str__(self) -> str:
         shortened = [] if self.dim is None else [f"{'dim' if self.principal else 'first'}={self.dim}"]
@@ -105,7 +107,7 @@ class Codec:
 
         Principal components are those of the second moments, without centering: of all subspaces theirs keeps inner
         products best (Eckart and Young, 1936), and texts are projected to it as images are. A byte's scale is a 127th
-        of the largest distance from the mean, a bit's the mean distance, per dimension.
+        of the largest distance from the mean, a bit's the variance divided by the mean distance, per dimension.
 
         Raises:
             ConfigError: More dimensions are to stay than there are, or there is no embedding.
@@ -120,26 +122,39 @@ class Codec:
         matrix = None
         if compact.dim is not None and compact.principal:
             matrix = _principal_components(sample, compact.dim)
-        plain = cls(compact, matrix, *np.zeros((2, compact.dim or dim), np.float32), dim)
+        zeros = np.zeros(compact.dim or dim, np.float32)
+        plain = cls(compact, matrix, zeros, zeros, dim)
         if compact.kind in ("float32", "float16"):
             return plain
-        short = plain.project(sample)
+        short = plain._shortened(sample)
         mean = short.mean(0)
         distance = np.abs(short - mean)
-        scale = distance.max(0) / 127 if compact.kind == "int8" else distance.mean(0)
+        # With this spread, and not the mean distance, deviations keep their weight beside the mean in products.
+        spread = (distance**2).mean(0) / np.maximum(distance.mean(0), 1e-12)
+        scale = distance.max(0) / 127 if compact.kind == "int8" else spread
         return cls(compact, matrix, mean, np.maximum(scale, 1e-12).astype(np.float32), dim)
 
     def project(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
-        """Shorten embeddings (n, D) of images or texts, without rounding them; float32 (n, d) of unit length."""
+        """Shorten queries (n, D), images or texts, without rounding them; float32 (n, d).
+
+        Projected on principal components they keep their length there, so that products stay near the cosines of whole
+        embeddings; first dimensions are brought to unit length, as models are trained for them.
+        """
         vectors = np.asarray(vectors, np.float32)
-        short = vectors[:, : self.compact.dim] if self.matrix is None else vectors @ self.matrix
-        return _unit(short) if self.compact.dim else short
+        if self.matrix is not None:
+            return vectors @ self.matrix
+        return vectors if self.compact.dim is None else _unit(vectors[:, : self.compact.dim])
+
+    def _shortened(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """Shorten what is stored; of unit length where dimensions are left out."""
+        short = self.project(vectors)
+        return short if self.matrix is None else _unit(short)
 
     def compress(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """What is stored of embeddings (n, D): floats or int8 of shape (n, d), or bits as uint8 (n, ceil(d / 8))."""
-        short, kind = self.project(vectors), self.compact.kind
+        short, kind = self._shortened(vectors), self.compact.kind
         if kind == "int8":
-            return np.clip(np.rint((short - self.mean) / self.scale), -127, 127).astype(np.int8)
+            return np.asarray(np.clip(np.rint((short - self.mean) / self.scale), -127, 127), np.int8)
         if kind == "binary":
             return np.packbits(short >= self.mean, axis=1)
         return short.astype(kind)
@@ -165,7 +180,7 @@ class Codec:
     def write(self, file: IO[bytes]) -> None:
         """Write it as `.npz`."""
         arrays = {"mean": self.mean, "scale": self.scale} | ({} if self.matrix is None else {"matrix": self.matrix})
-        np.savez(file, compact=np.array(str(self.compact)), source_dim=np.array(self.source_dim), **arrays)
+        np.savez(file, compact=np.array(str(self.compact)), source_dim=np.array(self.source_dim), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, file: IO[bytes]) -> Codec:

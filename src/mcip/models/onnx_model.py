@@ -114,7 +114,7 @@ class OnnxModel:
         )
         batches = []
         for start in range(0, len(pixels), batch_size):
-            values = np.stack(pixels[start : start + batch_size]).astype(np.float32) / np.float32(255)
+            values = np.stack(list(pixels[start : start + batch_size])).astype(np.float32) / np.float32(255)
             batches.append(self._run("image", (values - mean) / std))
         return self._joined(batches)
 

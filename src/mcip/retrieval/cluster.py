@@ -26,6 +26,7 @@ from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.photo_metadata import PHOTO_COLUMNS
+from mcip.data.transforms import ImageTransform
 from mcip.models.onnx_model import exported_model
 from mcip.retrieval.commits import check_fragments
 from mcip.retrieval.embedder import embedder_of
@@ -231,6 +232,7 @@ class _Embedder:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows as they stand in the table, and `_unreadable`: why an image has no vector, or null."""
         readable = rows.filter(pc.is_null(rows["_unreadable"]))
+        assert isinstance(self.embedder.transform, ImageTransform)
         count, side = readable.num_rows, self.embedder.transform.prepared_size
         pixels = b"".join(readable["_pixels"].to_pylist())
         batch = Batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -82,6 +83,7 @@ def improve(
         >>> page.comparison.headline_model  # doctest: +SKIP
         'mcip-lr0.0001-w0.2-400-alpha0.7'
     """
+    began = time.monotonic()
     check_one_process()
     if favour not in get_args(Favour):
         raise ConfigError(f"favour is {favour!r}: it is one of {', '.join(get_args(Favour))}.")
@@ -139,6 +141,7 @@ def improve(
             plan = Plan.of_dict(read_json(work / "plan.json"))
             console.print(plan)
             ledger = Ledger(work / "time.json", seconds, plan.parts.get(TEST, 0.0))
+            ledger.add("start", time.monotonic() - began)
             if without_label:
                 console.print(f"{len(without_label)} images without a label are left out.")
             options: dict[str, Any] = {
@@ -186,7 +189,8 @@ def improve(
                 chosen, rules, list(trials.tried.values()), prepared.text, ledger.seconds, ledger.left_out, seconds,
                 _commands(out, data),
             )  # fmt: skip
-            write_report(comparison, out, read_mined(mined, [prepared.train]), 6, 8, improvement)
+            with ledger.count("the page"):
+                write_report(comparison, out, read_mined(mined, [prepared.train]), 6, 8, improvement)
             artefact.finish(
                 leave_out=(_WORK,), chosen=chosen, split=prepared.rule, seconds=ledger.seconds,
                 left_out=ledger.left_out, tried={name: vars(one) for name, one in trials.tried.items()},

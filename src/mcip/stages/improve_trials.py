@@ -72,6 +72,10 @@ class Ledger:
             thread.join()
             note()
 
+    def add(self, part: str, seconds: float) -> None:
+        """Count seconds that have gone."""
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + seconds, 2)
+
     def has_time(self, part: str, seconds: float) -> bool:
         """Whether there is time for a part that was not begun; where not, it is left out for good."""
         if part in self.left_out:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from mcip.embeddings.compact import Codec
     from mcip.models import OnnxModel
     from mcip.retrieval.embedder import AnyModel
     from mcip.retrieval.identity import Root
@@ -121,7 +122,8 @@ def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], 
     from mcip.retrieval.table import create_table, schema_of
     from mcip.stages.index_model import recorded_name
 
-    form, options, codec = index_form(update.embedding or PLAIN), update.options, None
+    form, options = index_form(update.embedding or PLAIN), update.options
+    codec: Codec | None = None
     if form.dim is not None and form.dim > model.embed_dim:
         raise ConfigError(f"embedding is {form}, but {model.source} has {model.embed_dim} dimensions.")
     identity = Identity.new(
