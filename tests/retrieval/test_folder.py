@@ -117,6 +117,31 @@ def test_raw_beside_an_image_of_the_same_name(folder: Path, image: bytes, base: 
     assert len(build_index(str(folder), db, device="cpu", raw_pairs=False).index) == 4
 
 
+def test_raw_waits_for_the_image_beside_it_that_a_cloud_has_not_downloaded(
+    folder: Path, image: bytes, base: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("rawpy")
+    colors, db = np.full((48, 64, 3), 128, np.uint8), str(tmp_path / "t.lance")
+    for name in ("a/both.dng", "a/alone.dng"):
+        add(folder, name, dng(colors))
+    add(folder, "a/both.jpg", image)
+    indexed = build_index(str(folder), db, model=str(base), device="cpu").index
+    before = sorted(hit.id for hit in indexed.browse(50))
+    assert before == ["0.jpg", "a/alone.dng", "a/both.jpg"]
+    add(folder, "a/both.jpg", b"")
+    # One that was indexed while it was alone stays, too.
+    add(folder, "a/alone.jpg", b"")
+    why = "camera RAW beside both.jpg, which cannot be read now; --raw-pairs indexes both"
+    for source in (str(folder), folder.as_uri()):
+        listing = list_images(source)
+        assert listing.ids == ["0.jpg"]
+        assert listing.closed["a/both.dng"] == why
+    again = build_index(str(folder), db, device="cpu", max_removed=0)
+    assert again.changes is not None
+    assert again.changes.embedded == again.changes.removed == 0
+    assert sorted(hit.id for hit in again.index.browse(50)) == before
+
+
 def test_developing_a_folder_of_raw_loses_nothing(folder: Path, image: bytes, base: Path, tmp_path: Path) -> None:
     pytest.importorskip("rawpy")
     db = str(tmp_path / "t.lance")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from mcip.retrieval.index import open_index
 from mcip.stages.index import index as build_index
+from tests.data.dng import dng
 from tests.images import file_bytes, noise_image
 from tests.retrieval.test_photo_columns import photograph
 
@@ -81,3 +86,26 @@ def test_collapsed_results(album: Path, connect: Callable[..., TestClient]) -> N
     assert [hit["others"] for hit in plain] == [[]] * 5
     for wrong in (-1, 1.5, "x"):
         assert client.get("/search", params={"collapse": wrong}).status_code == 422
+
+
+def test_files_that_pillow_alone_cannot_tell_are_opened(tmp_path: Path) -> None:
+    for package in ("pillow_heif", "pillow_jxl", "rawpy"):
+        pytest.importorskip(package)
+    importlib.import_module("pillow_heif").register_heif_opener()
+    files = {f"1.{kind.lower()}": file_bytes(noise_image(1), kind) for kind in ("HEIF", "JXL")}
+    files["1.dng"] = dng(np.full((48, 64, 3), 128, np.uint8))
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    # In a process that has decoded no such file yet, as a server is.
+    code = (
+        "import hashlib, pathlib, sys\n"
+        "from mcip.server.files import IndexedFile\n"
+        "for path in map(pathlib.Path, sys.argv[1:]):\n"
+        "    content = path.read_bytes()\n"
+        "    file = IndexedFile(str(path), hashlib.sha256(content).hexdigest()).open(10**6)\n"
+        "    assert file.read(0, file.size) == content\n"
+        "    print(file.media_type)\n"
+    )
+    command = [sys.executable, "-c", code, *(str(tmp_path / name) for name in files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["image/heif", "image/jxl", "image/x-dcraw"], done.stderr

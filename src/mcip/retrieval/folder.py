@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeAlias, TypeVar
@@ -78,22 +78,38 @@ def why_skipped(name: str) -> str:
     return f"not an image by its suffix ({suffix or 'no suffix'})"
 
 
-def without_raw_pairs(images: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, str]]:
+def without_raw_pairs(
+    images: Mapping[str, Value], closed: Mapping[str, str]
+) -> tuple[dict[str, Value], dict[str, str], dict[str, str]]:
     """Leave out camera RAW beside a JPEG or HEIC of the same name, which is the same photograph.
 
     Args:
         images: What is known of each image, by its path.
+        closed: Files that cannot be read now, with the reason.
 
     Returns:
-        Those that are left, and the others with the reason.
+        Those that are left; those that are left out, with the reason; and closed together with those whose JPEG or
+        HEIC is among it, which are neither indexed nor removed until that can be read.
     """
-    developed = {_stem(name): name for name in images if PurePosixPath(name).suffix.lower() in _PAIRED_SUFFIXES}
-    pairs = {
-        name: f"camera RAW beside {PurePosixPath(developed[_stem(name)]).name}; --raw-pairs indexes both"
-        for name in images
-        if PurePosixPath(name).suffix.lower() in RAW_SUFFIXES and _stem(name) in developed
-    }
-    return {name: facts for name, facts in images.items() if name not in pairs}, pairs
+    beside = _developed(images)
+    # What is read with a missing extra never takes the place of RAW.
+    waited = _developed(name for name in closed if missing_extra(PurePosixPath(name).suffix) is None)
+    pairs, waiting = dict[str, str](), dict(closed)
+    for name in images:
+        if PurePosixPath(name).suffix.lower() not in RAW_SUFFIXES:
+            continue
+        if other := beside.get(_stem(name)):
+            pairs[name] = f"camera RAW beside {other}; --raw-pairs indexes both"
+        elif other := waited.get(_stem(name)):
+            waiting[name] = f"camera RAW beside {other}, which cannot be read now; --raw-pairs indexes both"
+    left = {name: facts for name, facts in images.items() if name not in pairs and name not in waiting}
+    return left, pairs, waiting
+
+
+def _developed(names: Iterable[str]) -> dict[str, str]:
+    """The JPEG and HEIC files among these, by what their names have in common with those of RAW."""
+    paths = [PurePosixPath(name) for name in names]
+    return {_stem(str(path)): path.name for path in paths if path.suffix.lower() in _PAIRED_SUFFIXES}
 
 
 def _stem(name: str) -> str:

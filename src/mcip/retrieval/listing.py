@@ -103,9 +103,12 @@ def list_images(source: DataLike, columns: str = "", raw_pairs: bool = False) ->
     if not files.images or (files.tables and locate(location).kind != "images"):
         return _table(location, named)
     _check_no_columns(location, named)
-    images, pairs = (files.images, {}) if raw_pairs else without_raw_pairs(files.images)
+    pairs: dict[str, str] = {}
+    if not raw_pairs:
+        images, pairs, closed = without_raw_pairs(files.images, files.closed)
+        files = replace(files, images=images, closed=closed)
     skipped = dict.fromkeys(files.tables, "a table beside images") | files.skipped | pairs
-    return replace(_folder(location, replace(files, images=images, skipped=skipped)), superseded=frozenset(pairs))
+    return replace(_folder(location, replace(files, skipped=skipped)), superseded=frozenset(pairs))
 
 
 def _folder(location: str, files: Files) -> Listing:
@@ -222,7 +225,9 @@ def _remote(uri: str, columns: Mapping[str, str], raw_pairs: bool) -> Listing:
     skipped = {name: why_skipped(name) for name in shown.keys() - images.keys() - closed.keys()}
     if not images:
         raise DataError(f"{uri}: no images: none of its {len(objects):,} objects has the suffix of one and a content.")
-    images, pairs = (images, {}) if raw_pairs else without_raw_pairs(images)
+    pairs: dict[str, str] = {}
+    if not raw_pairs:
+        images, pairs, closed = without_raw_pairs(images, closed)
     ids = list(images)
     uris = [scheme + facts.path for facts in images.values()]
     stamps = [_stamp(facts.size, facts.mtime_ns) for facts in images.values()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pyarrow import fs
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mcip.core.errors import DataError, UnreadableImage
+from mcip.data.images import media_type
 from mcip.retrieval.listing import read_image
 from mcip.retrieval.table import IndexTable, quoted
 
@@ -80,13 +81,12 @@ class IndexedFile:
                 raise UnreadableImage(f"{self.path} has changed since it was indexed")
             size = content.seek(0, io.SEEK_END)
             content.seek(0)
-            with Image.open(content) as image:
-                media_type = Image.MIME.get(image.format or "", "application/octet-stream")
+            found = _media_type(content)
             content.seek(0)
         except (OSError, UnreadableImage, Image.DecompressionBombError) as error:
             content.close()
             raise UnreadableImage(f"cannot read {self.path}: {error}") from error
-        return OpenFile(content, size, media_type, self.hash)
+        return OpenFile(content, size, found, self.hash)
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,20 @@ def _requested_range(headers: Headers, etag: str, size: int) -> tuple[int, int] 
     if start >= end:
         raise HTTPException(416, "The range lies outside of the file.", {"content-range": f"bytes */{size}"})
     return start, end
+
+
+def _media_type(content: BinaryIO) -> str:
+    """The media type of a file, which is read whole only where Pillow alone cannot tell it."""
+    try:
+        with Image.open(content) as image:
+            found = Image.MIME.get(image.format or "", "application/octet-stream")
+    except UnidentifiedImageError:
+        found = ""
+    # Of camera RAW, most kinds of which look like TIFF, and of what is read with an extra.
+    if found in ("", "image/tiff"):
+        content.seek(0)
+        found = media_type(content.read())
+    return found
 
 
 def _open_local(path: str, max_size: int) -> BinaryIO:
