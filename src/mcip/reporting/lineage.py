@@ -13,9 +13,13 @@ import open_clip
 from mcip.core.artefacts import MANIFEST
 from mcip.core.files import read_json
 
-# Licenses of pretrained weights, by the name and tag of the base; as their publishers state them.
+UNKNOWN: Final = "unknown"
+# Licenses of pretrained weights, by the name and tag of the base; as their publishers state them. The first counts.
 _LICENSES: Final = (
     (r"toyshop", "apache-2.0"),
+    # Their names hold that of SigLIP, whose license is not theirs.
+    (r"nllb.*", UNKNOWN),
+    (r".*-clipa.*", "apache-2.0"),
     (r".*/openai", "mit"),
     (r".*siglip.*", "apache-2.0"),
     (r"pe-core.*", "apache-2.0"),
@@ -23,7 +27,6 @@ _LICENSES: Final = (
     (r".*/metaclip.*", "cc-by-nc-4.0"),
     (r".*/(laion|datacomp|commonpool).*", "mit"),
 )
-UNKNOWN: Final = "unknown"
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _NO_PARAMETERS: Final = ("method", "interpolated", "base", "exported_from", "weights", "model")
 # A chain of manifests longer than this is one that bites its tail.
