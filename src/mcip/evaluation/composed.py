@@ -15,7 +15,7 @@ from mcip.evaluation.tasks import Task
 from mcip.metrics.composed import contrastive_projection, harris, normalized, trapezoidal_precision
 
 if TYPE_CHECKING:
-    from mcip.evaluation.measure import PerQuery
+    from mcip.evaluation.image_retrieval import PerQuery
 
 # Gallery images that centers and least scores are taken of.
 _SAMPLED: Final = 1000
