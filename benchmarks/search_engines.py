@@ -158,6 +158,10 @@ class LanceRq(Lance):
     kind = "IVF_RQ"
 
 
+class LancePq(Lance):
+    kind = "IVF_PQ"
+
+
 class Milvus:
     """A server of Milvus, through mcip: `Index.search` of an index whose vectors it holds.
 
@@ -278,6 +282,7 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "faiss-hnsw-sq8": FaissHnswSq,
     "faiss-hnsw-fp16": FaissHnswFp16,
     "lance-rq": LanceRq,
+    "lance-pq": LancePq,
     "faiss-pq": FaissPq,
     "faiss-flat": Faiss,
 }
