@@ -6,9 +6,10 @@ import hashlib
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import lance
@@ -127,7 +128,7 @@ class Lance:
     """An index of the library of LanceDB, in the table itself."""
 
     kind = ""
-    parameters: ClassVar[dict[str, Any]] = {}
+    parameters: Mapping[str, Any] = MappingProxyType({})
     widths: tuple[int, ...] = PROBES
 
     def __init__(self, folder: Path) -> None:
@@ -159,7 +160,7 @@ class Lance:
 class LanceHnsw(Lance):
     kind = "IVF_HNSW_SQ"
     # A graph for each partition: one, since a search that is to find 95 % would visit most of several.
-    parameters: ClassVar[dict[str, Any]] = {"num_partitions": 1, "m": CONNECTIVITY, "ef_construction": EXPANSION_ADD}
+    parameters: Mapping[str, Any] = {"num_partitions": 1, "m": CONNECTIVITY, "ef_construction": EXPANSION_ADD}
     widths = WIDTHS
 
     def nearest(self, width: int) -> dict[str, Any]:
@@ -168,6 +169,16 @@ class LanceHnsw(Lance):
 
 class LanceRq(Lance):
     kind = "IVF_RQ"
+
+
+class LancePq(Lance):
+    """As many bytes a vector as IVF_RQ has: a code of eight bits for eight dimensions."""
+
+    kind = "IVF_PQ"
+
+    def build(self, vectors: Vectors, texts: Queries) -> None:
+        self.parameters = {"num_sub_vectors": vectors.shape[1] // 8}
+        super().build(vectors, texts)
 
 
 class Milvus(Mcip):
@@ -283,6 +294,7 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "faiss-hnsw-sq8": FaissHnswSq,
     "faiss-hnsw-fp16": FaissHnswFp16,
     "lance-rq": LanceRq,
+    "lance-pq": LancePq,
     "faiss-pq": FaissPq,
     "faiss-flat": Faiss,
 }
