@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -49,6 +51,24 @@ def test_the_least_width_that_reaches_the_target_is_chosen() -> None:
     assert setting.recall == pytest.approx(0.9)
     assert calibrate.calibrate(search, (3, 8), expected, 0.85, 1e9).width == 0
     assert calibrate.calibrate(search, (3, 8, 9, 10), expected, 0.85, 0.0).width == 0
+
+
+def test_a_width_reaches_the_target_by_its_standard_error() -> None:
+    # A half of the queries find all of their neighbours, the others eight of ten: 0.9, with an error of 0.1 / sqrt(Q).
+    vectors, expected = np.eye(100, dtype=np.float32), 50
+    products = np.tile(np.linspace(1, 0.1, 10, dtype=np.float32), (expected, 1))
+    sample = calibrate.Sample(vectors[:expected], products[:, -1], np.full(expected, -1))
+    calls = itertools.count()
+
+    def search(query: NDArray[np.float32], k: int, width: int) -> Ranked:
+        found = 10 if next(calls) % 2 else 8
+        return products[0][:found], np.arange(found)
+
+    measured = calibrate.recall_at(search, 1, sample)
+    assert measured.recall == pytest.approx(0.9)
+    assert measured.error == pytest.approx(0.1 / np.sqrt(expected))
+    assert measured.reaches(0.885)
+    assert not measured.reaches(0.89)
 
 
 def test_image_queries_are_near_their_vectors_but_not_at_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +97,20 @@ def sample(
     return Sample(queries, tenth, sources)
 
 
-def recall_at(search: SearchAt, width: int, expected: Sample) -> tuple[float, float]:
-    """Recall@10 of a search at one width, and the median time of a query in milliseconds."""
+class Measured(NamedTuple):
+    """Recall@10 of a search at one width, its standard error, and the median time of a query in milliseconds."""
+
+    recall: float
+    error: float
+    milliseconds: float
+
+    def reaches(self, target: float) -> bool:
+        """Whether queries other than those of the sample may be expected to find this share of their neighbours."""
+        return self.recall - self.error >= target
+
+
+def recall_at(search: SearchAt, width: int, expected: Sample) -> Measured:
+    """Measure a search at one width."""
     recalls, seconds = [], []
     for query, tenth, source in zip(expected.queries, expected.tenth, expected.sources, strict=True):
         start = time.perf_counter()
@@ -106,18 +118,19 @@ def recall_at(search: SearchAt, width: int, expected: Sample) -> tuple[float, fl
         seconds.append(time.perf_counter() - start)
         right = (scores >= tenth - _EQUAL) & (numbers != source)
         recalls.append(min(int(right.sum()), K) / K)
-    return float(np.mean(recalls)), 1e3 * float(np.median(seconds))
+    error = float(np.std(recalls)) / np.sqrt(len(recalls))
+    return Measured(float(np.mean(recalls)), float(error), 1e3 * float(np.median(seconds)))
 
 
 def calibrate(
     search: SearchAt, widths: Sequence[int], expected: Sample, target: float, exact_milliseconds: float
 ) -> Setting:
-    """The least width that reaches the target; exact search where none does, or none that is quicker than it."""
+    """The least width that reaches the target by its standard error; exact search where none does or is quicker."""
     queries = len(expected.queries)
     for width in widths:
-        recall, milliseconds = recall_at(search, width, expected)
-        if milliseconds >= exact_milliseconds:
+        measured = recall_at(search, width, expected)
+        if measured.milliseconds >= exact_milliseconds:
             break
-        if recall >= target:
-            return Setting(width, recall, milliseconds, queries, exact_milliseconds)
+        if measured.reaches(target):
+            return Setting(width, measured.recall, measured.milliseconds, queries, exact_milliseconds)
     return Setting(0, 1.0, exact_milliseconds, queries, exact_milliseconds)

@@ -174,10 +174,10 @@ def calibrate_milvus(
 
 def _setting(engine: MilvusEngine, expected: Sample, target: float) -> Setting:
     for width in WIDTHS:
-        recall, milliseconds = recall_at(engine.search_at, width, expected)
-        if recall >= target:
+        measured = recall_at(engine.search_at, width, expected)
+        if measured.reaches(target):
             break
-    return Setting(width, recall, milliseconds, len(expected.queries), 0.0)
+    return Setting(width, measured.recall, measured.milliseconds, len(expected.queries), 0.0)
 
 
 def _exact(engine: MilvusEngine, queries: NDArray[np.float32], k: int) -> Ranked:
