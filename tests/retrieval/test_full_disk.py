@@ -73,7 +73,9 @@ def test_a_file_without_its_end_is_not_made_part_of_the_table(
     present = set(undisturbed.rglob("*"))
     change(str(undisturbed))
     largest = max(path.stat().st_size for path in set(undisturbed.rglob("*")) - present)
-    message = with_small_files(largest - 1, change, table.uri, start="forkserver")
+    # Lance draws the partitions of its index at random, and the size of its files with them.
+    limit = largest // 2 if change is disk_index else largest - 1
+    message = with_small_files(limit, change, table.uri, start="forkserver")
     assert message.startswith(f"The disk is full: could not write {table.uri}")
     assert content(table.uri) == before
     change(table.uri)
