@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.files import atomic_write
+from mcip.core.vectors import unit_vectors
 
 Kind: TypeAlias = Literal["float32", "float16", "int8", "binary"]
 # Embeddings that means, scales and principal components are taken of, spread evenly over all of them.
@@ -143,12 +144,12 @@ class Codec:
         vectors = np.asarray(vectors, np.float32)
         if self.matrix is not None:
             return vectors @ self.matrix
-        return vectors if self.compact.dim is None else _unit(vectors[:, : self.compact.dim])
+        return vectors if self.compact.dim is None else unit_vectors(vectors[:, : self.compact.dim])
 
     def _shortened(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Shorten what is stored; of unit length where dimensions are left out."""
         short = self.project(vectors)
-        return short if self.matrix is None else _unit(short)
+        return short if self.matrix is None else unit_vectors(short)
 
     def compress(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """What is stored of embeddings (n, D): floats or int8 of shape (n, d), or bits as uint8 (n, ceil(d / 8))."""
@@ -164,9 +165,9 @@ class Codec:
         kind = self.compact.kind
         if kind == "binary":
             signs = 2 * np.unpackbits(codes, axis=1, count=len(self.mean)).astype(np.float32) - 1
-            return _unit(self.mean + self.scale * signs)
+            return unit_vectors(self.mean + self.scale * signs)
         if kind == "int8":
-            return _unit(self.mean + self.scale * codes.astype(np.float32))
+            return unit_vectors(self.mean + self.scale * codes.astype(np.float32))
         return np.asarray(codes, np.float32)
 
     def products(self, queries: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.float32]:
@@ -225,8 +226,3 @@ def _principal_components(sample: NDArray[np.float32], dim: int) -> NDArray[np.f
     largest = first[np.abs(first).argmax(0), np.arange(dim)]
     components: NDArray[np.float32] = np.ascontiguousarray(first * np.sign(largest), np.float32)
     return components
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError
+from mcip.core.vectors import unit_vectors
 from mcip.retrieval.ann.exact import Ranked, products
 
 # How many of the best images are looked at first, and by how much that grows until there are enough groups.
@@ -63,9 +64,7 @@ def collapsed(
     while True:
         ranked = ranking(window)
         slots = ranked[1]
-        vectors = take(slots)
-        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        groups = _groups(unit.astype(np.float32, copy=False), threshold - _ROUNDING, count)
+        groups = _groups(unit_vectors(take(slots)), threshold - _ROUNDING, count)
         if len(groups) == count or len(slots) < window:
             return ranked, groups
         window *= _GROWTH

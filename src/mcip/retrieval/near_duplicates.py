@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcip.core.errors import ConfigError
+from mcip.core.vectors import unit_vectors
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked, exact_search, products
 
@@ -148,8 +149,7 @@ class _Neighbours:
         return list(zip(near[kept].tolist(), cosines[kept].tolist(), strict=True))
 
     def _unit(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = self.engine.take(slots)
-        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+        return unit_vectors(self.engine.take(slots))
 
     def _nearest(self, slots: NDArray[np.int64], k: int) -> tuple[NDArray[np.float32], list[Ranked]]:
         """The vectors in some slots, and the k nearest of each."""

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.vectors import unit_vectors
 from mcip.retrieval.ann.deepening import search_in_steps
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked, ranking
@@ -62,7 +63,7 @@ def _fused(engine: Engine, query: FusedQuery, count: int, subset: RowSubset | No
         if not exact and depth * _CANDIDATES < len(every):
             found = [
                 engine.search(direction, kind, depth * _CANDIDATES, subset)
-                for direction, kind in zip(_unit(query.directions), query.kinds, strict=True)
+                for direction, kind in zip(unit_vectors(query.directions), query.kinds, strict=True)
             ]
             slots = np.unique(np.concatenate([numbers for _, numbers in found]))
         scores = query.scores(engine.take(slots))
@@ -70,9 +71,3 @@ def _fused(engine: Engine, query: FusedQuery, count: int, subset: RowSubset | No
         return scores[order], slots[order]
 
     return search(count) if exact else search_in_steps(search, count, len(every))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    unit: NDArray[np.float32] = vectors / lengths
-    return unit

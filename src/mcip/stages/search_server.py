@@ -51,7 +51,7 @@ def ask(url: str, request: Request, output: str, here: list[str]) -> Results:
     from mcip.server.client import Client
 
     if here:
-        raise ConfigError(f"A server is asked, for which --{here[0]} means nothing: leave it out, or --server.")
+        raise ConfigError(f"A server answers the query, to which --{here[0]} means nothing: leave it out, or --server.")
     query = _remote(request)
     if query is None:
         raise ConfigError("A server takes images as files of this machine and ids of its index only.")

@@ -15,6 +15,7 @@ from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.core.shards import is_sharded
 from mcip.data import Pixels
+from mcip.embeddings.encode import pad_batch
 from mcip.embeddings.mined_captions import CaptionLookup, MinedCaptions
 from mcip.embeddings.store import Embeddings
 from mcip.losses import MultiCaptionArcMargin, ShardedArcMargin
@@ -256,9 +257,9 @@ class ImageTuning:
         call: Callable[[Tensor], Tensor] = tower
         rows, missing = len(pixels), self._compile[0] - len(pixels) if self._compile is not None else 0
         compiles = self._compile is not None and not (missing and has_batch_norm(tower))
-        if compiles and missing:
+        if self._compile is not None and compiles and missing:
             # What stands for images that could not be read has no part in the loss, and so no gradient.
-            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+            pixels = pad_batch(pixels, self._compile[0]).contiguous(memory_format=torch.channels_last)
         if self._patch_dropout is not None and kept is not None:
             self._patch_dropout.kept = F.pad(kept, (0, 0, 0, len(pixels) - len(kept)))
         if self._compile is not None and compiles:

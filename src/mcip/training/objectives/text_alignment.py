@@ -105,7 +105,7 @@ class TextAlignment:
             validation: Gives scores by name.
 
         Raises:
-            ConfigError: The sigmoid loss is asked for a model without a logit bias, `chunk` is below 1, or there are
+            ConfigError: The sigmoid loss is chosen for a model without a logit bias, `chunk` is below 1, or there are
                 more processes than pairs in a step.
         """
         if chunk is not None and chunk < 1:
