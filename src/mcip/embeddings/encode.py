@@ -82,14 +82,17 @@ def embed_images(
     return _write_shards(out, made_from, len(table), shard_rows, encode, model, table.name, max_unreadable, announce)
 
 
-def copy_embeddings(stored: Embeddings, table: Table, model: models.Model, out: str | Path) -> Embeddings:
+def copy_embeddings(
+    stored: Embeddings, table: Table, model: models.Model, out: str | Path, max_unreadable: float = 1.0
+) -> Embeddings:
     """Write the embeddings of some rows of a table that is embedded already, as `embed_images` would of these rows.
 
     Args:
         stored: The embeddings of a table's images.
         table: Rows of it.
-        model: The model that embedded them.
+        model: The model that embedded them, or one with the same image tower.
         out: The folder of the artefact.
+        max_unreadable: The share of the rows that may be unreadable.
     """
     row_of = {name: row for row, name in enumerate(stored.ids)}
     ids, lost = table.ids, stored.unreadable
@@ -102,8 +105,11 @@ def copy_embeddings(stored: Embeddings, table: Table, model: models.Model, out: 
             unreadable = [(name, lost[name]) for name in names if name in lost]
             yield stored.take([row_of[name] for name in kept]), kept, unreadable
 
-    made_from = {**stored.artefact.manifest["made_from"], "data": table.images_fingerprint}
-    return _write_shards(out, made_from, len(table), made_from["shard_rows"], encode, model, table.name)
+    made_from = stored.artefact.manifest["made_from"]
+    made_from = {**made_from, "data": table.images_fingerprint, "model": model.fingerprint}
+    return _write_shards(
+        out, made_from, len(table), made_from["shard_rows"], encode, model, table.name, max_unreadable
+    )  # fmt: skip
 
 
 def embed_captions(

@@ -13,13 +13,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from mcip.core.artefacts import Artefact
 from mcip.core.choices import Decode, Precision, TransformName
 from mcip.core.device import autocast
 from mcip.core.errors import ArtefactError
 from mcip.core.files import atomic_write
 from mcip.core.progress import progress
 from mcip.data import Table
-from mcip.embeddings.encode import embed_captions, embed_images
+from mcip.embeddings.encode import copy_embeddings, embed_captions, embed_images
+from mcip.embeddings.store import KIND, Embeddings
 from mcip.evaluation.task_data import Sources
 from mcip.models import Model
 
@@ -74,6 +76,10 @@ class Session:
         max_unreadable: The share of images that may be unreadable.
         sources: Reads the data of the tasks.
         decode: How image files are read.
+        same_tower: The fingerprint of a model with the same image tower that was measured on the same tasks before, or
+            None.
+        wholes: The whole table by the images of a part of it, and the transform, where tasks take both: the part's
+            embeddings are taken from the whole's.
     """
 
     model: Model
@@ -84,16 +90,30 @@ class Session:
     max_unreadable: float = 0.01
     sources: Sources = field(default_factory=Sources)
     decode: Decode = "exact"
+    same_tower: str | None = None
+    wholes: Mapping[tuple[str, TransformName], Table] = field(default_factory=dict)
 
     def images(self, table: Table, transform: TransformName) -> Encoded:
         """The vectors of a table's images."""
-        embeddings = embed_images(
-            table, self.model, self.store / images_name(table, self.model.fingerprint, transform, self.decode),
-            transform=transform, decode=self.decode, batch_size=self.batch_size, workers=self.workers,
-            precision=self.precision, max_unreadable=self.max_unreadable,
-        )  # fmt: skip
+        embeddings = self._embedded(table, transform)
         row_of = {image: row for row, image in enumerate(table.ids)}
         return Encoded(embeddings.shards, np.array([row_of[image] for image in embeddings.ids], np.int64))
+
+    def _embedded(self, table: Table, transform: TransformName) -> Embeddings:
+        def folder(of: Table, fingerprint: str) -> Path:
+            return self.store / images_name(of, fingerprint, transform, self.decode)
+
+        out, stored = folder(table, self.model.fingerprint), None
+        if self.same_tower is not None and Artefact.is_one(folder(table, self.same_tower), KIND):
+            stored = Embeddings(folder(table, self.same_tower))
+        elif whole := self.wholes.get((table.images_fingerprint, transform)):
+            stored = self._embedded(whole, transform)
+        if stored is not None:
+            return copy_embeddings(stored, table, self.model, out, self.max_unreadable)
+        return embed_images(
+            table, self.model, out, transform=transform, decode=self.decode, batch_size=self.batch_size,
+            workers=self.workers, precision=self.precision, max_unreadable=self.max_unreadable,
+        )  # fmt: skip
 
     def captions(self, captions: Sequence[str], name: str) -> NDArray[np.float32]:
         """The vectors of captions."""

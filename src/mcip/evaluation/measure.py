@@ -95,7 +95,7 @@ def _compacted(encoder: Encoder, task: Task, data: Data, compact: Compact) -> En
     elif isinstance(data, ComposedRetrieval):
         gallery = [data.gallery]
     else:
-        gallery = _tables(data)
+        gallery = tables_of(data)
     return CompactEncoder(encoder, fit_images(compact, [encoder.images(table, task.transform) for table in gallery]))
 
 
@@ -111,11 +111,11 @@ def embed_data(session: Session, task: Task) -> None:
         session.captions(data.texts, data.fingerprint)
     if isinstance(data, ComposedRetrieval):
         composed_texts(session, data)
-    for table in _tables(data):
+    for table in tables_of(data):
         session.images(table, task.transform)
 
 
-def _tables(data: Data) -> list[Table]:
+def tables_of(data: Data) -> list[Table]:
     """The tables whose images a task compares."""
     if isinstance(data, Classification):
         return [data.train, data.test]

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mcip import models
-from mcip.core.choices import Decode, Precision
+from mcip.core.choices import Decode, Precision, TransformName
 from mcip.core.device import pick_device
 from mcip.core.processes import alone, processes
+from mcip.data import Table
 from mcip.embeddings.compact import Compact
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.encoders import Session
-from mcip.evaluation.measure import embed_data, measure
+from mcip.evaluation.measure import embed_data, measure, tables_of
 from mcip.evaluation.results_file import ResultsFile, check_model_name, results_name
 from mcip.evaluation.suites import Suite
 from mcip.evaluation.task_data import Sources
@@ -75,10 +76,18 @@ def measure_models(
     present = (tasks if isinstance(tasks, Suite) else Suite(suite, tasks)).present(sources)
     # All data are read and checked before anything is measured.
     described = team.first_then_all(lambda: [_describe(task, sources, allow_counts, decode) for task in present.tasks])
-    paths = []
+    wholes = _wholes(present.tasks, sources)
+    paths, fingerprint_by_tower = [], dict[str, str]()
     for name, source in named.items():
         model = team.first_then_all(partial(_loaded, source, device))
-        session = Session(model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode)
+        same_tower = None
+        if len(named) > 1:
+            # Re-A leaves the image tower as it is: what was embedded by the same tower is not embedded again.
+            same_tower = fingerprint_by_tower.setdefault(model.embeds_images_as(), model.fingerprint)
+        session = Session(
+            model, out / "embeddings", batch_size, workers, precision, max_unreadable, sources, decode,
+            None if same_tower == model.fingerprint else same_tower, wholes,
+        )  # fmt: skip
         for compact in embeddings:
             full_name = check_model_name(f"{name} {compact}") if compact.changes else name
             path = out / results_name(full_name, present)
@@ -86,6 +95,26 @@ def measure_models(
             _measure_model(session, compact, results, [_stored_as(compact, entry) for entry in described])
             paths.append(path)
     return paths
+
+
+def _wholes(tasks: Sequence[Task], sources: Sources) -> dict[tuple[str, TransformName], Table]:
+    """The whole table by the images of a part of it, and the transform, where tasks take both."""
+    wholes, parts = {}, []
+    for task in tasks:
+        if task.benchmark is not None or task.limit is not None:
+            continue
+        places = [task.index_data or task.data, task.data] if task.kind == "knn" else [task.data]
+        splits = [task.index_split, task.split] if task.kind == "knn" else [task.split]
+        for data, split, table in zip(places, splits, tables_of(sources.data(task)), strict=True):
+            place = (data, task.columns, task.transform)
+            if split is None:
+                wholes[place] = table
+            else:
+                parts.append((place, table))
+    return {
+        (part.images_fingerprint, place[2]): wholes[place]
+        for place, part in parts if place in wholes and len(part) < len(wholes[place])
+    }  # fmt: skip
 
 
 def _measure_model(session: Session, compact: Compact, results: ResultsFile, described: list[dict[str, Any]]) -> None:

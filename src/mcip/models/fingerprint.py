@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,28 @@ class Fingerprint:
         """Hash the weights of open_clip's model, and the matrix that it carries."""
         self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in _tensors(clip)]
         self._state = _state(clip)
-        digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
         matrix = carried(clip)
-        weights = clip.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix})
-        for key, value in sorted(weights.items()):
-            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
-            digest.update(f"{key}{array.shape}".encode())
-            digest.update(array.data)
-        self.digest = digest.hexdigest()
+        self.digest = _digest(clip.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
 
     def fits(self, clip: nn.Module) -> bool:
         """Whether no weight was replaced or changed in place since it was taken."""
         return self._state == _state(clip)
+
+
+def image_tower_digest(clip: nn.Module, quick_gelu: bool) -> str:
+    """SHA-256 over the weights of the image tower alone, and the matrix that it carries, in hexadecimal."""
+    matrix = carried(clip)
+    weights = clip.visual.state_dict()
+    return _digest(weights | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
+
+
+def _digest(weights: Mapping[str, Tensor], quick_gelu: bool) -> str:
+    digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
+    for key, value in sorted(weights.items()):
+        array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+        digest.update(f"{key}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _tensors(clip: nn.Module) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ModelError
 from mcip.data.transforms import ImageTransform, image_transform
 from mcip.models.encode import EncodeInput, Kind, encode
-from mcip.models.fingerprint import Fingerprint
+from mcip.models.fingerprint import Fingerprint, image_tower_digest
 from mcip.models.text_tower import TextTower
 from mcip.models.tokenizers import Tokenizer, make_tokenizer
 
@@ -109,6 +110,14 @@ class Model:
         if self._hashed is None or not self._hashed.fits(self.clip):
             self._hashed = Fingerprint(self.clip, bool(self.model_cfg.get("quick_gelu")))
         return self._hashed.digest
+
+    def embeds_images_as(self) -> str:
+        """SHA-256 over all that an image's embedding depends on: the image tower, the activation and the preprocessing.
+
+        Models that differ in the text tower alone have the same. It is hashed at each call.
+        """
+        tower = image_tower_digest(self.clip, bool(self.model_cfg.get("quick_gelu")))
+        return hashlib.sha256(f"{tower} {sorted(self.preprocess_cfg.items())}".encode()).hexdigest()
 
     def copy(self) -> Model:
         """A model with the same weights in memory of its own."""
