@@ -15,6 +15,7 @@ from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.embeddings.encode import embed_captions, embed_images
 from mcip.retrieval.ann.exact import exact_search
+from mcip.retrieval.ann.hnsw import EXPANSIONS
 
 Data: TypeAlias = Literal["clustered", "real"]
 Vectors: TypeAlias = NDArray[np.float16]
@@ -27,7 +28,7 @@ K = 10
 TRIED, ASKED = 200, 1000  # queries that a width of search is chosen with, and others that are measured
 BLOCK = 10_000
 # Widths of search that are tried in a graph.
-WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+WIDTHS = (10, 12, *EXPANSIONS)
 SEED = 11
 
 

@@ -46,14 +46,10 @@ class ShownRows:
         else:
             positions = self._position[slots]
             columns = {name: read(positions) for name, read in self._read.items()}
-        fixed = [columns.pop(name) for name in ("id", "path", "width", "height")]
-        metadata = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [
-            Hit(id, score, path, width, height, facts)
-            for id, path, width, height, facts, score in zip(
-                *fixed, metadata or [{} for _ in slots], scores.tolist(), strict=True
-            )
-        ]
+        ids, *fixed = (columns.pop(name) for name in ("id", "path", "width", "height"))
+        names = tuple(columns)
+        metadata = [dict(zip(names, values, strict=False)) for values in zip(*columns.values(), strict=False)]
+        return list(map(Hit, ids, scores.tolist(), *fixed, metadata or ({} for _ in slots)))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of all rows."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcip.retrieval.ann.select import EXACT_VALUES, available_memory, choose, graph_bytes
+from mcip.retrieval.ann.select import EXACT_VALUES, available_memory, choose, fits_in_memory, graph_bytes
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -17,6 +17,12 @@ def test_choice_by_size_and_memory() -> None:
     assert choose(EXACT_VALUES // 512 + 1, 512, memory=10**12) == "graph"
     assert choose(10**6, 768, memory=2 * graph_bytes(10**6, 768)) == "graph"
     assert choose(10**6, 768, memory=2 * graph_bytes(10**6, 768) - 2) == "disk"
+
+
+def test_vectors_are_held_in_memory_where_there_is_room_beside_the_graph() -> None:
+    needed = graph_bytes(10**6, 768) + 2 * 768 * 10**6
+    assert fits_in_memory(10**6, 768, memory=2 * needed)
+    assert not fits_in_memory(10**6, 768, memory=2 * needed - 2)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mcip.core.vectors import unit_vectors
 from mcip.retrieval.ann.exact import Ranked
 
 Kind: TypeAlias = Literal["image", "text"]
@@ -17,9 +18,14 @@ Kind: TypeAlias = Literal["image", "text"]
 # which `mcip.retrieval.fusion` makes of several parts, somewhere else again.
 QueryKind: TypeAlias = Literal["image", "text", "mixed"]
 K: Final = 10
+# Texts of a sample, which have to be embedded, and images. The more there are, the less wide a search has to be to
+# reach its target for certain.
 QUERIES: Final = 200
+IMAGES: Final = 400
 # Cosines that differ by less count as equal: the same image may be in the table several times.
 _EQUAL: Final = 1e-5
+# How far a sample query is moved from its vector, as a share of the difference of two others.
+_MOVED: Final = np.float32(1 / 3)
 
 # Searches one query (D,) for k neighbours at a width: their products, exact and in descending order, and their numbers.
 SearchAt: TypeAlias = Callable[[NDArray[np.float32], int, int], Ranked]
@@ -61,19 +67,22 @@ class Sample:
 
 
 def image_queries(vectors: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
-    """Queries like images that are not in the table: stored vectors, each moved in a random direction.
+    """Queries like images that are not in the table: stored vectors, each moved along the difference of two others.
+
+    They lie about as far from their neighbours as other images do, and are about as hard to search. Moved in random
+    directions they would be too easy: those lie at right angles to all that sets images apart, and at a vector itself
+    the graph leads to all of its neighbours.
 
     Args:
-        vectors: Shape (Q, D), of unit length.
-        seed: Of the directions.
+        vectors: Shape (Q, D), of unit length: a sample of the table.
+        seed: Of the choice of the others.
 
     Returns:
-        float32 (Q, D) of unit length; the cosine to the vector that each was derived from is about 0.9.
+        float32 (Q, D) of unit length.
     """
-    noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
-    noise *= 0.5 / np.linalg.norm(noise, axis=1, keepdims=True)
-    moved = vectors.astype(np.float32) + noise
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
+    vectors, rng = vectors.astype(np.float32), np.random.default_rng(seed)
+    one, other = (vectors[rng.permutation(len(vectors))] for _ in range(2))
+    return unit_vectors(vectors + _MOVED * (one - other))
 
 
 def sample(

@@ -2,7 +2,7 @@
 
 A wider search finds vectors that a narrow one passes over, so that a single search for the k best would rank other
 vectors first for another k, and pages would not fit together. Here the ranking of a query is built in fixed steps: the
-first 16 come from the narrowest search, those up to 64 from a wider one, up to 256 from one wider still. What a step
+first 12 come from the narrowest search, those up to 48 from a wider one, up to 192 from one wider still. What a step
 finds only now although it ranks before the end of the steps before is left out.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from mcip.retrieval.ann.exact import Ranked
 
-FIRST: Final = 16
+FIRST: Final = 12
 _FACTOR: Final = 4
 
 

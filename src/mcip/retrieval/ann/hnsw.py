@@ -23,7 +23,10 @@ from mcip.retrieval.ann.select import BITS
 CONNECTIVITY: Final = 16
 EXPANSION_ADD: Final = 128
 # The widths of search that calibration tries, from the quickest to the most thorough.
-EXPANSIONS: Final[tuple[int, ...]] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+EXPANSIONS: Final[tuple[int, ...]] = (
+    16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536,
+    2048, 4096,
+)  # fmt: skip
 # Dimensions below this are filled up with zeros: rabitqlib takes no fewer.
 LEAST_DIM: Final = 64
 # Where more than this share of the nodes is new, building all of them takes less time than adding those: a node that

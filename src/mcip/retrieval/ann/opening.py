@@ -29,12 +29,13 @@ from mcip.retrieval.ann.cache import (
     read_state,
     write_state,
 )
-from mcip.retrieval.ann.calibrate import QUERIES, QueryKind, Setting, calibrate, image_queries, sample
+from mcip.retrieval.ann.calibrate import IMAGES, QUERIES, QueryKind, Setting, calibrate, image_queries, sample
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.exact import Ranked, exact_search
 from mcip.retrieval.ann.null_scores import calibrate_scores
 from mcip.retrieval.ann.probe_texts import default_texts, probe_texts
-from mcip.retrieval.ann.select import Ann
+from mcip.retrieval.ann.resident import touch_pages
+from mcip.retrieval.ann.select import Ann, fits_in_memory
 from mcip.retrieval.ann.subset import RowSubset
 from mcip.retrieval.fusion import Background, Part
 from mcip.retrieval.score_calibration import ScoreCalibration
@@ -83,7 +84,7 @@ def open_engine(
         current = state is not None and _is_current(state, table, marks, beside, requested)
         calibrated = state is not None and _is_measured(state, table, target) and state.scores in state.files
         if state is not None and current and calibrated:
-            return _open(table, marks, beside, state)
+            return _open_for_queries(table, marks, beside, state, memory)
     with locked(folder):
         state = read_state(folder, table, every_byte)
         if state is None or not _is_current(state, table, marks, folder, requested):
@@ -95,7 +96,7 @@ def open_engine(
         if stale or state.scores not in state.files:
             _calibrate_scores(table, _open(table, marks, folder, state), folder, state, embed_texts)
         write_state(folder, state)
-        return _open(table, marks, folder, state)
+        return _open_for_queries(table, marks, folder, state, memory)
 
 
 def _is_current(state: State, table: IndexTable, marks: NDArray[np.int64], folder: Path, requested: Ann | None) -> bool:
@@ -117,6 +118,16 @@ def _is_measured(state: State, table: IndexTable, target: float | None) -> bool:
         and calibrated / _GROWN <= rows <= calibrated * _GROWN
         and BACKGROUND in state.files
     )
+
+
+def _open_for_queries(
+    table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State, memory: int | None
+) -> Engine:
+    """Open the files, and bring the vectors that candidates are rescored by into memory where there is room."""
+    engine = _open(table, marks, folder, state)
+    if engine.graph is not None and engine.vectors is not None and fits_in_memory(state.slots, state.dim, memory):
+        touch_pages(engine.vectors)
+    return engine
 
 
 def _open(table: IndexTable, marks: NDArray[np.int64], folder: Path, state: State) -> Engine:
@@ -151,7 +162,7 @@ def _calibrate(
         return
     write_state(folder, state)
     engine = _open(table, marks, folder, state)
-    sources = sampled[rng.permutation(len(sampled))[:QUERIES]]
+    sources = sampled[rng.permutation(len(sampled))[:IMAGES]]
     for kind, queries in _queries(engine, sources, texts[:QUERIES]).items():
         state.settings[kind] = _setting(engine, queries, sources if kind == "image" else None)
 

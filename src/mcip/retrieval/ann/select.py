@@ -35,6 +35,18 @@ def choose(rows: int, dim: int, memory: int | None = None) -> Method:
     return "graph" if graph_bytes(rows, dim) <= MEMORY_SHARE * available else "disk"
 
 
+def fits_in_memory(rows: int, dim: int, memory: int | None = None) -> bool:
+    """Whether the vectors that a graph is searched with may be in memory beside it.
+
+    Args:
+        rows: Vectors, in half precision.
+        dim: Their dimension.
+        memory: Bytes of memory; `available_memory()` if not given.
+    """
+    available = available_memory() if memory is None else memory
+    return graph_bytes(rows, dim) + 2 * rows * dim <= MEMORY_SHARE * available
+
+
 def graph_bytes(rows: int, dim: int) -> int:
     """About how many bytes the graph takes, in memory and on the disk."""
     return rows * (BITS * dim // 8 + NODE_BYTES)
