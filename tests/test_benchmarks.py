@@ -98,6 +98,19 @@ def test_mined_captions() -> None:
     assert all(found[name] > 0 for name in ("seconds", "milliseconds_a_batch", "peak_gb"))
 
 
+def test_mcip_variants(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "mcip_variants.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run([*command, "--only", "queue of captions"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    settings = {row["setting"]: row for row in found["rows"]}
+    assert list(settings)[-2:] == ["weight 0.2, queue 256", "weight 0.2, queue 1024"]
+    for row in settings.values():
+        assert set(row["points"]) == {"1.0", "0.85", "0.7"}
+        assert all(0 < value <= 100 for point in row["points"].values() for value in point)
+        assert len(row["gains"]) == (row["variant"] != "plain")
+
+
 def test_gpu() -> None:
     parts = ["ViT-L-14-336", "mining", "jpeg", "resume"]
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--only", *parts]
