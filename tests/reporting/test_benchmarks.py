@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,24 @@ def test_outcomes_follow_the_ground_truth_of_each_query(comparison: Comparison) 
         assert len(ranking) == len(outcomes)
         assert {row for row, outcome in outcomes.items() if outcome == "hit"} == {*truth["easy"], *truth["hard"]}
         assert {row for row, outcome in outcomes.items() if outcome == "ignored"} == set(truth["junk"])
+
+
+def test_rankings_are_by_the_form_of_embedding_that_was_measured(tmp_path: Path) -> None:
+    layouts.cub(tmp_path / "data")
+    model = models.save(models.from_config(CONFIG), tmp_path / "model")
+    paths = evaluate(
+        [f"m={model}"], tmp_path / "out", suite="cub", data=str(tmp_path / "data"), allow_counts=True,
+        max_unreadable=0.5, embedding=["float32", "dim=2,int8"],
+    ).paths  # fmt: skip
+    found = []
+    for results in map(read_results, paths):
+        measured = next(iter(results.measured.values()))
+        space = space_of(results, measured.task, Sources().data(measured.task))
+        assert measured.headline == "r1"
+        first = [space.nearest(query, 1, measured.task)[0] for query in range(len(space.queries))]
+        assert [image.outcome == "hit" for image in first] == (measured.values() > 0).tolist()
+        found.append([image.row for image in first])
+    assert found[0] != found[1]
 
 
 def test_queries_that_changed_most_are_of_different_classes_while_there_are_any() -> None:

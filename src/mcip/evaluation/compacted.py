@@ -61,8 +61,8 @@ class _Changed(Sequence[NDArray[Any]]):
         return map(self._change, self._arrays)
 
 
-def fit_images(compact: Compact, images: Sequence[Encoded]) -> Codec:
-    """A codec fitted to the images of a gallery, some of each table and shard."""
-    shards = [shard for one in images for shard in one.shards if len(shard)]
+def fit_images(compact: Compact, images: Sequence[Sequence[NDArray[Any]]]) -> Codec:
+    """A codec fitted to the images of a gallery, some of each shard; `images` are the shards of each table."""
+    shards = [shard for one in images for shard in one if len(shard)]
     every = max(1, sum(map(len, shards)) // SAMPLED)
     return Codec.fit(compact, np.concatenate([np.asarray(shard[::every], np.float32) for shard in shards]))

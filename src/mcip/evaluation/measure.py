@@ -96,7 +96,8 @@ def _compacted(encoder: Encoder, task: Task, data: Data, compact: Compact) -> En
         gallery = [data.gallery]
     else:
         gallery = tables_of(data)
-    return CompactEncoder(encoder, fit_images(compact, [encoder.images(table, task.transform) for table in gallery]))
+    images = [encoder.images(table, task.transform).shards for table in gallery]
+    return CompactEncoder(encoder, fit_images(compact, images))
 
 
 def embed_data(session: Session, task: Task) -> None:

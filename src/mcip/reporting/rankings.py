@@ -1,9 +1,12 @@
-"""The nearest images of single queries of a task, from the embeddings that a model was evaluated with."""
+"""The nearest images of single queries of a task, from the embeddings that a model was evaluated with.
+
+Where the results are of a gallery that is stored in fewer bytes, so are the rankings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,8 +15,10 @@ from numpy.typing import NDArray
 from mcip.core.errors import ArtefactError
 from mcip.core.topk import topk
 from mcip.data import Table
+from mcip.embeddings.compact import Codec, Compact
 from mcip.embeddings.store import Embeddings
 from mcip.evaluation.benchmarks.base import ComposedRetrieval, CrossModal, Data, Retrieval, TextRetrieval
+from mcip.evaluation.compacted import fit_images
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import Results
 from mcip.reporting.stored import stored_captions, stored_images
@@ -62,6 +67,7 @@ class Space:
         images: Its embeddings, one entry per table.
         subset: The rows of the only table that are in the gallery, where queries are ranked among themselves; None
             where the gallery is all of `tables`.
+        codec: How the gallery was stored; None where the vectors were compared as the model gives them.
     """
 
     queries: Sequence[Query]
@@ -70,13 +76,17 @@ class Space:
     tables: Sequence[Table]
     images: Sequence[Embeddings]
     subset: NDArray[np.int64] | None = None
+    codec: Codec | None = None
 
     def nearest(self, query: int, count: int, task: Task) -> list[RankedImage]:
         """The first images of a query's ranking, without what the protocol removes from it."""
         among_queries = task.kind == "i2i" and self.subset is not None
         removed = int(among_queries and (task.exclude_self or task.drop_first))
-        vector = self.vectors.take([int(self.rows[query])])
-        similarities, indices = topk(vector, self._blocks(), count + removed)
+        vector, blocks = self.vectors.take([int(self.rows[query])]), self._blocks()
+        if self.codec is not None:
+            vector, codec = self.codec.project(vector), self.codec
+            blocks = ((start, codec.stored(block)) for start, block in blocks)
+        similarities, indices = topk(vector, blocks, count + removed)
         ranking = [
             self._ranked(self.queries[query], index, similarity)
             for index, similarity in zip(indices[0].tolist(), similarities[0].tolist(), strict=True)
@@ -111,11 +121,19 @@ class Space:
 
 
 def space_of(results: Results, task: Task, data: Data) -> Space:
-    """The vectors of one model at a task whose queries find images.
+    """The vectors of one model at a task whose queries find images, as they were measured.
 
     Raises:
         ArtefactError: The embeddings are gone.
     """
+    space = _whole_vectors(results, task, data)
+    compact = Compact.parse(results.measured[task.name].embedding)
+    if not compact.changes:
+        return space
+    return replace(space, codec=fit_images(compact, [images.shards for images in space.images]))
+
+
+def _whole_vectors(results: Results, task: Task, data: Data) -> Space:
     if isinstance(data, Retrieval):
         return _image_queries(results, task, data)
     if isinstance(data, CrossModal):

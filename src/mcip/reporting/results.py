@@ -36,6 +36,7 @@ class Measured:
             another protocol, on a subsample.
         space: How images and captions lie in the joint space: `modality_gap`, `probe_accuracy` and `alignment`, as
             `mcip.evaluation.measure.joint_space` gives them; empty for tasks without captions.
+        embedding: How the gallery was stored, see `mcip.embeddings.compact.Compact`.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Measured:
     official: bool | None = None
     caveats: tuple[str, ...] = ()
     space: Mapping[str, float] = field(default_factory=dict)
+    embedding: str = "float32"
 
     @property
     def percent(self) -> float | None:
@@ -149,7 +151,7 @@ def _measured(entry: dict[str, Any], path: Path) -> Measured:
         task, entry["data_hash"], entry["headline"], entry["metrics"],
         None if interval is None else (interval[0], interval[1]),
         None if per_query is None else path.parent / per_query, entry.get("official_counts"),
-        tuple(entry.get("caveats", ())), entry.get("space", {}),
+        tuple(entry.get("caveats", ())), entry.get("space", {}), entry.get("embedding", "float32"),
     )  # fmt: skip
 
 
