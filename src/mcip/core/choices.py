@@ -20,6 +20,8 @@ Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 Quantize: TypeAlias = Literal["none", "int8"]
 # What pairs of images and captions are trained with; "auto" is what the model was made with.
 PairLoss: TypeAlias = Literal["auto", "infonce", "sigmoid"]
+# AdamW with moments in float32, or in 8 bits by torchao.
+OptimizerName: TypeAlias = Literal["adamw", "adamw8bit"]
 # "auto" compiles the image tower on CUDA, where the run is long enough to pay for it; "graphs" adds CUDA graphs.
 Compile: TypeAlias = Literal["auto", "on", "graphs", "off"]
 # How the parts of a query become one score; see `mcip.retrieval.fusion`.

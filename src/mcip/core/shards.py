@@ -93,7 +93,8 @@ def optimizer_parts(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> d
     """The state of an optimiser with whole tensors, as it belongs to parameters that may be sharded."""
 
     def like(value: Tensor, parameter: Tensor) -> Tensor:
-        if value.shape != parameter.shape:
+        # Moments in 8 bits are a type of their own, of unsharded parameters alone.
+        if value.shape != parameter.shape or type(value) is not Tensor:
             return value
         # Fused optimisers take for granted that moments lie in memory as their parameter does, channels last or not.
         return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(part_like(value, parameter))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from mcip.core.choices import Precision
+from mcip.core.choices import OptimizerName, Precision
 from mcip.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def plan(
     accumulate: int | None = None,
     keep: float | None = None,
     ema: float | None = None,
+    optimizer: OptimizerName | None = None,
     chunk: int | None = None,
     memory_gb: float = 80.0,
     rate: float | None = None,
@@ -47,6 +48,7 @@ def plan(
         accumulate: Parts in which each batch is taken; the recipe's if not given, else 1.
         keep: As `mcip tune` takes it: above 0 there is a copy of the image tower. The recipe's if not given, else 0.
         ema: As `mcip tune` takes it: above 0 there is a copy of all weights. The recipe's if not given, else 0.
+        optimizer: As `mcip tune` takes it: "adamw8bit" has smaller moments. The recipe's if not given, else "adamw".
         chunk: Captions that Re-A embeds at a time with what backward needs; what half of the memory holds if not
             given.
         memory_gb: The device's memory, in 10^9 bytes.
@@ -68,6 +70,8 @@ def plan(
         raise ConfigError("Give the name of a recipe, or a model, or both.")
     if accumulate is not None and accumulate < 1:
         raise ConfigError(f"accumulate is {accumulate}: it is a number of parts, 1 or more.")
+    if optimizer not in (None, *get_args(OptimizerName)):
+        raise ConfigError(f"optimizer is {optimizer!r}: it is one of {', '.join(get_args(OptimizerName))}.")
     from mcip.recipes import read_recipe
     from mcip.training.plan import make_align_plan, make_plan
 
@@ -90,6 +94,6 @@ def plan(
         precision=precision, grad_checkpointing=grad_checkpointing,
         accumulate=given.get("accumulate", 1) if accumulate is None else accumulate,
         keep=given.get("keep", 0.0) if keep is None else keep,
-        ema=given.get("ema", 0.0) if ema is None else ema,
+        ema=given.get("ema", 0.0) if ema is None else ema, optimizer=optimizer or given.get("optimizer", "adamw"),
         memory_gb=memory_gb, rate=rate,
     )  # fmt: skip

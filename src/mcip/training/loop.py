@@ -71,7 +71,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.team = processes()
         self.whole_gradients: Callable[[], None] = self._spread() if self.team.several else lambda: None
-        self.optimizer = make_optimizer(objective.groups, settings.betas, settings.eps)
+        self.optimizer = make_optimizer(objective.groups, settings.betas, settings.eps, settings.optimizer)
         self.average = WeightAverage(objective.tensors, settings.ema) if settings.ema else None
         self.checkpoints = Checkpoints(folder)
         self.done = Fit()
@@ -108,8 +108,11 @@ class _Loop:
 
         objective, team = self.objective, self.team
         every = [parameter for group in objective.groups for parameter in group.parameters]
-        if self.scaler.is_enabled() and any(map(is_sharded, every)):
-            raise ConfigError("Sharded weights cannot be trained in fp16: use --precision bf16 or --precision fp32.")
+        if any(map(is_sharded, every)):
+            if self.scaler.is_enabled():
+                raise ConfigError("Sharded weights cannot be trained in fp16: use --precision bf16 or fp32.")
+            if self.settings.optimizer != "adamw":
+                raise ConfigError(f"Weights or class centers in shards do not go with {self.settings.optimizer}.")
         split = {id(parameter) for name in objective.split for parameter in objective.modules[name].parameters()}
         for name in objective.split:
             objective.modules[name] = sum_gradients(objective.modules[name])

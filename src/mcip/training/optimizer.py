@@ -10,7 +10,9 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
+from mcip.core.choices import OptimizerName
 from mcip.core.errors import ConfigError
+from mcip.training.adamw_8bit import adamw_8bit
 from mcip.training.objective import Group
 
 # open_clip's towers: the blocks, in order, and what comes after them. Everything else comes before them.
@@ -18,8 +20,14 @@ _BLOCK: Final = re.compile(r"transformer\.resblocks\.(\d+)\.|layer(\d+)\.(\d+)\.
 _HEAD: Final = re.compile(r"ln_post\b|proj\b|attn_pool\b|attnpool\b|head\b")
 
 
-def make_optimizer(groups: Sequence[Group], betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
-    """AdamW over groups of parameters, those of a group that learn fastest first; see `set_learning_rates`."""
+def make_optimizer(
+    groups: Sequence[Group], betas: tuple[float, float], eps: float, name: OptimizerName = "adamw"
+) -> torch.optim.Optimizer:
+    """AdamW over groups of parameters, those of a group that learn fastest first; see `set_learning_rates`.
+
+    Raises:
+        ConfigError: `name` is "adamw8bit" and torchao is not installed.
+    """
     parts = []
     for group in groups:
         factors = group.lr_factors or [1.0] * len(group.parameters)
@@ -27,13 +35,17 @@ def make_optimizer(groups: Sequence[Group], betas: tuple[float, float], eps: flo
             chosen = [p for p, of_it in zip(group.parameters, factors, strict=True) if of_it == factor]
             lr = group.lr * factor
             parts.append({"params": chosen, "lr": lr, "base_lr": lr, "weight_decay": group.weight_decay})
+    if name == "adamw8bit":
+        return adamw_8bit(parts, betas, eps)
     return torch.optim.AdamW(parts, betas=betas, eps=eps, fused=True)
 
 
-def set_learning_rates(optimizer: torch.optim.AdamW, factor: float) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Multiply the learning rates that the groups gave by the schedule's factor."""
     for part in optimizer.param_groups:
-        part["lr"] = part["base_lr"] * factor
+        lr = part["base_lr"] * factor
+        # A compiled optimiser reads it from a tensor.
+        part["lr"] = part["lr"].fill_(lr) if isinstance(part["lr"], torch.Tensor) else lr
 
 
 def layer_factors(visual: nn.Module, decay: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
-from mcip.core.choices import Precision
+from mcip.core.choices import OptimizerName, Precision
 from mcip.models import create
 from mcip.models.footprint import image_footprint, text_footprint
 from mcip.models.state_dict import SkipInit
@@ -24,8 +24,12 @@ _ALIGN_SHARE: Final = 0.13
 # Tokens of a caption of 14 words, where the text tower takes fewer than its context length.
 _CAPTION_TOKENS: Final = 16
 _MATRIX_RATE: Final = 775e12
-# Bytes per trained parameter: weight, gradient and AdamW's two moments, float32 each.
-_STATE_BYTES: Final = 16
+# Bytes per trained parameter: weight and gradient in float32; AdamW's two moments in float32 or in 8 bits with a scale for
+# each 256 values.
+_WEIGHT_BYTES: Final = 8
+_MOMENT_BYTES: Final = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
+# An A100's bf16 FLOP/s by its data sheet: the hours on it are those of the H200 at the same share of the matrix rate.
+_A100_RATE: Final = 312e12
 # FLOP/s of the bare tf32 product of mining on the same H200: 32,768 x 1,000,000 x 768 in 0.16 s.
 MINING_RATE: Final = 315e12
 # Bytes per logit of the class loss: the logits, their softmax and their gradient, float32 each.
@@ -48,6 +52,7 @@ class Plan:
         rate: Images per second.
         rate_source: Where the rate is from.
         hours: Of the whole run.
+        a100_hours: On one A100 at the same share of its 312 TFLOP/s, not measured; None where the rate was given.
         mining_flops: Of the product of all images by all captions.
         mining_hours: Of that product by itself, at `MINING_RATE`: counted, not measured.
         disk: Bytes of each artefact.
@@ -63,6 +68,7 @@ class Plan:
     rate: float
     rate_source: str
     hours: float
+    a100_hours: float | None
     mining_flops: float
     mining_hours: float
     disk: dict[str, int]
@@ -87,6 +93,8 @@ class Plan:
         table.add_row("memory in all", f"{total:,.1f} GB of {self.device_bytes / 1e9:,.0f}: {verdict}")
         table.add_row("largest at a time", f"{self.largest_batch:,} with a tenth of the memory left free")
         table.add_row("time", f"{self.hours:,.1f} h at {self.rate:,.0f} a second ({self.rate_source})")
+        if self.a100_hours is not None:
+            table.add_row("time on one A100", f"{self.a100_hours:,.1f} h (the same share of 312 TFLOP/s, not measured)")
         if self.mining_flops:
             rate = f"{self.mining_flops:.2e} FLOP at {MINING_RATE / 1e12:.0f} T/s: counted, not measured"
             table.add_row("mining's product", f"{self.mining_hours:,.2f} h ({rate})")
@@ -108,6 +116,7 @@ def make_plan(
     accumulate: int,
     keep: float,
     ema: float,
+    optimizer: OptimizerName,
     memory_gb: float,
     rate: float | None,
 ) -> Plan:
@@ -130,11 +139,13 @@ def make_plan(
     copies = {"the base's tower (keep)": 4 * found.parameters} if keep else {}
     if ema:
         copies["averaged weights (ema)"] = 4 * (found.parameters + classes * dim)
+    moments = _MOMENT_BYTES[optimizer]
+    hours = count * batch_size / rate / 3600
     mining_flops = 2.0 * images * captions * dim
     weights = sum(parameter.numel() for parameter in model.clip.parameters())
     memory = {
-        "weights, gradients, optimiser": _STATE_BYTES * found.parameters,
-        "class centers with theirs": _STATE_BYTES * classes * dim,
+        "weights, gradients, optimiser": int((_WEIGHT_BYTES + moments) * found.parameters),
+        "class centers with theirs": int((_WEIGHT_BYTES + moments) * classes * dim),
         **copies,
         "logits": _LOGIT_BYTES * rows * classes,
         "activations": found.activation_bytes,
@@ -149,12 +160,13 @@ def make_plan(
         largest_batch=_largest(memory, rows, each, memory_gb),
         rate=rate,
         rate_source=source,
-        hours=count * batch_size / rate / 3600,
+        hours=hours,
+        a100_hours=_on_a100(hours, source),
         mining_flops=mining_flops,
         mining_hours=mining_flops / MINING_RATE / 3600,
         disk={
             "model": 4 * weights,
-            "checkpoints": 12 * (found.parameters + classes * dim),
+            "checkpoints": int((4 + moments) * (found.parameters + classes * dim)),
             "image embeddings (float16)": 2 * images * dim,
             "caption embeddings (float16)": 2 * captions * dim,
             "mined captions": 12 * images * _CAPTIONS_PER_IMAGE,
@@ -193,10 +205,10 @@ def make_align_plan(
     if rate is None:
         rate = _ALIGN_SHARE * _MATRIX_RATE / (3 * found.forward_flops)
         source = "one H200 at 13 % of its matrix rate, as an earlier version reached at 8,192 pairs"
-    count = steps or max(1, captions // batch_size)
+    hours = (steps or max(1, captions // batch_size)) * batch_size / rate / 3600
     memory = {
         "weights": 4 * found.parameters,
-        "gradients, optimiser": (_STATE_BYTES - 4) * trained,
+        "gradients, optimiser": 12 * trained,
         "embeddings of both sides with gradients": 4 * 4 * batch_size * model.embed_dim,
         f"activations of a chunk of {size:,}": found.activation_bytes,
     }
@@ -211,7 +223,8 @@ def make_align_plan(
         largest_batch=_largest(memory, size, each, memory_gb),
         rate=rate,
         rate_source=source,
-        hours=count * batch_size / rate / 3600,
+        hours=hours,
+        a100_hours=_on_a100(hours, source),
         mining_flops=0.0,
         mining_hours=0.0,
         disk={
@@ -221,6 +234,10 @@ def make_align_plan(
         },
         stage="aligning",
     )
+
+
+def _on_a100(hours: float, source: str) -> float | None:
+    return None if source == "given" else hours * _MATRIX_RATE / _A100_RATE
 
 
 def _largest(memory: dict[str, int], rows: int, each: float, memory_gb: float) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
-from mcip.core.choices import Precision
+from mcip.core.choices import OptimizerName, Precision
 from mcip.core.errors import ConfigError
 from mcip.training.trackers import TENSORBOARD, tracker_names
 
@@ -19,6 +20,7 @@ class FitSettings:
     min_lr_ratio: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    optimizer: OptimizerName = "adamw"
     max_grad_norm: float = 1.0
     accumulate: int = 1
     ema: float = 0.0
@@ -48,6 +50,8 @@ class FitSettings:
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
         if self.accumulate < 1:
             raise ConfigError(f"accumulate is {self.accumulate}: it is a number of parts, 1 or more.")
+        if self.optimizer not in get_args(OptimizerName):
+            raise ConfigError(f"optimizer is {self.optimizer!r}: it is one of {', '.join(get_args(OptimizerName))}.")
         tracker_names(self.report_to)
 
 
