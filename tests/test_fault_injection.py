@@ -1,7 +1,7 @@
 """Every stage, killed again and again at random moments, ends with the files of a run that nobody disturbed.
 
-Each stage is killed three times; MCIP_KILLS=20 kills it twenty times, which takes some minutes. The moments are drawn
-between the start and the time that the undisturbed run took.
+Each stage is killed twenty times; MCIP_KILLS sets another number. The moments are drawn between the start and the time
+that the undisturbed run took.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mcip.stages.evaluate import evaluate
 from tests.retrieval.test_killed import content
 from tests.tiny import contents, run, start
 
-KILLS = int(os.environ.get("MCIP_KILLS", "3"))
+KILLS = int(os.environ.get("MCIP_KILLS", "20"))
 TRAINING: dict[str, Any] = {"steps": 6, "batch_size": 8, "checkpoint_every": 2, "device": "cpu"}
 STAGES = ("embed", "mine", "tune", "align", "adapt", "evaluate", "index", "interpolate", "export", "pretrain", "report")
 
@@ -41,7 +41,7 @@ def arguments(train: Path, val: Path, pool: Path, base: Path, mined: Path, resul
         "embed": {**common, "shard_rows": 8, "batch_size": 4},
         "mine": {**common, "pool": str(pool), "k": 5, "image_block": 8},
         "tune": {**common, **TRAINING, "captions": mined},
-        "align": {**common, **TRAINING},
+        "align": {**common, **TRAINING, "chunk": 8},
         "adapt": {**common, **TRAINING, "captions": mined},
         "evaluate": {"model": [f"base={base}"], "data": str(val), "device": "cpu"},
         "index": {**common, "shard_rows": 8, "batch_size": 4, "device": "cpu"},
