@@ -275,7 +275,8 @@ def plain_at(images: float, base: Point, lines: Sequence[Line]) -> float:
         lines: Those of plain MCIP by caption weight, each with a point for each alpha.
     """
     joined = [[base, *line] for line in lines] + [[base, *points] for points in zip(*lines, strict=True)]
-    heights = [np.interp(images, *zip(*sorted(points), strict=True), right=np.nan) for points in joined]
+    places = [np.array(sorted(points)).T for points in joined]
+    heights = [np.interp(images, x, y, right=np.nan) for x, y in places]
     return float(np.nanmax(heights)) if not np.isnan(heights).all() else float("nan")
 
 

@@ -46,7 +46,7 @@ def test_the_same_image_tower_embeds_once(base: Path, val: Path, tmp_path: Path,
     other = models.load(base)
     with torch.no_grad():
         other.image_parameters()[0].mul_(1.1)
-    named = {"base": str(base), "realigned": realigned(base), "other": other}
+    named: dict[str, str | models.Model] = {"base": str(base), "realigned": realigned(base), "other": other}
     results = [read_json(path)["tasks"] for path in measure_models(named, tasks, tmp_path / "out")]
     assert sum(embedded) == 2 * len(read_table(val))
     assert results[0][0]["metrics"] == results[1][0]["metrics"] != results[2][0]["metrics"]

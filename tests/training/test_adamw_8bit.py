@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_moments_take_two_bytes_a_value_and_small_tensors_keep_theirs() -> None:
 
 
 def test_a_plan_counts_them() -> None:
-    given = {"model": "ViT-B-32", "batch_size": 32, "classes": 1000}
+    given: dict[str, Any] = {"model": "ViT-B-32", "batch_size": 32, "classes": 1000}
     plain, small = plan(**given), plan(**given, optimizer="adamw8bit")
     for part, values in (("weights, gradients, optimiser", plain.parameters), ("class centers with theirs", 512_000)):
         assert plain.memory[part] == 16 * values
@@ -82,7 +83,7 @@ def test_a_plan_counts_them() -> None:
         (6 - 8 / 256) * (plain.parameters + 512_000)
     )
     with pytest.raises(ConfigError, match="optimizer is 'sgd'"):
-        plan(**given, optimizer="sgd")
+        plan(**given, optimizer="sgd")  # type: ignore[arg-type]
 
 
 class Wide(Toy):

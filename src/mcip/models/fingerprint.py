@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ class Fingerprint:
 def image_tower_digest(clip: nn.Module, quick_gelu: bool) -> str:
     """SHA-256 over the weights of the image tower alone, and the matrix that it carries, in hexadecimal."""
     matrix = carried(clip)
-    weights = clip.visual.state_dict()
-    return _digest(weights | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
+    visual: Any = clip.visual
+    return _digest(visual.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
 
 
 def _digest(weights: Mapping[str, Tensor], quick_gelu: bool) -> str:

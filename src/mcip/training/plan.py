@@ -24,8 +24,8 @@ _ALIGN_SHARE: Final = 0.13
 # Tokens of a caption of 14 words, where the text tower takes fewer than its context length.
 _CAPTION_TOKENS: Final = 16
 _MATRIX_RATE: Final = 775e12
-# Bytes per trained parameter: weight and gradient in float32; AdamW's two moments in float32 or in 8 bits with a scale for
-# each 256 values.
+# Bytes per trained parameter: weight and gradient in float32; AdamW's two moments in float32 or in 8 bits, with a scale
+# for each 256 values.
 _WEIGHT_BYTES: Final = 8
 _MOMENT_BYTES: Final = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
 # An A100's bf16 FLOP/s by its data sheet: the hours on it are those of the H200 at the same share of the matrix rate.
