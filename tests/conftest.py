@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HF_DATASETS_CACHE"] = str(cache)
     os.environ["MCIP_CACHE"] = str(tmp_path_factory.mktemp("mcip"))
     datasets.config.HF_DATASETS_CACHE = cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """SIGINT interrupts, here and in processes that tests start, also where the tests run as a background job."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
