@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from importlib.resources import files
 from typing import Any
 
 import open_clip
@@ -85,3 +87,31 @@ def test_recipes_fit_the_stages(name: str) -> None:
         if "model" in parameters:
             architecture, tag = parameters["model"].split("/")
             assert open_clip.get_pretrained_cfg(architecture, tag)
+
+
+def head(name: str) -> dict[str, str]:
+    """The sentences above a recipe, by the word that each begins with."""
+    lines = files("mcip.recipes").joinpath(f"{name}.yaml").read_text().splitlines()
+    text = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    parts = re.split(r"(?:^| )(Command|Time|Memory|Expect|Learning rate): ", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_say_what_they_take_and_why(name: str) -> None:
+    said = head(name)
+    assert f"--recipe {name}" in said["Command"]
+    assert re.search(r"[\d.]+ h on one H200 at [\d,]+ .*[\d.]+ h on one A100", said["Time"])
+    assert re.search(r"[\d.]+ GB", said["Memory"])
+    assert "the paper's numbers" in said["Expect"] or "unknown" in said["Expect"]
+    assert "authors" in said["Learning rate"]
+
+
+@pytest.mark.parametrize("name", ["siglip2-b16-224-mcip", "datacomp-l14-re-a"])
+def test_a_recipe_says_what_the_plan_says(name: str) -> None:
+    found, said = plan(name), head(name)
+    assert found.a100_hours is not None
+    hours, a100_hours = map(float, re.findall(r"([\d.]+) h on one", said["Time"]))
+    assert (hours, a100_hours) == pytest.approx((found.hours, found.a100_hours), rel=0.05)
+    memory = float(re.findall(r"([\d.]+) GB", said["Memory"])[0])
+    assert memory == pytest.approx(sum(found.memory.values()) / 1e9, rel=0.05)
