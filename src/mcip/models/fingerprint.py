@@ -27,8 +27,7 @@ class Fingerprint:
         """Hash the weights of open_clip's model, and the matrix that it carries."""
         self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in _tensors(clip)]
         self._state = _state(clip)
-        matrix = carried(clip)
-        self.digest = _digest(clip.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
+        self.digest = _digest(clip.state_dict(), clip, quick_gelu)
 
     def fits(self, clip: nn.Module) -> bool:
         """Whether no weight was replaced or changed in place since it was taken."""
@@ -37,14 +36,14 @@ class Fingerprint:
 
 def image_tower_digest(clip: nn.Module, quick_gelu: bool) -> str:
     """SHA-256 over the weights of the image tower alone, and the matrix that it carries, in hexadecimal."""
-    matrix = carried(clip)
     visual: Any = clip.visual
-    return _digest(visual.state_dict() | ({} if matrix is None else {ADAPTER_FILE: matrix}), quick_gelu)
+    return _digest(visual.state_dict(), clip, quick_gelu)
 
 
-def _digest(weights: Mapping[str, Tensor], quick_gelu: bool) -> str:
-    digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
-    for key, value in sorted(weights.items()):
+def _digest(weights: Mapping[str, Tensor], clip: nn.Module, quick_gelu: bool) -> str:
+    """Hash some weights of a model, and the matrix that it carries."""
+    digest, matrix = hashlib.sha256(b"quick_gelu" if quick_gelu else b""), carried(clip)
+    for key, value in sorted({**weights, **({} if matrix is None else {ADAPTER_FILE: matrix})}.items()):
         array = value.detach().to("cpu", torch.float32).contiguous().numpy()
         digest.update(f"{key}{array.shape}".encode())
         digest.update(array.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -48,8 +49,8 @@ class ShownRows:
             columns = {name: read(positions) for name, read in self._read.items()}
         ids, *fixed = (columns.pop(name) for name in ("id", "path", "width", "height"))
         names = tuple(columns)
-        metadata = [dict(zip(names, values, strict=False)) for values in zip(*columns.values(), strict=False)]
-        return list(map(Hit, ids, scores.tolist(), *fixed, metadata or ({} for _ in slots)))
+        metadata = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return list(starmap(Hit, zip(ids, scores.tolist(), *fixed, metadata or [{} for _ in slots], strict=True)))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of all rows."""

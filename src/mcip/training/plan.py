@@ -208,7 +208,7 @@ def make_align_plan(
     hours = (steps or max(1, captions // batch_size)) * batch_size / rate / 3600
     memory = {
         "weights": 4 * found.parameters,
-        "gradients, optimiser": 12 * trained,
+        "gradients, optimiser": int(_WEIGHT_BYTES - 4 + _MOMENT_BYTES["adamw"]) * trained,
         "embeddings of both sides with gradients": 4 * 4 * batch_size * model.embed_dim,
         f"activations of a chunk of {size:,}": found.activation_bytes,
     }
