@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -13,12 +13,16 @@ from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
 if TYPE_CHECKING:
+    from mcip.data.table import Table
+    from mcip.embeddings.store import Embeddings
+    from mcip.models.model import Model
     from mcip.reporting.report import Report
+    from mcip.stages.improve_data import Prepared
     from mcip.stages.improve_plan import Plan
+    from mcip.stages.improve_trials import Ledger
 
 Favour: TypeAlias = Literal["images", "balance", "text"]
 KIND = "improved"
-_WORK = "work"
 
 
 def improve(
@@ -87,80 +91,52 @@ def improve(
     check_one_process()
     if favour not in get_args(Favour):
         raise ConfigError(f"favour is {favour!r}: it is one of {', '.join(get_args(Favour))}.")
-    from mcip import models
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.files import read_json, write_json
     from mcip.core.parameters import recorded
-    from mcip.core.progress import console
     from mcip.data import read_captions, read_table
     from mcip.data.class_splits import check_enough
     from mcip.data.column_names import caption_column, columns_of
     from mcip.data.selection import labelled
-    from mcip.embeddings.encode import copy_embeddings, embed_images
+    from mcip.embeddings.encode import copy_embeddings
     from mcip.embeddings.mining import images_folder
-    from mcip.evaluation.several import measure_models
-    from mcip.reporting.comparison import Comparison
-    from mcip.reporting.improvement import Improvement
-    from mcip.reporting.mined import read_mined
-    from mcip.reporting.report import write_report
-    from mcip.reporting.results import read_results
-    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, choose_split, has_splits, prepare, write_pool
-    from mcip.stages.improve_plan import TEST, Plan, Speed, make_plan, parse_budget
-    from mcip.stages.improve_trials import FAVOURS, Ledger, Trials
+    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, WORK, has_splits, write_pool
+    from mcip.stages.improve_plan import Speed, make_plan, parse_budget
+    from mcip.stages.improve_proof import prove, read_proof
+    from mcip.stages.improve_trials import FAVOURS, Trials
     from mcip.stages.mine import mine
 
-    out, work = Path(out), Path(out) / _WORK
+    out, work = Path(out), Path(out) / WORK
     seconds = parse_budget(budget)
-    base = open_model(model)
+    base, target = open_model(model), pick_device(device)
     table, without_label = labelled(read_table(data, columns=columns))
     if not has_splits(table):
         check_enough(table.label_numbers)
     texts = None if pool is None else read_captions(pool, caption_column(pool_columns))
-    target = pick_device(device)
 
-    def planned(speed: Speed) -> Plan:
+    def planned() -> Plan:
         pairs = len(table.rows_with_captions) if len(table.rows_with_captions) >= REALIGN else 0
         return make_plan(
-            speed, seconds, images=len(table), train=round(0.7 * len(table)),
+            Speed.measure(base, table, target, precision), seconds, images=len(table), train=round(0.7 * len(table)),
             validation=min(round(0.15 * len(table)), MOST_VALIDATION), test=round(0.15 * len(table)),
             dim=base.embed_dim, captions=2000 if texts is None else len(texts), realign=pairs,
         )  # fmt: skip
 
     if dry_run:
-        return planned(Speed.measure(base, table, target, precision))
+        return planned()
     made_from = recorded(
         improve, locals(), ("columns", "pool_columns", "dry_run"), data=table.fingerprint, model=base.fingerprint,
         pool=texts and texts._fingerprint,
     )  # fmt: skip
+    options: dict[str, Any] = {
+        "workers": workers, "device": device, "precision": precision, "max_unreadable": max_unreadable,
+    }  # fmt: skip
     with Artefact.begin(out, KIND, made_from) as artefact:
         if not artefact.complete:
-            work.mkdir(exist_ok=True)
-            if not (work / "plan.json").exists():
-                write_json(work / "plan.json", planned(Speed.measure(base, table, target, precision)).as_dict())
-            plan = Plan.of_dict(read_json(work / "plan.json"))
-            console.print(plan)
-            ledger = Ledger(work / "time.json", seconds, plan.parts.get(TEST, 0.0))
-            ledger.add("start", time.monotonic() - began)
-            if without_label:
-                console.print(f"{len(without_label)} images without a label are left out.")
-            options: dict[str, Any] = {
-                "workers": workers, "device": device, "precision": precision, "max_unreadable": max_unreadable,
-            }  # fmt: skip
-            with ledger.count("embed all images"), base.on(target):
-                images = embed_images(
-                    table, base, work / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
-                )
-            with ledger.count("split"):
-                table, split = choose_split(table, images, seed)
-                prepared = prepare(table, split, work)
-            console.print(prepared.rule, soft_wrap=True)
-            if favour == "text" and prepared.text is None:
-                raise ConfigError(
-                    "favour is 'text', but nothing can measure text: the labels are no names, and there are too few "
-                    "captions. Give captions, or --favour images."
-                )
-            source = str(base.folder.absolute()) if base.folder is not None else base.source
+            plan, ledger = _plan(work, planned, seconds, began, without_label)
+            with base.on(target):
+                prepared, images = _split(work, base, table, ledger, seed, options)
+            _check_measurable(favour, prepared)
             with ledger.count("mine captions"):
                 place = images_folder(work / "embeddings", prepared.train, base)
                 stored = copy_embeddings(images, prepared.train, base, place)
@@ -169,75 +145,59 @@ def improve(
                     prepared.train, str(made) if pool is None else pool, work / "captions", base, k=k,
                     pool_columns=pool_columns, pool_filters=pool_filters, embeddings=work / "embeddings", **options,
                 )  # fmt: skip
+            source = str(base.folder.absolute()) if base.folder is not None else base.source
             trials = Trials(
                 source, prepared, mined, stored.artefact.folder, plan, ledger, work / "trials",
                 FAVOURS[favour], {"seed": seed, **options},
             )  # fmt: skip
-            chosen = trials.run()
-            compared = dict.fromkeys(["base", chosen, *trials.runners_up(chosen)])
-            with ledger.count("the test"):
-                paths = measure_models(
-                    {name: trials.paths[name] for name in compared}, prepared.tasks(prepared.test), work / "results",
-                    **options,
-                )  # fmt: skip
-            models.save(models.load(trials.paths[chosen]), out / "model", {"improved": source, "chosen": chosen})
-            comparison = Comparison.of(
-                [read_results(path) for path in paths], "base", None if chosen == "base" else chosen
-            )
-            rules = [prepared.rule, _score_rule(favour, prepared.text)]
-            improvement = Improvement(
-                chosen, rules, list(trials.tried.values()), prepared.text, ledger.seconds, ledger.left_out, seconds,
-                _commands(out, data),
-            )  # fmt: skip
-            with ledger.count("the page"):
-                write_report(comparison, out, read_mined(mined, [prepared.train]), 6, 8, improvement)
-            artefact.finish(
-                leave_out=(_WORK,), chosen=chosen, split=prepared.rule, seconds=ledger.seconds,
-                left_out=ledger.left_out, tried={name: vars(one) for name, one in trials.tried.items()},
-                results=[str(path.relative_to(out)) for path in paths],
-            )  # fmt: skip
-    return _page(out)
+            facts = prove(trials, trials.run(), out, data, favour, seconds)
+            artefact.finish(leave_out=(WORK,), **facts)
+    return read_proof(out)
 
 
-def _page(out: Path) -> Report:
-    """The page of a finished run."""
-    from mcip.core.files import read_json
-    from mcip.reporting.comparison import Comparison
-    from mcip.reporting.report import Report
-    from mcip.reporting.results import read_results
+def _plan(
+    work: Path, planned: Callable[[], Plan], seconds: float, began: float, without_label: list[str]
+) -> tuple[Plan, Ledger]:
+    """The plan of the first start, which every later one follows, and what has been spent by now."""
+    from mcip.core.files import read_json, write_json
+    from mcip.core.progress import console
+    from mcip.stages.improve_plan import TEST, Plan
+    from mcip.stages.improve_trials import Ledger
 
-    manifest = read_json(out / "manifest.json")
-    chosen = manifest["chosen"]
-    comparison = Comparison.of(
-        [read_results(out / path) for path in manifest["results"]], "base", None if chosen == "base" else chosen
-    )
-    better = "No model was better on validation: this is the model as it was" if chosen == "base" else f"It is {chosen}"
-    return Report(out / "report.html", comparison, [f"The model is {out / 'model'}. {better}."])
-
-
-def _score_rule(favour: Favour, text: str | None) -> str:
-    """How the model was chosen, a sentence."""
-    from mcip.stages.improve_trials import FAVOURS
-
-    share = FAVOURS[favour]
-    if text is None:
-        return "The highest mAP of image to image on validation chose; nothing here can measure text."
-    word = "R@5 of text to image" if text == "t2i" else "top 1 of zero-shot classification by the names of the classes"
-    return (
-        f"The highest score on validation chose: {share:g} times the mAP of image to image and {1 - share:g} times "
-        f"the {word} (--favour {favour})."
-    )
+    work.mkdir(exist_ok=True)
+    if not (work / "plan.json").exists():
+        write_json(work / "plan.json", planned().as_dict())
+    plan = Plan.of_dict(read_json(work / "plan.json"))
+    console.print(plan)
+    ledger = Ledger(work / "time.json", seconds, plan.parts.get(TEST, 0.0))
+    ledger.add("start", time.monotonic() - began)
+    if without_label:
+        console.print(f"{len(without_label)} images without a label are left out.")
+    return plan, ledger
 
 
-def _commands(out: Path, data: DataInput) -> list[tuple[str, str]]:
-    """What to do with the model: a purpose and a command line each."""
-    place = shlex.quote(data) if isinstance(data, str) else "IMAGES"
-    model = shlex.quote(str(out / "model"))
-    return [
-        ("Index images with it, and search them on a page:",
-         f"mcip index --data {place} --db photos.lance --model {model}\nmcip serve --db photos.lance"),
-        ("Load it in Python, with mcip or with open_clip:",
-         f'model = mcip.load("{out / "model"}")\nmodel.encode(["photo.jpg"], kind="image")'),
-        ("Measure it on other images that it was not trained on:",
-         f"mcip evaluate --data TEST_TABLE --model better={model} --out results"),
-    ]  # fmt: skip
+def _split(
+    work: Path, base: Model, table: Table, ledger: Ledger, seed: int, options: dict[str, Any]
+) -> tuple[Prepared, Embeddings]:
+    """The splits, written, and the base's embeddings of all images, which find near-duplicates across them."""
+    from mcip.core.progress import console
+    from mcip.embeddings.encode import embed_images
+    from mcip.stages.improve_data import choose_split, prepare
+
+    with ledger.count("embed all images"):
+        images = embed_images(
+            table, base, work / "images", workers=options["workers"], precision=options["precision"],
+            max_unreadable=options["max_unreadable"],
+        )  # fmt: skip
+    with ledger.count("split"):
+        prepared = prepare(*choose_split(table, images, seed), work)
+    console.print(prepared.rule, soft_wrap=True)
+    return prepared, images
+
+
+def _check_measurable(favour: Favour, prepared: Prepared) -> None:
+    if favour == "text" and prepared.text is None:
+        raise ConfigError(
+            "favour is 'text', but nothing can measure text: the labels are no names, and there are too few "
+            "captions. Give captions, or --favour images."
+        )

@@ -21,6 +21,8 @@ from mcip.embeddings import Embeddings
 from mcip.evaluation.tasks import TEMPLATES, Task
 from mcip.retrieval.ann.probe_texts import default_texts
 
+# The folder, in that of the run, of what was made on the way.
+WORK: Final = "work"
 # Captioned images in a split from which text to image is measured on them, and on which text towers are realigned.
 _CAPTIONED: Final = 20
 REALIGN: Final = 64
