@@ -15,9 +15,18 @@ from mcip.core.errors import ConfigError, DataError
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mcip.data.table import Table
+    from mcip.embeddings.store import Embeddings
     from mcip.models.saved import SavedModel
 
 KIND = "adapted"
+_NOT_FOLDED = (
+    "The image tower does not end in a linear projection: the model's folder carries the matrix, which mcip.load "
+    "applies and open_clip does not."
+)
 
 
 def adapt(
@@ -157,22 +166,18 @@ def adapt(
             images = stored or embed_images(
                 table, loaded, out / "images", workers=workers, precision=precision, max_unreadable=max_unreadable
             )
-            label_of = dict(zip(table.ids, table.labels, strict=True))
-            rows = [row for row, name in enumerate(images.ids) if name in label_of]
-            if not rows:
-                raise DataError(f"None of the {len(table)} images of {table.name} can be read.")
-            ids = [images.ids[row] for row in rows]
-            labels, vectors = [str(label_of[name]) for name in ids], images.take(rows)
+            ids, labels, vectors = _labelled_vectors(images, table)
             classes, codes = np.unique(labels, return_inverse=True)
             centers = means_of_codes(vectors, codes) if center_init == "class-means" else None
             objective = LinearAdapter(
-                vectors, labels, EpochOrder(len(rows), batch_size, seed),
+                vectors, labels, EpochOrder(len(ids), batch_size, seed),
                 arc_margin(len(classes), images.dim, margin, scale, seed, centers), lr=lr,
                 class_lr=lr * center_lr_factor, weight_decay=weight_decay, keep=keep, device=target,
                 captions=caption_term(mined, ids, loaded, caption_weight, margin, scale, smoothing),
                 validation=Validation(loaded, held_out, "adapter", target, workers, precision) if held_out else None,
             )  # fmt: skip
-            objective.unreadable |= {name: why for name, why in images.unreadable.items() if name in label_of}
+            labelled_ids = set(table.ids)
+            objective.unreadable |= {name: why for name, why in images.unreadable.items() if name in labelled_ids}
             with note_small_changes(objective.layer, steps, lr):
                 done = fit(objective, out / CHECKPOINTS, settings)
             save_classes(out, objective)
@@ -180,15 +185,22 @@ def adapt(
             base = str(loaded.folder.absolute()) if loaded.folder is not None else loaded.source
             folded = apply_adapter(loaded, objective.matrix)
             if not folded:
-                console.print(
-                    "The image tower does not end in a linear projection: the model's folder carries the matrix, which "
-                    "mcip.load applies and open_clip does not."
-                )
+                console.print(_NOT_FOLDED)
             finish_training(
                 artefact, objective, loaded, done, "adapt", classes=len(objective.classes),
                 without_label=without_label, base=base, folded=folded,
             )  # fmt: skip
     return trained_model(out)
+
+
+def _labelled_vectors(images: Embeddings, table: Table) -> tuple[list[str], list[str], NDArray[np.float32]]:
+    """The ids, labels and embeddings of the images that have a label and could be read."""
+    label_of = dict(zip(table.ids, table.labels, strict=True))
+    rows = [row for row, name in enumerate(images.ids) if name in label_of]
+    if not rows:
+        raise DataError(f"None of the {len(table)} images of {table.name} can be read.")
+    ids = [images.ids[row] for row in rows]
+    return ids, [str(label_of[name]) for name in ids], images.take(rows)
 
 
 def _check(caption_weight: float, keep: float) -> None:
