@@ -108,6 +108,17 @@ def test_a_dry_run_writes_nothing(images: Path, base: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_budget_that_leaves_no_time_to_try_anything(images: Path, base: Path, pool: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"pool": str(pool), "budget": "1s", "device": "cpu", "k": 3}
+    plan = improve(str(images), tmp_path, str(base), dry_run=True, **given)
+    assert isinstance(plan, Plan)
+    assert "More than the budget" in str(plan.__rich__().caption)
+    page = improve(str(images), tmp_path / "out", str(base), **given)
+    assert isinstance(page, Report)
+    assert "There was no time to try anything" in page.notes[0]
+    assert "longer --budget" in page.notes[0]
+
+
 def test_what_cannot_be_split_or_measured_is_refused(base: Path, short: None, tmp_path: Path) -> None:
     few = write_slice(Slice("few", stream=202, products=4, images=12), tmp_path / "few.parquet")
     with pytest.raises(DataError, match=r"48 images, and 4 classes.* 8 such classes are enough"):

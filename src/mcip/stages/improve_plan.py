@@ -141,7 +141,10 @@ class Plan:
         table = RichTable("what", "takes about", title=f"A plan for {duration(self.budget)}")
         for part, seconds in self.parts.items():
             table.add_row(part, duration(seconds))
-        table.add_row("in all", duration(sum(self.parts.values())))
+        seconds = sum(self.parts.values())
+        table.add_row("in all", duration(seconds))
+        if seconds > self.budget:
+            table.caption = f"More than the budget of {duration(self.budget)}: what there is no time for is left out."
         return table
 
     def as_dict(self) -> dict[str, Any]:

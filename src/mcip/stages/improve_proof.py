@@ -66,7 +66,12 @@ def read_proof(out: Path) -> Report:
     manifest = read_json(out / "manifest.json")
     chosen = manifest["chosen"]
     comparison = _comparison([out / path for path in manifest["results"]], chosen)
-    better = "No model was better on validation: this is the model as it was" if chosen == "base" else f"It is {chosen}"
+    if chosen != "base":
+        better = f"It is {chosen}"
+    elif len(manifest["tried"]) > 1:
+        better = "No model was better on validation: this is the model as it was"
+    else:
+        better = "There was no time to try anything: give a longer --budget, and another --out"
     return Report(out / "report.html", comparison, [f"The model is {out / 'model'}. {better}."])
 
 
