@@ -11,11 +11,11 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcip.core.choices import CenterInit, Compile, Decode, OptimizerName, Parallel, Precision, TransformName
+from mcip.core.choices import CenterInit, Compile, Decode, Method, OptimizerName, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
-from mcip.stages.tune_checks import Method, check_graphs, check_method, check_options
+from mcip.stages.tune_checks import check_graphs, check_method, check_options
 
 if TYPE_CHECKING:
     from mcip.models.saved import SavedModel

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
-from mcip.core.choices import Compile, Parallel
+from mcip.core.choices import Compile, Method, Parallel
 from mcip.core.errors import ConfigError
 from mcip.stages.inputs import CaptionsInput
-
-Method: TypeAlias = Literal["gpr-ft", "mcip"]
 
 
 def check_method(
