@@ -21,6 +21,7 @@ from pathlib import Path
 
 from make_tables import make_tables
 
+from mcip.core.choices import Method
 from mcip.evaluation.several import measure_models
 from mcip.evaluation.tasks import Task
 from mcip.reporting.results import read_results
@@ -30,7 +31,7 @@ from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.pretrain import pretrain
 from mcip.stages.report import report
-from mcip.stages.tune import Method, tune
+from mcip.stages.tune import tune
 
 HERE = Path(__file__).parent
 METHODS: tuple[Method, ...] = ("gpr-ft", "mcip")

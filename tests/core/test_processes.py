@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mcip.core.artefacts import Artefact
 from mcip.core.errors import ArtefactError, ConfigError, DataError, ProcessError
-from mcip.core.processes import Processes, processes
+from mcip.core.processes import Processes, _note_single_launch, processes
 from tests.together import run_together
 
 
@@ -41,6 +41,23 @@ def test_an_incomplete_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="RANK and MASTER_ADDR and MASTER_PORT is missing or wrong"):
         processes()
+
+
+def test_a_launcher_that_starts_one_of_several_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `accelerate launch --cpu --num_processes 2` does."""
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    _note_single_launch.cache_clear()
+    assert not processes().several
+    assert "give it --multi_gpu, on CPUs too" in " ".join(capsys.readouterr().err.split())
+    processes()
+    assert not capsys.readouterr().err
+    _note_single_launch.cache_clear()
+    monkeypatch.delenv("MASTER_PORT")
+    processes()
+    assert not capsys.readouterr().err
 
 
 def test_three_processes_share_what_they_have(tmp_path: Path) -> None:

@@ -94,3 +94,27 @@ def test_text_embeddings_are_the_models_own_and_made_once(mined: Path, base: Pat
     state = {path: path.stat().st_mtime_ns for path in mined.rglob("*")}
     captions.text_embeddings(model)
     assert {path: path.stat().st_mtime_ns for path in mined.rglob("*")} == state
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="reads in /proc what is in memory")
+def test_pages_of_what_was_read_are_given_back(mined: Path, train: Path) -> None:
+    captions = MinedCaptions(mined)
+    lookup = captions.of_images(read_table(train).ids)
+    assert _resident_kb(mined / "images.arrow") == 0
+    batch = lookup.batch([3, 5])
+    assert _resident_kb(mined / "images.arrow") == 0
+    assert len(captions.images["id"].to_pylist()) == 32
+    assert _resident_kb(mined / "images.arrow") > 0
+    again = lookup.batch([3, 5])
+    assert batch[0].tolist() == again[0].tolist()
+
+
+def _resident_kb(path: Path) -> int:
+    """How much of a mapped file counts as memory of this process."""
+    kilobytes, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            kilobytes += int(line.split()[1])
+    return kilobytes

@@ -140,6 +140,9 @@ def test_damaged_folders_are_refused(onnx: Path, tmp_path: Path) -> None:
         OnnxModel(tmp_path)
     folder = shutil.copytree(onnx, tmp_path / "onnx")
     (folder / "text.onnx").write_bytes(b"no model")
+    with pytest.raises(ArtefactError, match=r"text\.onnx is damaged"):
+        OnnxModel(folder)
+    (folder / "manifest.json").unlink()  # as a folder that others made
     with pytest.raises(ModelError, match=r"text\.onnx cannot be opened"):
         OnnxModel(folder).encode_texts(["a mug"])
     config = json.loads((folder / "onnx.json").read_text())

@@ -108,13 +108,23 @@ def test_another_number_of_processes_resumes(train: Path, base: Path, tmp_path: 
     assert_same(align(train, str(base), out, 3), expected)
 
 
-def test_torchrun_starts_the_command(train: Path, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+        ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--main_process_port=0"],
+    ],
+)
+def test_launchers_start_the_command(launcher: list[str], train: Path, base: Path, tmp_path: Path) -> None:
+    if launcher[0].startswith("accelerate"):
+        pytest.importorskip("accelerate", reason="accelerate is not installed")
     out = tmp_path / "run"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mcip", "align",
+        sys.executable, "-m", *launcher, "-m", "mcip", "align",
         str(train), str(out), str(base), "--steps", "1", "--batch-size", "6", "--device", "cpu",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert read_json(out / "manifest.json")["steps_made"] == 1
+    manifest = read_json(out / "manifest.json")
+    assert (manifest["steps_made"], manifest["computed_on"]["processes"]) == (1, 2)

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import mcip
+from mcip.core.choices import Decode, Precision
+from mcip.core.device import pick_precision
+from mcip.core.errors import ConfigError
 from mcip.core.files import read_json
 from mcip.core.parameters import COMPUTING, recorded
 from mcip.stages.pretrain import pretrain
@@ -64,3 +67,17 @@ def test_what_is_no_parameter_is_not_recorded() -> None:
     assert recorded(stage, {"data": "a", "out": "b", "size": 3}, leave_out=("size",)) == {"data": "a"}
     with pytest.raises(TypeError, match="stage has no parameter 'colour'"):
         recorded(stage, {}, colour="red")
+
+
+def test_what_is_no_choice_is_refused() -> None:
+    def stage(decode: Decode = "fast", precision: Precision | None = None, size: int = 3) -> None:
+        """Do nothing."""
+
+    given = {"decode": "exact", "precision": None, "size": 3}
+    assert recorded(stage, given) == given
+    with pytest.raises(ConfigError, match="decode is 'slow': it is one of exact, fast"):
+        recorded(stage, {**given, "decode": "slow"})
+    with pytest.raises(ConfigError, match="precision is 'fp8': it is one of auto, fp32, bf16, fp16"):
+        recorded(stage, {**given, "precision": "fp8"})
+    with pytest.raises(ConfigError, match="precision is 'fp8': it is one of auto, fp32, bf16, fp16"):
+        pick_precision("fp8", torch.device("cpu"))  # type: ignore[arg-type]

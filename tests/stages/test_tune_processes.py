@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mcip import models
 from mcip.core.files import read_json
 from mcip.core.processes import processes
 from mcip.stages.tune import tune
@@ -41,6 +42,21 @@ def _weights(out: Path) -> dict[str, Tensor]:
             queries, _, values = value.chunk(3)
             weights[name] = torch.cat([queries, values])
     return {**weights, "centers": load_file(out / "class_centers.safetensors")["weight"]}
+
+
+def test_biases_of_keys_have_no_gradient_and_change_no_embedding(base: Path) -> None:
+    """Why `_weights` leaves them out: what they add to a query's products is the same for all keys."""
+    tower = models.load(base).clip.visual.double()
+    pixels = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    biases = [value for name, value in tower.named_parameters() if name.endswith("in_proj_bias")]
+    before = tower(pixels)
+    before.square().sum().backward()
+    for bias in biases:
+        assert bias.grad is not None
+        queries, keys, _ = bias.grad.chunk(3)
+        assert keys.abs().max() < 1e-14 < 1e-5 < queries.abs().max()
+        bias.data.chunk(3)[1].add_(1.0)
+    torch.testing.assert_close(tower(pixels), before, rtol=1e-12, atol=1e-12)
 
 
 def _check_equal(out: Path, expected: Path, resumed: bool = False, accumulate: int = 1) -> None:

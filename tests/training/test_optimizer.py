@@ -1,7 +1,8 @@
-"""Freezing by name, and layer-wise decay of the learning rate, from the formula."""
+"""Freezing by name, layer-wise decay of the learning rate from the formula, and rates and lengths that are refused."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 
 from mcip import models
 from mcip.core.errors import ConfigError
+from mcip.stages.training import count_steps
+from mcip.training import EpochOrder
 from mcip.training.objective import Group
 from mcip.training.optimizer import freeze_parameters, layer_factors, make_optimizer
 from tests.tiny import CONFIG, TINY_SIGLIP
@@ -116,3 +119,21 @@ def test_patterns_that_make_no_sense(pattern: str, message: str) -> None:
 def test_the_optimizer_is_one_kernel_on_any_device() -> None:
     group = Group("weights", [nn.Parameter(torch.ones(3))], lr=0.1, weight_decay=0.0)
     assert make_optimizer([group], (0.9, 0.999), 1e-8).defaults["fused"] is True
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
+def test_rates_that_make_no_sense(wrong: float) -> None:
+    weights = [nn.Parameter(torch.ones(3))]
+    with pytest.raises(ConfigError, match=f"The learning rate of the centers is {wrong}"):
+        make_optimizer([Group("centers", weights, lr=wrong, weight_decay=0.0)], (0.9, 0.999), 1e-8)
+    with pytest.raises(ConfigError, match=f"The weight decay of the centers is {wrong}"):
+        make_optimizer([Group("centers", weights, lr=0.1, weight_decay=wrong)], (0.9, 0.999), 1e-8)
+
+
+@pytest.mark.parametrize("epochs", [0.0, -1.0, math.nan, math.inf])
+def test_epochs_that_make_no_sense(epochs: float) -> None:
+    order = EpochOrder(10, 2, 0)
+    with pytest.raises(ConfigError, match=f"epochs is {epochs}: it is a number of passes"):
+        count_steps(None, epochs, order)
+    assert count_steps(3, epochs, order) == 3
+    assert count_steps(None, 0.01, order) == 1

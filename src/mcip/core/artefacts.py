@@ -161,6 +161,16 @@ class Artefact:
         manifest = read_json(path)
         return isinstance(manifest, dict) and manifest.get("kind") == kind
 
+    @classmethod
+    def verify(cls, folder: str | os.PathLike[str], kind: str) -> None:
+        """Check the files of `folder` against their recorded hashes, where it is an artefact of this kind.
+
+        Raises:
+            ArtefactError: It is damaged, or was made by a version whose artefacts this one does not read.
+        """
+        if cls.is_one(folder, kind):
+            cls.open(folder, kind, complete=False)
+
     def finish(self, leave_out: Sequence[str] = (), **facts: Any) -> None:
         """Record the facts and the hash of every file, and mark the artefact complete.
 

@@ -10,6 +10,8 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 TransformName: TypeAlias = Literal["model", "paper"]
 # How image files become a transform's pixels: as open_clip does, to the bit, or faster and almost the same.
 Decode: TypeAlias = Literal["exact", "fast"]
+# What an image tower is tuned by: class labels, or class labels and mined captions.
+Method: TypeAlias = Literal["gpr-ft", "mcip"]
 # Where the class centers of a class loss start.
 CenterInit: TypeAlias = Literal["random", "class-means"]
 # How several processes train a tower: each with the whole of it (DDP), or with a part of each weight (FSDP2).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -35,8 +35,10 @@ def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32"
     """The precision that `precision` names; "auto" takes bf16 on a CUDA device that has it, fp32 elsewhere.
 
     Raises:
-        ConfigError: fp16 is requested on the CPU, where it is not stable.
+        ConfigError: There is no such precision, or it is fp16 on the CPU, where it is not stable.
     """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision is {precision!r}: it is one of {', '.join(get_args(Precision))}.")
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and device.type != "cuda":

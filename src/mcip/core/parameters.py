@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
+
+from mcip.core import choices
+from mcip.core.errors import ConfigError
 
 # They say where a result goes, or where and how fast it is computed. Manifests leave them out, and the command's help
 # lists them by themselves.
@@ -30,6 +33,7 @@ def recorded(
             instance.
 
     Raises:
+        ConfigError: A parameter of `mcip.core.choices` is none of its choices.
         TypeError: `leave_out` or `resolved` names something that is no parameter.
 
     Example:
@@ -38,6 +42,10 @@ def recorded(
         {'data': '5f1c', 'radius': 3}
     """
     names = inspect.signature(stage).parameters
+    for name, parameter in names.items():
+        allowed = get_args(getattr(choices, str(parameter.annotation).removesuffix(" | None"), None))
+        if allowed and given.get(name) not in (*allowed, None):
+            raise ConfigError(f"{name} is {given[name]!r}: it is one of {', '.join(allowed)}.")
     unknown = sorted({*leave_out, *resolved} - names.keys())
     if unknown:
         raise TypeError(f"{stage.__name__} has no parameter {unknown[0]!r}.")

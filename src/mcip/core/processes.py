@@ -7,6 +7,7 @@ torch.distributed is not touched.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -173,6 +174,7 @@ def processes() -> Processes:
     if _started is None:
         found = of_environment()
         if not found.several:
+            _note_single_launch()
             return found
         from mcip.core import collectives
 
@@ -230,6 +232,17 @@ def check_one_process() -> None:
         raise ConfigError(
             f"This is one of {count} processes that were started together (WORLD_SIZE), and each would do the whole "
             "work: start the command once, without torchrun or accelerate launch."
+        )
+
+
+@functools.cache
+def _note_single_launch() -> None:
+    """Say where `accelerate launch` was told of several processes, which shows in MASTER_PORT, and started one."""
+    if os.environ.get("ACCELERATE_USE_CPU") and os.environ.get("MASTER_PORT") and not os.environ.get("WORLD_SIZE"):
+        from mcip.core.progress import console
+
+        console.print(
+            "accelerate launch started this process alone: for several give it --multi_gpu, on CPUs too, and not --cpu."
         )
 
 

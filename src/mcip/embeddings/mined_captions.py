@@ -8,8 +8,9 @@ model's text tower. Both files are memory-mapped: opening them takes neither tim
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,12 +95,16 @@ class MinedCaptions(os.PathLike[str]):
     @cached_property
     def captions(self) -> TextColumn:
         """The unique captions; a caption's id is its place here."""
-        return TextColumn(_map(self.folder / CAPTIONS)["caption"])
+        return TextColumn(_MappedTable(self.folder / CAPTIONS).table["caption"])
 
     @cached_property
     def images(self) -> pa.Table:
         """Per image `id`, `captions` (ids, best first) and `similarities`."""
-        return _map(self.folder / IMAGES)
+        return self._images.table
+
+    @cached_property
+    def _images(self) -> _MappedTable:
+        return _MappedTable(self.folder / IMAGES)
 
     def text_embeddings(self, model: Model) -> Embeddings:
         """The captions' embeddings by `model`'s text tower, computed once and kept in the artefact."""
@@ -127,7 +132,8 @@ class MinedCaptions(os.PathLike[str]):
         mined = self.images["captions"].chunk(0)
         # The row -1 is an empty list at the end, that of images which could not be read.
         offsets = np.append(mined.offsets.to_numpy(), len(mined.values))
-        lookup = CaptionLookup(offsets[:-1][rows], offsets[1:][rows], mined.values.to_numpy())
+        lookup = CaptionLookup(offsets[:-1][rows], offsets[1:][rows], mined.values.to_numpy(), self._images.release)
+        self._images.release()
         if (lookup.starts == lookup.ends).all():
             raise ArtefactError(
                 f"None of the {len(ids)} images has a caption in {self.folder}: none was as similar as the threshold "
@@ -158,9 +164,21 @@ def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
     return hashes
 
 
-def _map(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
+class _MappedTable:
+    """An Arrow file that is memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.table: pa.Table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map))).read_all()
+
+    def release(self) -> None:
+        """Give back the pages that have been read, which count as memory of the process until then.
+
+        A read maps the 16 pages around it, so that scattered reads would hold nearly all of the file after a while.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -171,11 +189,13 @@ class CaptionLookup:
         starts: Shape (N,), int64.
         ends: Shape (N,), int64.
         ids: Integers, memory-mapped for instance.
+        release: Gives back the memory of what was read of `ids`; called after each batch.
     """
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     ids: NDArray[np.integer[Any]]
+    release: Callable[[], None] = lambda: None
 
     def batch(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], torch.Tensor]:
         """The unique captions of a batch, and whose they are.
@@ -190,6 +210,7 @@ class CaptionLookup:
         starts, ends = self.starts[places], self.ends[places]
         ids_by_image = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
         unique, columns = np.unique(np.concatenate(ids_by_image) if ids_by_image else self.ids[:0], return_inverse=True)
+        self.release()
         targets = torch.zeros(len(rows), len(unique), dtype=torch.bool)
         targets[torch.from_numpy(np.repeat(np.arange(len(rows)), ends - starts)), torch.from_numpy(columns)] = True
         return unique.astype(np.int64), targets

@@ -16,11 +16,12 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
+from mcip.core.artefacts import Artefact
 from mcip.core.errors import ModelError
 from mcip.models.carried import carry
 from mcip.models.config_check import check_config
 from mcip.models.model import Model
-from mcip.models.registry import CONFIG_FILE, LOCAL, Recipe, no_weights, resolve, split_config, warn_without_tag
+from mcip.models.registry import CONFIG_FILE, KIND, LOCAL, Recipe, no_weights, resolve, split_config, warn_without_tag
 from mcip.models.state_dict import SkipInit, load_strict, read_state_dict
 
 
@@ -40,6 +41,7 @@ def load(
 
     Raises:
         ModelError: The name is unknown, or the weights cannot be had or do not fit.
+        ArtefactError: A file of a model that mcip saved is not what was written.
 
     Example:
         >>> import mcip
@@ -59,7 +61,7 @@ def _on_top(model: Model, weights: str | os.PathLike[str] | None) -> Model:
     if weights is None:
         return model
     changed = model.copy()
-    load_strict(changed.clip, read_state_dict(weights), os.fspath(weights), model.source)
+    load_strict(changed.clip, _weights(weights), os.fspath(weights), model.source)
     carry(changed.clip, None)
     return changed
 
@@ -71,13 +73,20 @@ def _load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None) 
         if weights is None:
             raise no_weights(source)
         warn_without_tag(source, recipe)
+    if recipe.folder is not None:
+        Artefact.verify(recipe.folder, KIND)
     with SkipInit():
         model = _build(recipe, source)
     if weights is not None:
-        load_strict(model.clip, read_state_dict(weights), os.fspath(weights), source)
+        load_strict(model.clip, _weights(weights), os.fspath(weights), source)
     elif recipe.fill is not None:
         recipe.fill(model.clip)
     return model
+
+
+def _weights(file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    Artefact.verify(Path(file).parent, KIND)
+    return read_state_dict(file)
 
 
 def create(name: str, seed: int = 0, device: str = "cpu") -> Model:

@@ -26,12 +26,11 @@ from mcip.core.optional import module
 from mcip.models.bpe import tokenizer_settings
 from mcip.models.export_probes import probe_images, probe_texts
 from mcip.models.model import Model
-from mcip.models.onnx_model import CONFIG, FORMAT, MERGES, OnnxModel
+from mcip.models.onnx_model import CONFIG, FORMAT, KIND, MERGES, OnnxModel
 from mcip.models.saved import replaced_folder
 from mcip.models.text_tower import TextTower, encode_shortened, looks_back_only
 from mcip.models.tokenizers import merges_file
 
-KIND: Final = "onnx"
 # The least cosine between an embedding by ONNX Runtime and the same one by PyTorch.
 LEAST_COSINE: Final[dict[Quantize, float]] = {"none": 0.9999, "int8": 0.99}
 # Images that are compared, and as many texts.

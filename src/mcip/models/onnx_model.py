@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mcip.core.artefacts import Artefact
 from mcip.core.choices import Decode, TransformName
 from mcip.core.errors import ModelError
 from mcip.core.files import read_json
@@ -23,6 +24,7 @@ from mcip.data.pillow_transform import PillowTransform
 from mcip.data.resize import ModelResize
 from mcip.models.bpe import BytePairTokenizer
 
+KIND: Final = "onnx"
 CONFIG: Final = "onnx.json"
 MERGES: Final = "bpe.txt.gz"
 FORMAT: Final = 1
@@ -47,12 +49,14 @@ class OnnxModel:
 
         Raises:
             ModelError: `folder` holds no ONNX model that this version can read.
+            ArtefactError: A file is not what was written.
         """
         self.folder = Path(folder)
         if not is_onnx(self.folder):
             raise ModelError(
                 f"{folder} holds no ONNX model: it has no {CONFIG}. `mcip export --format onnx` makes one."
             )
+        Artefact.verify(self.folder, KIND)
         self.config: dict[str, Any] = read_json(self.folder / CONFIG)
         if not isinstance(self.config, dict) or self.config.get("format") != FORMAT:
             raise ModelError(

@@ -25,6 +25,7 @@ from mcip.models.download import RELEASED, fetch_released
 from mcip.models.hub import fetch_file
 from mcip.models.state_dict import check_stated_sizes, load_strict, read_state_dict
 
+KIND: Final = "model"  # of the artefact that a saved model is
 CONFIG_FILE: Final = "open_clip_config.json"
 WEIGHTS_FILE: Final = "open_clip_model.safetensors"
 TOYSHOP: Final = "toyshop"

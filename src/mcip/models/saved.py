@@ -23,11 +23,10 @@ from mcip.core.locks import exclusive
 from mcip.models.carried import ADAPTER_FILE, ADAPTER_KEY, carried, write_adapter
 from mcip.models.loading import from_config, load
 from mcip.models.model import Model
-from mcip.models.registry import CONFIG_FILE, WEIGHTS_FILE
+from mcip.models.registry import CONFIG_FILE, KIND, WEIGHTS_FILE
 from mcip.models.state_dict import SkipInit, plain_state_dict
 from mcip.models.tokenizers import write_tokenizer
 
-KIND: Final = "model"
 # What is written when the replaced folder is in the way of the new one, and what is left of a killed process.
 _PART: Final = ".part"
 

@@ -94,7 +94,7 @@ def push(
 
     from mcip.models import load
     from mcip.models.hub import check_repo
-    from mcip.models.saved import KIND
+    from mcip.models.registry import KIND
     from mcip.reporting.comparison import Comparison
     from mcip.reporting.model_card import PLOT, model_card, results_plot
     from mcip.reporting.results import joined, read_results

@@ -206,7 +206,13 @@ def make_order(
 
 
 def count_steps(steps: int | None, epochs: float, order: EpochOrder) -> int:
-    """The training steps: those that are given, or those of the epochs."""
+    """The training steps: those that are given, or those of the epochs.
+
+    Raises:
+        ConfigError: `epochs` is not above 0.
+    """
+    if steps is None and not 0 < epochs < math.inf:
+        raise ConfigError(f"epochs is {epochs}: it is a number of passes over the data, above 0.")
     return steps if steps is not None else max(1, round(epochs * order.steps_per_epoch))
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
-from mcip.core.choices import CenterInit, Compile, Decode, OptimizerName, Parallel, Precision, TransformName
+from mcip.core.choices import CenterInit, Compile, Decode, Method, OptimizerName, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
 from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
+from mcip.stages.tune_checks import check_graphs, check_method, check_options
 
 if TYPE_CHECKING:
     from mcip.models.saved import SavedModel
 
-Method: TypeAlias = Literal["gpr-ft", "mcip"]
 KIND = "tuned"
 
 
@@ -178,9 +178,9 @@ def tune(
         >>> model = tuned.load()  # doctest: +SKIP
     """
     team = processes()
-    _check(method, captions, caption_weight, center_sample, parallel)
-    _check_options(keep, lora, ema, fp8, parallel if team.several else "ddp")
-    _check_graphs(compile, accumulate, team.several)
+    check_method(method, captions, caption_weight, center_sample, parallel)
+    check_options(keep, lora, ema, fp8, parallel if team.several else "ddp")
+    check_graphs(compile, accumulate, team.several)
     if embeddings is not None and center_init != "class-means":
         raise ConfigError("embeddings are for class means: use --center-init class-means, or leave them out.")
     from mcip.core.artefacts import Artefact
@@ -267,37 +267,3 @@ def tune(
                 artefact, objective, loaded, done, method, classes=len(objective.classes), without_label=without_label
             )
     return trained_model(out)
-
-
-def _check(
-    method: Method, captions: CaptionsInput | None, caption_weight: float, center_sample: float, parallel: Parallel
-) -> None:
-    if method not in get_args(Method):
-        raise ConfigError(f"method is {method!r}: it is one of {', '.join(get_args(Method))}.")
-    if method == "mcip" and captions is None:
-        raise ConfigError("MCIP needs mined captions: run `mcip mine` and pass its folder as --captions.")
-    if method == "gpr-ft" and captions is not None:
-        raise ConfigError("GPR-FT uses no captions: leave --captions out, or use --method mcip.")
-    if not 0 < caption_weight < 1:
-        raise ConfigError(f"caption_weight is {caption_weight}: it is a share between 0 and 1.")
-    if not 0 < center_sample <= 1:
-        raise ConfigError(f"center_sample is {center_sample}: it is a share of the classes, above 0 and up to 1.")
-    if parallel not in get_args(Parallel):
-        raise ConfigError(f"parallel is {parallel!r}: it is one of {', '.join(get_args(Parallel))}.")
-
-
-def _check_options(keep: float, lora: int, ema: float, fp8: bool, parallel: Parallel) -> None:
-    if not keep >= 0:
-        raise ConfigError(f"keep is {keep}: it is a weight, 0 or more.")
-    if lora and fp8:
-        raise ConfigError("lora cannot go with fp8 yet: leave one of them out.")
-    for name, value in {"keep": keep, "lora": lora, "ema": ema, "fp8": fp8}.items():
-        if value and parallel == "fsdp":
-            raise ConfigError(f"{name} cannot go with --parallel fsdp yet: use --parallel ddp, or leave it out.")
-
-
-def _check_graphs(compile: Compile, accumulate: int, several: bool) -> None:
-    """CUDA graphs write gradients to the same place in each call, so that nothing can add them up or sum them."""
-    if compile == "graphs" and (accumulate > 1 or several):
-        option = "--accumulate" if accumulate > 1 else "several processes"
-        raise ConfigError(f"--compile graphs cannot go with {option}: use --compile on.")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcip import models
-from mcip.core.choices import CenterInit, TransformName
+from mcip.core.choices import CenterInit, Method, TransformName
 from mcip.core.files import atomic_write
 from mcip.data import read_table
 from mcip.embeddings.mining import images_folder
@@ -27,7 +27,7 @@ from mcip.stages.align import align
 from mcip.stages.interpolate import interpolate
 from mcip.stages.mine import mine
 from mcip.stages.report import report
-from mcip.stages.tune import Method, tune
+from mcip.stages.tune import tune
 from mcip.toyshop.tables import Slice, write_slice
 
 BASE = "toyshop"

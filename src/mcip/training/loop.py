@@ -17,7 +17,7 @@ import torch
 from mcip.core.device import autocast, pick_device, pick_precision
 from mcip.core.errors import ArtefactError, ConfigError
 from mcip.core.processes import check_one_process, explain_lost, processes
-from mcip.core.progress import Advance, console, duration, progress
+from mcip.core.progress import Advance, console, progress
 from mcip.core.shards import is_sharded, optimizer_parts
 from mcip.training.averaging import WeightAverage
 from mcip.training.checkpoint import Checkpoints, copy_into
@@ -25,14 +25,13 @@ from mcip.training.health import REPORT, Health, stack_norms
 from mcip.training.log import METRICS, MetricsLog
 from mcip.training.objective import Batch, Divisible, Objective
 from mcip.training.optimizer import make_optimizer, set_learning_rates
+from mcip.training.remaining import Remaining
 from mcip.training.settings import Fit, FitSettings, learning_rate_factor
 from mcip.training.trackers import RUNS, TENSORBOARD
 
 CHECKPOINTS = "checkpoints"
 # What a run's folder holds beside its result: how it went, which differs from run to run.
 LOGS = (CHECKPOINTS, METRICS, TENSORBOARD, RUNS, "wandb", REPORT)
-# Steps, after the first, by which is estimated how long a run takes.
-_TIMED_STEPS = 5
 
 
 def fit(objective: Objective, folder: Path, settings: FitSettings) -> Fit:
@@ -75,7 +74,6 @@ class _Loop:
         self.average = WeightAverage(objective.tensors, settings.ema) if settings.ema else None
         self.checkpoints = Checkpoints(folder)
         self.done = Fit()
-        self.timed_from = self.validation_seconds = 0.0
 
     def run(self) -> Fit:
         if "latest" in self.checkpoints:
@@ -85,15 +83,16 @@ class _Loop:
         means = self.team.share(log.earlier("loss"))
         self.health = Health(self.folder.parent, names, self.settings.max_loss_ratio, means)
         settings, start = self.settings, self.done.steps
+        remaining = Remaining(settings.title, range(start, settings.steps), settings.validate_every)
         try:
             self._train_mode(True)
             if start == 0 and settings.validate_every:
                 began = time.perf_counter()
                 self._validate(log)
-                self.validation_seconds = time.perf_counter() - began
+                remaining.validation_seconds = time.perf_counter() - began
             total, before = settings.steps * settings.per_step, start * settings.per_step
             with progress(settings.title, total, settings.unit, before) as advance:
-                self._train(log, advance)
+                self._train(log, advance, remaining)
         finally:
             log.close()
         self.health.check(self.checkpoints.step("latest"))
@@ -119,7 +118,7 @@ class _Loop:
         alike = [parameter for parameter in every if id(parameter) not in split]
         return lambda: average_gradients(alike, team)
 
-    def _train(self, log: MetricsLog, advance: Advance) -> None:
+    def _train(self, log: MetricsLog, advance: Advance, remaining: Remaining) -> None:
         settings, since = self.settings, time.perf_counter()
         steps = range(self.done.steps, settings.steps)
         for step, batch in enumerate(self.objective.batches(steps), steps.start):
@@ -128,7 +127,7 @@ class _Loop:
             self._step(step, batch)
             self.done.steps = step + 1
             advance(settings.per_step)
-            self._estimate(steps)
+            remaining.step_made(self.done.steps)
             if self.health.steps and (self.done.steps % settings.log_every == 0 or self.done.steps == settings.steps):
                 made = self.health.steps
                 values = self.health.means(self.done.steps, self.checkpoints.step("latest"))
@@ -142,19 +141,6 @@ class _Loop:
                 since += time.perf_counter() - began
             if self.done.steps % settings.checkpoint_every == 0 and self.done.steps < settings.steps:
                 self._checkpoint()
-
-    def _estimate(self, steps: range) -> None:
-        """Say once, soon after the start, how long the rest takes; the first step, which warms up, does not count."""
-        made = self.done.steps - steps.start
-        if made == 1:
-            self.timed_from = time.perf_counter()
-        if made != 1 + _TIMED_STEPS or self.done.steps == steps.stop:
-            return
-        left = steps.stop - self.done.steps
-        seconds = left * (time.perf_counter() - self.timed_from) / _TIMED_STEPS
-        if self.settings.validate_every:
-            seconds += (left // self.settings.validate_every) * self.validation_seconds
-        console.print(f"{self.settings.title}: about {duration(seconds)} for the {left:,} steps left.")
 
     def _step(self, step: int, batch: Batch) -> None:
         settings = self.settings

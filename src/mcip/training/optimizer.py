@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,10 +27,14 @@ def make_optimizer(
     """AdamW over groups of parameters, those of a group that learn fastest first; see `set_learning_rates`.
 
     Raises:
-        ConfigError: `name` is "adamw8bit" and torchao is not installed.
+        ConfigError: A learning rate or a weight decay is below 0 or no number, or `name` is "adamw8bit" and torchao is
+            not installed.
     """
     parts = []
     for group in groups:
+        for what, value in (("learning rate", group.lr), ("weight decay", group.weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"The {what} of the {group.name} is {value}: it is a number, 0 or more.")
         factors = group.lr_factors or [1.0] * len(group.parameters)
         for factor in sorted(set(factors), reverse=True):
             chosen = [p for p, of_it in zip(group.parameters, factors, strict=True) if of_it == factor]

@@ -46,10 +46,20 @@ class FitSettings:
         """
         if self.steps < 1:
             raise ConfigError(f"There are {self.steps} steps to train: ask for at least 1.")
-        if self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every is {self.checkpoint_every}: it is a number of steps, 1 or more.")
-        if self.accumulate < 1:
-            raise ConfigError(f"accumulate is {self.accumulate}: it is a number of parts, 1 or more.")
+        steps = "it is a number of steps, 0 or more"
+        ranges = {
+            "checkpoint_every": (self.checkpoint_every >= 1, "it is a number of steps, 1 or more"),
+            "accumulate": (self.accumulate >= 1, "it is a number of parts, 1 or more"),
+            "warmup": (self.warmup >= 0, steps),
+            "validate_every": (self.validate_every >= 0, steps),
+            "patience": (self.patience >= 0, "it is a number of validations, 0 or more"),
+            "min_lr_ratio": (0 <= self.min_lr_ratio <= 1, "it is a share, from 0 to 1"),
+            "max_grad_norm": (self.max_grad_norm > 0, "it is a norm above 0; inf lets every gradient pass"),
+            "seed": (self.seed >= 0, "it is 0 or more"),
+        }
+        for name, (fits, what) in ranges.items():
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)}: {what}.")
         if self.optimizer not in get_args(OptimizerName):
             raise ConfigError(f"optimizer is {self.optimizer!r}: it is one of {', '.join(get_args(OptimizerName))}.")
         tracker_names(self.report_to)
