@@ -86,6 +86,10 @@ def test_what_cannot_be_folded_is_carried(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.embed_pixels(pixels), expected, atol=1e-5, rtol=0)
     assert models.load(models.save(loaded, tmp_path / "again")).fingerprint == model.fingerprint
     (tmp_path / "model" / ADAPTER_FILE).unlink()
+    with pytest.raises(ArtefactError, match=f"{ADAPTER_FILE} is missing"):
+        models.load(tmp_path / "model")
+    # As in a folder that was copied without its manifest.
+    (tmp_path / "model" / "manifest.json").unlink()
     with pytest.raises(ModelError, match="There is no adapter"):
         models.load(tmp_path / "model")
 
