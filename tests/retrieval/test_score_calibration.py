@@ -17,7 +17,13 @@ from mcip.retrieval.fusion import Part
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
 from mcip.retrieval.ranking import score_vectors
-from mcip.retrieval.score_calibration import NullDistribution, ScoreCalibration, chance_of, unrelated_best, without_matches
+from mcip.retrieval.score_calibration import (
+    NullDistribution,
+    ScoreCalibration,
+    chance_of,
+    unrelated_best,
+    without_matches,
+)
 from mcip.retrieval.table import create_table, schema_of
 
 from .ann.cloud import DIM, new_table, rows, unit
