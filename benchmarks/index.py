@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcip import models, read_table
-from mcip.core.choices import Backend
+from mcip.core.choices import Backend, Quantize
 from mcip.embeddings.encode import encode_pixels
 from mcip.models.onnx_model import OnnxModel
 from mcip.stages.export import export
@@ -79,9 +79,10 @@ def by_backend(name: str, rounds: int = 5, batch: int = 64) -> dict[str, Any]:
         pixels = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8)
         finished = transform.finish(pixels)
         ways: dict[str, Callable[[], object]] = {"torch": lambda: encode_pixels(model, finished)}
-        for label, quantize in (("onnx", "none"), ("onnx int8", "int8")):
-            exported = OnnxModel(export(saved, folder / label, format="onnx", quantize=quantize).folder)
-            ways[label] = partial(exported.embed_prepared, pixels.numpy(), batch)
+        forms: tuple[tuple[str, Quantize], ...] = (("onnx", "none"), ("onnx int8", "int8"))
+        for label, quantize in forms:
+            export(saved, folder / label, format="onnx", quantize=quantize)
+            ways[label] = partial(OnnxModel(folder / label).embed_prepared, pixels.numpy(), batch)
         seconds: dict[str, list[float]] = {label: [] for label in ways}
         for number in range(rounds + 1):
             for label, way in ways.items():

@@ -32,11 +32,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 from serve_clients import CLIENTS, ask_in_turn, load, make_requests
@@ -88,7 +88,7 @@ class Server:
     def cpu_seconds(self) -> float:
         """CPU time of the process so far."""
         times = psutil.Process(self._process.pid).cpu_times()
-        return times.user + times.system
+        return float(times.user + times.system)
 
     def numbers(self) -> dict[str, float]:
         """What /metrics says."""
@@ -177,7 +177,10 @@ def bare(db: Path, backend: Backend, table: Path, measured: dict[str, Any]) -> d
     encoder, rows = open_index(str(db), device="cpu", backend=backend).encoder, read_table(str(table))
     images = [encoder.prepare(decode(bytes(rows.image_source(row)))) for row in range(100)]
     found = {}
-    for kind, embed, items in (("text", encoder.texts, default_texts()), ("image", encoder.prepared, images)):
+    kinds: tuple[tuple[str, Callable[[Any], object], list[Any]], ...] = (
+        ("text", encoder.texts, default_texts()), ("image", encoder.prepared, images),
+    )  # fmt: skip
+    for kind, embed, items in kinds:
         size = max(1, round(measured["queries_per_forward_pass"][kind]))
         batches = [items[at : at + size] for at in range(0, len(items) - size + 1, size)]
         embed(batches[0])
