@@ -40,7 +40,8 @@ from mcip.models import Model
 from mcip.retrieval.encoder import beside_index
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import create_table, schema_of, vectors_array
+from mcip.retrieval.table import create_table, schema_of
+from mcip.retrieval.vector_column import vectors_array
 
 
 def main() -> None:

@@ -41,8 +41,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from input_images import SEED, at_size, drawn, encoded
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 from rich.console import Console
 from rich.table import Table as TextTable
 from torch import Tensor
@@ -53,48 +54,9 @@ from mcip import models
 from mcip.data.fast_resize import resize_fast
 from mcip.data.resize import ModelResize
 
-SIZE, QUALITY, SEED = (640, 480), 90, 37
 TARGET_MEAN_COSINE, TARGET_RATIO = 0.999, 4.0
 GPU_BATCH = 64
 Way = Callable[[bytes], Tensor]
-
-
-def drawn(count: int) -> list[Image.Image]:
-    """Images with soft shapes, edges and noise."""
-    generator = np.random.default_rng(SEED)
-    images = []
-    for _ in range(count):
-        coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
-        image = coarse.resize(SIZE, Image.Resampling.BICUBIC)
-        draw = ImageDraw.Draw(image)
-        for _ in range(40):
-            corner = generator.integers(0, SIZE)
-            box = (*corner.tolist(), *(corner + generator.integers(5, 160, 2)).tolist())
-            draw.ellipse(box, tuple(generator.integers(0, 256, 3).tolist()))
-        noise = Image.fromarray(generator.integers(0, 256, (*SIZE[::-1], 3), np.uint8))
-        images.append(Image.blend(image, noise.filter(ImageFilter.GaussianBlur(1)), 0.15))
-    return images
-
-
-def at_size(images: Sequence[Image.Image], count: int) -> list[Image.Image]:
-    """Images of 640 x 480 made of others: cropped and reduced, or put side by side where they are smaller."""
-    made: list[Image.Image] = []
-    stream = iter(range(10**9))
-    while len(made) < count:
-        image = images[next(stream) % len(images)]
-        if image.width >= SIZE[0] and image.height >= SIZE[1]:
-            scale = max(SIZE[0] / image.width, SIZE[1] / image.height)
-            wide, high = SIZE[0] / scale, SIZE[1] / scale
-            left, top = (image.width - wide) / 2, (image.height - high) / 2
-            made.append(image.resize(SIZE, Image.Resampling.LANCZOS, (left, top, left + wide, top + high)))
-            continue
-        sheet = Image.new("RGB", SIZE)
-        for top in range(0, SIZE[1], 96):
-            for left in range(0, SIZE[0], 92):
-                tile = images[next(stream) % len(images)]
-                sheet.paste(tile.resize((92, 96), Image.Resampling.BICUBIC), (left, top))
-        made.append(sheet)
-    return made
 
 
 def jpegs(options: argparse.Namespace, count: int) -> tuple[list[bytes], str]:
@@ -106,16 +68,6 @@ def jpegs(options: argparse.Namespace, count: int) -> tuple[list[bytes], str]:
     else:
         images, what = drawn(count), "drawn"
     return encoded(images), what
-
-
-def encoded(images: Sequence[Image.Image]) -> list[bytes]:
-    """The images as JPEG files."""
-    contents = []
-    for image in images:
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=QUALITY)
-        contents.append(stream.getvalue())
-    return contents
 
 
 def ways(model: models.Model) -> dict[str, Way]:

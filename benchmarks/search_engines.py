@@ -28,7 +28,8 @@ from mcip.retrieval.encoder import Encoder
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
 from mcip.retrieval.milvus.load import load
-from mcip.retrieval.table import create_table, open_table, schema_of, vectors_array
+from mcip.retrieval.table import create_table, open_table, schema_of
+from mcip.retrieval.vector_column import vectors_array
 
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 REFINE = 20  # candidates that are compared with full vectors, for each neighbour, where vectors are compressed

@@ -282,6 +282,19 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert "The same command resumes" in capsys.readouterr().err
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    code = (
+        "import sys; from mcip.cli import main; main.parse = lambda tokens: ('search', {}); "
+        "main._public = lambda name: lambda: ['a line'] * 100_000; sys.exit(main.main([]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mcip", "tuen"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

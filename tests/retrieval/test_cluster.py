@@ -62,7 +62,7 @@ def test_one_of_two_nodes_killed(
     one, many = tmp_path / "one.lance", tmp_path / "many.lance"
     build_index(str(own_album), str(one), **arguments)
     cluster, second = nodes
-    note = on_cluster._note
+    note = on_cluster.note_fragments
     versions: list[int] = []
 
     def note_and_kill(*values: Any) -> None:
@@ -71,7 +71,7 @@ def test_one_of_two_nodes_killed(
         versions.append(open_table(str(many)).version)
         note(*values)
 
-    monkeypatch.setattr(on_cluster, "_note", note_and_kill)
+    monkeypatch.setattr(on_cluster, "note_fragments", note_and_kill)
     build_index(str(own_album), str(many), ray="auto", **arguments)
     # Ray notices a node's death after a while.
     until = time.monotonic() + 60
@@ -126,7 +126,7 @@ def test_killed_run_goes_on_behind_its_shards(
 ) -> None:
     db = tmp_path / "photos.lance"
     arguments: dict[str, Any] = {"model": str(base), "device": "cpu", "shard_rows": 12, "batch_size": 6, "ray": "auto"}
-    note = on_cluster._note
+    note = on_cluster.note_fragments
     noted = []
 
     def note_and_stop(*values: Any) -> None:
@@ -135,7 +135,7 @@ def test_killed_run_goes_on_behind_its_shards(
         if len(noted) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(on_cluster, "_note", note_and_stop)
+    monkeypatch.setattr(on_cluster, "note_fragments", note_and_stop)
     with pytest.raises(KeyboardInterrupt):
         build_index(str(own_album), str(db), **arguments)
     assert len(open_table(str(db))) == 0

@@ -12,7 +12,8 @@ from mcip.core.errors import ArtefactError, ConfigError
 from mcip.embeddings.compact import Codec, Compact
 from mcip.retrieval.codec import index_form
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import open_table, vectors_of
+from mcip.retrieval.table import open_table
+from mcip.retrieval.vector_column import vectors_of
 from mcip.stages.index import index as build_index
 
 FORMS = ["int8", "binary", "dim=8", "first=8,binary"]

@@ -12,8 +12,9 @@ import pytest
 
 from mcip.retrieval.ann.lance_disk import disk_search, grow_disk_index
 from mcip.retrieval.identity import Identity
-from mcip.retrieval.table import IndexTable, create_table, open_table, schema_of, vectors_array
+from mcip.retrieval.table import IndexTable, create_table, open_table, schema_of
 from mcip.retrieval.table_columns import change_types, rewrite_vectors
+from mcip.retrieval.vector_column import vectors_array
 from tests.limits import with_small_files
 
 DIM = 64

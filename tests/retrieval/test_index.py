@@ -22,7 +22,8 @@ from mcip.data import decode, read_table
 from mcip.embeddings.store import Embeddings
 from mcip.retrieval.ann.cache import derived_folder
 from mcip.retrieval.index import Index
-from mcip.retrieval.table import create_table, open_table, vectors_of
+from mcip.retrieval.table import create_table, open_table
+from mcip.retrieval.vector_column import vectors_of
 from mcip.stages.embed import embed
 from mcip.stages.index import index as build_index
 from mcip.stages.index_update import REPORT

@@ -17,7 +17,8 @@ from mcip.retrieval.milvus.collection import Collection
 from mcip.retrieval.milvus.columns import ROW
 from mcip.retrieval.milvus.filters import milvus_filter
 from mcip.retrieval.milvus.load import load
-from mcip.retrieval.table import create_table, schema_of, vectors_array
+from mcip.retrieval.table import create_table, schema_of
+from mcip.retrieval.vector_column import vectors_array
 from tests.retrieval.ann.cloud import DIM, cloud
 from tests.retrieval.milvus_server import Server, faiss_of_numpy
 from tests.retrieval.test_filter_trees import TREES, text_of, truth

@@ -17,7 +17,13 @@ from mcip.retrieval.fusion import Part
 from mcip.retrieval.identity import Identity
 from mcip.retrieval.index import Index
 from mcip.retrieval.ranking import score_vectors
-from mcip.retrieval.score_calibration import NullDistribution, ScoreCalibration, chance_of, unrelated_best
+from mcip.retrieval.score_calibration import (
+    NullDistribution,
+    ScoreCalibration,
+    chance_of,
+    unrelated_best,
+    without_matches,
+)
 from mcip.retrieval.table import create_table, schema_of
 
 from .ann.cloud import DIM, new_table, rows, unit
@@ -49,6 +55,16 @@ def test_a_constant_and_too_few_scores() -> None:
     assert null is not None
     assert null.score(0.001) == pytest.approx(0.5)
     assert NullDistribution.fit(np.arange(19.0)) is None
+
+
+def test_a_second_group_of_queries_far_above_the_others_is_left_out() -> None:
+    unrelated = np.random.default_rng(0).gumbel(0.48, 0.01, 300)
+    np.testing.assert_array_equal(without_matches(unrelated), unrelated)
+    np.testing.assert_array_equal(without_matches(np.full(30, 0.5)), np.full(30, 0.5))
+    related = np.random.default_rng(1).normal(0.65, 0.02, 90)
+    null = NullDistribution.fit(without_matches(np.concatenate([related, unrelated])))
+    assert null is not None
+    assert null.score(1 / 1000) == pytest.approx(0.48 + 6.907 * 0.01, abs=0.005)
 
 
 def test_queries_that_find_what_they_look_for_count_as_if_they_had_not() -> None:

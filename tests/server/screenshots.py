@@ -138,9 +138,11 @@ def settle(page: Page) -> None:
     """Wait until the results and their images stand."""
     page.locator("body:not(.asking) #status:not(:empty)").wait_for()
     page.wait_for_load_state("networkidle")
-    page.wait_for_function(
+    # wait_for_function polls by eval, which the page's content security policy forbids.
+    while not page.evaluate(
         "[...document.images].every((one) => one.complete || one.getBoundingClientRect().top > innerHeight)"
-    )
+    ):
+        page.wait_for_timeout(100)
     page.wait_for_timeout(300)
 
 

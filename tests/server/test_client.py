@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import mcip
 from mcip.core.errors import ConfigError, DataError
 from mcip.retrieval.location import table_location
 from mcip.retrieval.results import Results
-from mcip.server import local
+from mcip.server import client, local
 from mcip.server.client import Client, RemoteQuery, ServerError
 from mcip.server.local import Note, announced, find, new_key
 from mcip.server.settings import Settings
@@ -103,6 +104,19 @@ def test_no_server_is_asked_for_what_it_cannot_do(served: Path, note: Note, caps
         mcip.search(served, "id:gone", server=note.address)
     with pytest.raises(ConfigError, match=r"refuses the query: .*no_such_column"):
         mcip.search(served, "a mug", where="no_such_column > 1", server=note.address)
+
+
+def test_a_server_that_does_not_answer_in_time_is_named(
+    served: Path, note: Note, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "_AT_ONCE", 0.1)
+    (path,) = cache.iterdir()
+    content = path.read_text(encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        path.write_text(content.replace(note.address, f"http://127.0.0.1:{silent.getsockname()[1]}/"), encoding="utf-8")
+        assert len(mcip.search(served, "a red mug", k=3)) == 3
+    path.write_text(content, encoding="utf-8")
+    assert "does not show in time that it serves this index" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_note_is_trusted_only_if_it_is_the_users_own(

@@ -49,6 +49,8 @@ image is required.
 NAME gives those of a recipe in the package (see `mcip plan`).
 """
 _INTERRUPTED = 130
+# What a shell says of a process that wrote to a closed pipe: 128 and the number of SIGPIPE.
+_BROKEN_PIPE = 141
 _MEASURE = (
     "measure it on images that it was not trained on:\n  mcip evaluate --data TEST_TABLE --model before={model} "
     "--model after={out}/model --out {out}-results"
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if none are given.
 
     Returns:
-        The exit code: 0, 1 for an error that a stage reports, 2 for wrong usage, 130 for an interruption.
+        The exit code: 0, 1 for an error that a stage reports, 2 for wrong usage, 130 for an interruption,
+        141 where nobody reads the output to its end.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MCIP_DEBUG", "") not in ("", "0")
@@ -90,7 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nInterrupted. The same command resumes from here.", file=sys.stderr)
         return _INTERRUPTED
     if of_environment().first:
-        show(result)
+        try:
+            show(result)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
         if called is not None:
             show_next(*called)
     return 0

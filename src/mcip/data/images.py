@@ -235,7 +235,9 @@ def _reasons(max_pixels: int) -> Iterator[None]:
     except MemoryError as error:
         raise UnreadableImage("not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise many kinds of errors on damaged files
-        raise UnreadableImage(f"damaged or cut off: {str(error) or type(error).__name__}") from error
+        # LibRaw says why in bytes.
+        why = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise UnreadableImage(f"damaged or cut off: {why or type(error).__name__}") from error
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -22,11 +22,10 @@ from mcip.core.artefacts import Artefact
 from mcip.core.choices import Quantize
 from mcip.core.errors import ModelError
 from mcip.core.files import write_json
-from mcip.core.optional import module
 from mcip.models.bpe import tokenizer_settings
 from mcip.models.export_probes import probe_images, probe_texts
 from mcip.models.model import Model
-from mcip.models.onnx_model import CONFIG, FORMAT, KIND, MERGES, OnnxModel
+from mcip.models.onnx_model import CONFIG, FORMAT, KIND, MERGES, OnnxModel, runtime
 from mcip.models.saved import replaced_folder
 from mcip.models.text_tower import TextTower, encode_shortened, looks_back_only
 from mcip.models.tokenizers import merges_file
@@ -53,7 +52,7 @@ def write_onnx(model: Model, folder: str | Path, quantize: Quantize = "none") ->
         ConfigError: The extra `mcip[onnx]` is not installed.
     """
     for package in ("onnxruntime", "onnxscript", *(["onnxruntime.quantization"] if quantize == "int8" else [])):
-        module(package)
+        runtime(package)
     tokenizer = tokenizer_settings(model.model_cfg, model.source)
     with replaced_folder(folder, KIND, "an ONNX model that mcip exported") as new:
         artefact = Artefact.begin(new, KIND, {"fingerprint": model.fingerprint, "quantize": quantize})
@@ -141,7 +140,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantize(folder: Path) -> None:
-    quantization = module("onnxruntime.quantization")
+    quantization = runtime("onnxruntime.quantization")
     for name in ("image.onnx", "text.onnx"):
         whole = (folder / name).rename(folder / f"whole-{name}")
         with _quiet():

@@ -190,8 +190,14 @@ def is_onnx(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / CONFIG).is_file()
 
 
+def runtime(name: str = "onnxruntime") -> Any:
+    """ONNX Runtime, or a part of it, which reports its use to its makers unless it is told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return module(name)
+
+
 def _open(file: Path) -> Any:
-    onnxruntime = module("onnxruntime")
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Threads that wait by spinning take the processors from whatever else runs: a search, decoding, other processes.

@@ -22,7 +22,6 @@ import torch
 from mcip import models
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError, ModelError
-from mcip.core.files import read_json, write_json
 from mcip.core.optional import module
 from mcip.core.progress import progress
 from mcip.data.photo_metadata import PHOTO_COLUMNS
@@ -30,12 +29,14 @@ from mcip.data.transforms import ImageTransform
 from mcip.models.onnx_model import exported_model
 from mcip.retrieval.commits import check_fragments
 from mcip.retrieval.embedder import embedder_of
+from mcip.retrieval.fragment_journal import commit_noted, note_fragments
 from mcip.retrieval.listing import Listing, read_image
 from mcip.retrieval.metadata import has_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader
 from mcip.retrieval.sync import Changes, Options, check_share, finished_rows
-from mcip.retrieval.table import IndexTable, no_vectors, open_table, vectors_array
+from mcip.retrieval.table import IndexTable, open_table
+from mcip.retrieval.vector_column import no_vectors, vectors_array
 
 JOURNAL: Final = "fragments"
 # Tasks that the cluster is given at most, so that its book-keeping stays small.
@@ -77,7 +78,7 @@ def append_on_cluster(
         DataError: More images are unreadable than allowed.
     """
     journal = folder / JOURNAL
-    table = _commit(table, journal, before_change)
+    table = commit_noted(table, journal, before_change)
     todo = plan(listing, table)
     new = [number for number in todo.fresh if listing.ids[number] not in todo.ids]
     if not new:
@@ -89,11 +90,11 @@ def append_on_cluster(
             changes.unreadable |= json.loads(shard["unreadable"])
             check_share(changes, listing, options.max_unreadable)
             if shard["rows"]:
-                _note(journal, table, json.loads(shard["fragments"]))
+                note_fragments(journal, table, json.loads(shard["fragments"]))
             changes.embedded += shard["rows"]
             advance(shard["rows"])
     check_share(changes, listing, options.max_unreadable, len(listing))
-    return _commit(table, journal, before_change), changes.embedded
+    return commit_noted(table, journal, before_change), changes.embedded
 
 
 def _stages(
@@ -272,30 +273,3 @@ def _write(rows: pa.Table, uri: str) -> pa.Table:
     return pa.table(
         {"fragments": [json.dumps(fragments)], "rows": [kept.num_rows], "unreadable": [json.dumps(unreadable)]}
     )
-
-
-def _note(journal: Path, table: IndexTable, fragments: list[str]) -> None:
-    """Remember fragments that are written but not yet part of the table."""
-    journal.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.stem) for path in journal.glob("*.json")), default=-1)
-    write_json(journal / f"{number:08d}.json", {"table": table.identity.created, "fragments": fragments})
-
-
-def _commit(table: IndexTable, journal: Path, before_change: Callable[[], None]) -> IndexTable:
-    """Make the fragments that were noted part of the table, in one commit, unless they are already."""
-    notes = sorted(journal.glob("*.json"))
-    if not notes:
-        return table
-    lance = module("lance")
-    present = {file.path for fragment in table.dataset.get_fragments() for file in fragment.data_files()}
-    noted = [read_json(note) for note in notes]
-    described = [text for note in noted if note["table"] == table.identity.created for text in note["fragments"]]
-    fragments = [lance.FragmentMetadata.from_json(text) for text in described]
-    fragments = [fragment for fragment in fragments if not present & {file.path for file in fragment.files}]
-    if fragments:
-        before_change()
-        append = lance.LanceOperation.Append(fragments)
-        lance.LanceDataset.commit(table.uri, append, read_version=table.version)
-    for note in notes:
-        note.unlink()
-    return table.latest()

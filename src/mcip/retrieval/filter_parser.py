@@ -19,20 +19,7 @@ from decimal import Decimal
 from typing import Final, NoReturn
 
 from mcip.core.errors import ConfigError
-from mcip.retrieval.filter_tree import (
-    COMPARISONS,
-    Between,
-    Call,
-    Column,
-    Comparison,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logical,
-    Node,
-    Not,
-)
+from mcip.retrieval import filter_tree as tree
 
 # A filter is written by a person, or by a program that names some ids; longer ones cost time and memory in the engine.
 MAX_LENGTH: Final = 10_000
@@ -65,7 +52,7 @@ def fail(text: str, at: int, reason: str) -> NoReturn:
     raise ConfigError(f"The filter is wrong at character {at + 1}: {reason}.\n  {shown}\n  {' ' * (at - start)}^")
 
 
-def parse_filter(text: str) -> Node:
+def parse_filter(text: str) -> tree.Node:
     """The tree of a filter.
 
     Args:
@@ -127,7 +114,7 @@ class _Parser:
     def token(self) -> _Token:
         return self.tokens[self.position]
 
-    def whole(self) -> Node:
+    def whole(self) -> tree.Node:
         if self.token.kind == "end":
             self.expected("a condition")
         node = self.condition()
@@ -158,7 +145,7 @@ class _Parser:
         if self.take(word) is None:
             self.expected(what)
 
-    def deeper(self, read: Callable[[], Node]) -> Node:
+    def deeper(self, read: Callable[[], tree.Node]) -> tree.Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             fail(self.text, self.token.at, f"conditions are nested more than {MAX_DEPTH} levels deep")
@@ -166,45 +153,45 @@ class _Parser:
         self.depth -= 1
         return node
 
-    def condition(self) -> Node:
+    def condition(self) -> tree.Node:
         return self.joined("or", lambda: self.joined("and", self.negation))
 
-    def joined(self, operator: str, read: Callable[[], Node]) -> Node:
+    def joined(self, operator: str, read: Callable[[], tree.Node]) -> tree.Node:
         at, operands = self.token.at, [read()]
         while self.take(operator):
             operands.append(read())
-        return operands[0] if len(operands) == 1 else Logical(operator, tuple(operands), at)
+        return operands[0] if len(operands) == 1 else tree.Logical(operator, tuple(operands), at)
 
-    def negation(self) -> Node:
+    def negation(self) -> tree.Node:
         at = self.token.at
-        return Not(self.deeper(self.negation), at) if self.take("not") else self.predicate()
+        return tree.Not(self.deeper(self.negation), at) if self.take("not") else self.predicate()
 
-    def predicate(self) -> Node:
+    def predicate(self) -> tree.Node:
         left, at = self.operand(), self.token.at
-        if operator := self.take(*COMPARISONS, "!="):
-            return Comparison("<>" if operator == "!=" else operator, left, self.operand(), at)
+        if operator := self.take(*tree.COMPARISONS, "!="):
+            return tree.Comparison("<>" if operator == "!=" else operator, left, self.operand(), at)
         if self.take("is"):
             negated = self.take("not")
             self.need("null", "NULL or NOT NULL")
-            return Not(IsNull(left, at), at) if negated else IsNull(left, at)
+            return tree.Not(tree.IsNull(left, at), at) if negated else tree.IsNull(left, at)
         negated = self.take("not")
         word = self.take("in", "between", "like", "ilike")
         if word is None:
             if negated:
                 self.expected("IN, BETWEEN, LIKE or ILIKE")
             return left
-        node: Node
+        node: tree.Node
         if word == "in":
-            node = In(left, self.items(), at)
+            node = tree.In(left, self.items(), at)
         elif word == "between":
             low = self.operand()
             self.need("and", "AND and the upper bound")
-            node = Between(left, low, self.operand(), at)
+            node = tree.Between(left, low, self.operand(), at)
         else:
-            node = Like(left, self.pattern(), word == "ilike", at)
-        return Not(node, at) if negated else node
+            node = tree.Like(left, self.pattern(), word == "ilike", at)
+        return tree.Not(node, at) if negated else node
 
-    def items(self) -> tuple[Literal, ...]:
+    def items(self) -> tuple[tree.Literal, ...]:
         self.need("(", "a list in parentheses")
         items = [self.literal()]
         while self.take(","):
@@ -212,12 +199,12 @@ class _Parser:
         self.need(")", "a comma or a closing parenthesis")
         return tuple(items)
 
-    def pattern(self) -> Literal:
+    def pattern(self) -> tree.Literal:
         if self.token.kind != "text":
             self.expected("a pattern in 'single quotes'")
         return self.literal()
 
-    def operand(self) -> Node:
+    def operand(self) -> tree.Node:
         if self.take("("):
             node = self.deeper(self.condition)
             self.need(")", "AND, OR or a closing parenthesis")
@@ -230,22 +217,22 @@ class _Parser:
             return self.column()
         return self.literal()
 
-    def call(self) -> Node:
+    def call(self) -> tree.Node:
         token = self.next()
         self.next()
-        arguments = list[Node]()
+        arguments = list[tree.Node]()
         if self.token.text != ")":
             arguments.append(self.deeper(self.operand))
         while arguments and self.take(","):
             arguments.append(self.deeper(self.operand))
         self.need(")", "a comma or a closing parenthesis")
-        return Call(token.text.lower(), tuple(arguments), token.at)
+        return tree.Call(token.text.lower(), tuple(arguments), token.at)
 
-    def column(self) -> Node:
+    def column(self) -> tree.Node:
         at, path = self.token.at, [self.name()]
         while self.take("."):
             path.append(self.name())
-        return Column(tuple(path), at)
+        return tree.Column(tuple(path), at)
 
     def name(self) -> str:
         token = self.token
@@ -255,20 +242,20 @@ class _Parser:
         mark = token.text[0]
         return token.text[1:-1].replace(2 * mark, mark) if token.kind == "quoted" else token.text
 
-    def literal(self) -> Literal:
+    def literal(self) -> tree.Literal:
         at = self.token.at
         if word := self.take("true", "false"):
-            return Literal(word == "true", at=at)
+            return tree.Literal(word == "true", at=at)
         if (prefix := self.take("date", "timestamp")) and self.token.kind != "text":
             self.expected(f"a text such as '2024-05-01' after {prefix.upper()}")
         sign = "" if prefix else self.take("-") or ""
         token = self.token
         if token.kind == "number":
             self.next()
-            return Literal(self.number(sign + token.text, at), at=at)
+            return tree.Literal(self.number(sign + token.text, at), at=at)
         if token.kind == "text" and not sign:
             self.next()
-            return Literal(token.text[1:-1].replace("''", "'"), prefix or "", at)
+            return tree.Literal(token.text[1:-1].replace("''", "'"), prefix or "", at)
         if token.text.lower() == "null":
             fail(self.text, token.at, "nothing equals NULL: write IS NULL or IS NOT NULL")
         return self.expected(

@@ -14,20 +14,8 @@ from typing import Final, NoReturn, TypeVar
 
 import pyarrow as pa
 
+from mcip.retrieval import filter_tree as tree
 from mcip.retrieval.filter_parser import fail, parse_filter
-from mcip.retrieval.filter_tree import (
-    Between,
-    Call,
-    Column,
-    Comparison,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logical,
-    Node,
-    Not,
-)
 from mcip.retrieval.filter_types import Kind, Steps, float_literal, kind_of, quoted_text, steps_of
 
 Value = TypeVar("Value")
@@ -74,47 +62,47 @@ class _Compiler:
         self.schema = schema
         self.shown = [name for name in shown if name in schema.names]
 
-    def fail(self, node: Node, reason: str) -> NoReturn:
+    def fail(self, node: tree.Node, reason: str) -> NoReturn:
         fail(self.text, node.at, reason)
 
-    def condition(self, node: Node) -> str:
+    def condition(self, node: tree.Node) -> str:
         """The condition of a node that is true or false."""
         match node:
-            case Logical():
+            case tree.Logical():
                 return f" {node.operator.upper()} ".join(f"({self.condition(operand)})" for operand in node.operands)
-            case Not():
+            case tree.Not():
                 return f"NOT ({self.condition(node.operand)})"
-            case Comparison():
+            case tree.Comparison():
                 return self.comparison(node.operator, node.left, node.right, node)
-            case Between():
+            case tree.Between():
                 low = self.comparison(">=", node.operand, node.low, node)
                 return f"({low}) AND ({self.comparison('<=', node.operand, node.high, node)})"
-            case In():
+            case tree.In():
                 return self.membership(node)
-            case Like():
+            case tree.Like():
                 sql = self.text_value(node.operand)
                 return f"{sql} {'ILIKE' if node.any_case else 'LIKE'} {self.text_value(node.pattern)}"
-            case IsNull():
+            case tree.IsNull():
                 return f"{self.value(node.operand)[0]} IS NULL"
-            case Literal():
+            case tree.Literal():
                 self.fail(node, "a condition is needed here, such as a comparison with a column")
         sql, kind = self.value(node)
         if kind_of(kind) != "boolean":
             self.fail(node, f"{_named(node)} is not true or false: compare it with something")
         return sql
 
-    def value(self, node: Node) -> tuple[str, pa.DataType]:
+    def value(self, node: tree.Node) -> tuple[str, pa.DataType]:
         """What a node that is not a literal is for the engine, and its type."""
         match node:
-            case Column():
+            case tree.Column():
                 return self.column(node)
-            case Call():
+            case tree.Call():
                 return self.call(node)
-            case Literal():
+            case tree.Literal():
                 self.fail(node, "a column is needed here, not a value")
         return f"({self.condition(node)})", pa.bool_()
 
-    def column(self, node: Column) -> tuple[str, pa.DataType]:
+    def column(self, node: tree.Column) -> tuple[str, pa.DataType]:
         names, kind = self.shown, pa.struct([self.schema.field(name) for name in self.shown])
         for depth, name in enumerate(node.path):
             if name not in names:
@@ -125,7 +113,7 @@ class _Compiler:
             names = [kind.field(at).name for at in range(kind.num_fields)] if pa.types.is_struct(kind) else []
         return ".".join(f"`{name}`" for name in node.path), kind
 
-    def call(self, node: Call) -> tuple[str, pa.DataType]:
+    def call(self, node: tree.Call) -> tuple[str, pa.DataType]:
         if node.name not in FUNCTIONS:
             self.unknown(node, "function", node.name, list(FUNCTIONS))
         kind, has_literal, returned = FUNCTIONS[node.name]
@@ -140,9 +128,9 @@ class _Compiler:
         arguments = [sql, *(self.element(operand, actual.value_type) for operand in others)]
         return f"{node.name}({', '.join(arguments)})", returned
 
-    def element(self, node: Node, kind: pa.DataType) -> str:
+    def element(self, node: tree.Node, kind: pa.DataType) -> str:
         """A literal that a list may hold."""
-        if not isinstance(node, Literal):
+        if not isinstance(node, tree.Literal):
             self.fail(node, "a value is needed here, not a column")
         if kind_of(kind) == "number" and not pa.types.is_floating(kind):
             steps, number = self.steps(node, kind)
@@ -154,18 +142,18 @@ class _Compiler:
         literal = self.plain(node, kind)
         return f"CAST({literal} AS float)" if pa.types.is_float32(kind) else literal
 
-    def text_value(self, node: Node) -> str:
+    def text_value(self, node: tree.Node) -> str:
         """A text: a column, a function or a literal."""
-        if isinstance(node, Literal):
+        if isinstance(node, tree.Literal):
             return self.plain(node, pa.string())
         sql, kind = self.value(node)
         if kind_of(kind) != "text":
             self.fail(node, f"a text is needed here, but {_named(node)} holds {_holds(kind)}")
         return sql
 
-    def comparison(self, operator: str, left: Node, right: Node, node: Node) -> str:
-        if isinstance(left, Literal):
-            if isinstance(right, Literal):
+    def comparison(self, operator: str, left: tree.Node, right: tree.Node, node: tree.Node) -> str:
+        if isinstance(left, tree.Literal):
+            if isinstance(right, tree.Literal):
                 self.fail(left, "one side of a comparison must be a column")
             return self.comparison(MIRRORED[operator], right, left, node)
         sql, kind = self.value(left)
@@ -173,14 +161,14 @@ class _Compiler:
             self.fail(left, f"{_named(left)} holds {_holds(kind)} and cannot be compared")
         if kind_of(kind) == "boolean" and operator not in ("=", "<>"):
             self.fail(node, f"{_named(left)} is true or false: only = and <> compare such values")
-        if not isinstance(right, Literal):
+        if not isinstance(right, tree.Literal):
             return self.columns(operator, (sql, kind), right, left)
         if kind_of(kind) in ("text", "boolean") or pa.types.is_floating(kind):
             return f"{_widened(sql, kind)} {operator} {self.plain(right, kind)}"
         steps, number = self.steps(right, kind)
         return steps.compare(sql, operator, number)
 
-    def columns(self, operator: str, left: tuple[str, pa.DataType], right: Node, node: Node) -> str:
+    def columns(self, operator: str, left: tuple[str, pa.DataType], right: tree.Node, node: tree.Node) -> str:
         """Compare two columns."""
         (sql, kind), (other, other_kind) = left, self.value(right)
         if kind_of(kind) != kind_of(other_kind):
@@ -190,7 +178,7 @@ class _Compiler:
             sql, other = f"CAST({sql} AS double)", f"CAST({other} AS double)"
         return f"{sql} {operator} {other}"
 
-    def membership(self, node: In) -> str:
+    def membership(self, node: tree.In) -> str:
         sql, kind = self.value(node.operand)
         if kind_of(kind) in ("list", "struct", "other"):
             self.fail(node.operand, f"{_named(node.operand)} holds {_holds(kind)} and cannot be compared")
@@ -202,7 +190,7 @@ class _Compiler:
         items = [steps.literal(math.floor(number)) for _, number in numbers if steps.holds(number)]
         return f"{steps.column(sql)} IN ({', '.join(items)})" if items else steps.never(sql)
 
-    def plain(self, node: Literal, kind: pa.DataType) -> str:
+    def plain(self, node: tree.Literal, kind: pa.DataType) -> str:
         """A literal for a column of texts, truth values or floating-point numbers."""
         value = node.value
         if kind_of(kind) == "text":
@@ -217,7 +205,7 @@ class _Compiler:
             self.fail(node, "numbers are compared with values such as 2.5")
         return self.checked(node, lambda: float_literal(value, kind))
 
-    def steps(self, node: Literal, kind: pa.DataType) -> tuple[Steps, Fraction]:
+    def steps(self, node: tree.Literal, kind: pa.DataType) -> tuple[Steps, Fraction]:
         """How a column's type counts, and a literal in these steps."""
         steps, known = steps_of(kind), kind_of(kind)
         if isinstance(node.value, bool) or isinstance(node.value, str) != (known != "number"):
@@ -226,13 +214,13 @@ class _Compiler:
             self.fail(node, f"{_holds(kind)} are not compared with a {node.prefix}: write {steps.example}")
         return steps, self.checked(node, lambda: steps.number(node.value))
 
-    def checked(self, node: Node, read: Callable[[], Value]) -> Value:
+    def checked(self, node: tree.Node, read: Callable[[], Value]) -> Value:
         try:
             return read()
         except (ValueError, OverflowError) as error:
             self.fail(node, str(error))
 
-    def unknown(self, node: Node, kind: str, name: str, known: Sequence[str]) -> NoReturn:
+    def unknown(self, node: tree.Node, kind: str, name: str, known: Sequence[str]) -> NoReturn:
         near = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}."
         self.fail(node, f"there is no {kind} {name!r}{hint} Texts stand in 'single quotes'")
@@ -243,10 +231,10 @@ def _widened(sql: str, kind: pa.DataType) -> str:
     return f"CAST({sql} AS double)" if kind in (pa.float16(), pa.float32()) else sql
 
 
-def _named(node: Node) -> str:
-    if isinstance(node, Column):
+def _named(node: tree.Node) -> str:
+    if isinstance(node, tree.Column):
         return ".".join(node.path)
-    return f"{node.name}(...)" if isinstance(node, Call) else "the condition"
+    return f"{node.name}(...)" if isinstance(node, tree.Call) else "the condition"
 
 
 def _holds(kind: pa.DataType) -> str:

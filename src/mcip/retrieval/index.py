@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mcip import models
 from mcip.core.choices import Backend, Fusion
-from mcip.core.errors import ArtefactError, ConfigError, ModelError
+from mcip.core.errors import ArtefactError, ModelError
 from mcip.retrieval.ann.calibrate import Kind
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.ann.opening import EmbedTexts, open_engine
@@ -285,18 +285,3 @@ def open_index(
         >>> index.search(text="a red mug", k=3).to_pandas()
     """
     return Index(db, model, device, verify=verify, backend=backend)
-
-
-def as_index(
-    db: str | os.PathLike[str] | Index, model: ModelLike | None = None, device: str = "auto", backend: Backend = "auto"
-) -> Index:
-    """An index that is open already, or one that is opened; see `open_index`.
-
-    Raises:
-        ConfigError: A model is given for an index that is open already.
-    """
-    if not isinstance(db, Index):
-        return open_index(db, model, device, backend=backend)
-    if model is not None:
-        raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
-    return db

@@ -30,6 +30,10 @@ LEAST_QUERIES: Final = 20
 _OUTLIER: Final = 1 / 1000
 # The median of the absolute deviations times this is the standard deviation of a normal distribution.
 _MAD: Final = 1.4826
+# One in a hundred scores of Gumbel's distribution lies so many standard deviations, by _MAD, above the median. Where
+# more than a twentieth of the queries do, they find what they look for.
+_BEYOND: Final = 3.72
+_MOST_BEYOND: Final = 1 / 20
 # Gumbel's distribution is 0; smaller shapes have tails that bounded scores cannot have. At 0.2 the score of one in a
 # thousand is that of a normal distribution.
 _SHAPES: Final = (0.0, 0.2)
@@ -112,6 +116,21 @@ def unrelated_best(best: NDArray[np.floating], sampled: NDArray[np.floating], ro
     most = NormalDist().inv_cdf((1 - _OUTLIER) ** (1 / rows))
     # Where half of the scores are equal, as products with nothing are, they do not tell what the largest may be.
     return np.asarray(np.minimum(best, np.where(spread > 0, center + most * spread, np.inf)))
+
+
+def without_matches(best: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The best scores (Q,) less those of queries that an index has much of.
+
+    Such a one is "in the grass" where every eighth image is. They form a second group far above the others, which are
+    the rule: unrelated queries alone would reach so far above their median in one case of a hundred. Where no more than
+    one in twenty does, nothing is left out.
+
+    Source: Efron, "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis", JASA 2004: a null
+    distribution is estimated from the middle of the scores, since some of them are not null.
+    """
+    center = np.median(best)
+    beyond = best > center + _BEYOND * _MAD * np.median(np.abs(best - center))
+    return best[~beyond] if beyond.mean() > _MOST_BEYOND else best
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from mcip.retrieval.metadata import has_facts, merged_facts
 from mcip.retrieval.plan import Plan, plan
 from mcip.retrieval.prefetch import Batch, Reader, read_ahead
 from mcip.retrieval.removal import check_removal
-from mcip.retrieval.table import IndexTable, no_vectors, vectors_array, vectors_of
+from mcip.retrieval.table import IndexTable
+from mcip.retrieval.vector_column import no_vectors, vectors_array, vectors_of
 
 _ENOUGH = 100
 

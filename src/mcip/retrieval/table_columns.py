@@ -17,7 +17,8 @@ from mcip.core.files import explain_full_disk
 from mcip.core.optional import module
 from mcip.retrieval.commits import add_column, commit
 from mcip.retrieval.identity import KEY
-from mcip.retrieval.table import IndexTable, vectors_array, vectors_of
+from mcip.retrieval.table import IndexTable
+from mcip.retrieval.vector_column import vectors_array, vectors_of
 
 # Rows in memory while all are written anew; they may have thumbnails.
 _REWRITTEN_AT_ONCE: Final = 8192

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import PurePath
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
+import orjson
 from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
 from fastapi.security import HTTPBearer
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from mcip.core.errors import UnreadableImage
 from mcip.retrieval.location import table_location
 from mcip.retrieval.results import Hit as FoundHit
-from mcip.retrieval.results import Results, plain
+from mcip.retrieval.results import Results
 from mcip.server.facets import add_facets
 from mcip.server.files import FileResponse, unchanged, validators
 from mcip.server.guard import COOKIE, cookie_value, same
@@ -272,9 +272,11 @@ def _answer(
     def described(hit: FoundHit) -> dict[str, Any]:
         return {
             "id": hit.id, "score": None if unscored else hit.score, "width": hit.width, "height": hit.height,
-            "metadata": plain(hit.metadata), "others": [described(other) for other in hit.others],
+            "metadata": hit.metadata, "others": [described(other) for other in hit.others],
             **({"path": hit.path} if with_paths else {}),
         }  # fmt: skip
 
     hits = [described(hit) for hit in results]
-    return JSONResponse({"hits": hits, "next_offset": next_offset, "version": version, "line": results.line})
+    content = {"hits": hits, "next_offset": next_offset, "version": version, "line": results.line}
+    # As `mcip.retrieval.results.plain` has it: numbers that are not finite are null, times and decimals texts.
+    return Response(orjson.dumps(content, str, orjson.OPT_PASSTHROUGH_DATETIME), media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcip.stages.inputs import IndexInput
+from mcip.stages.inputs import IndexInput, as_index
 
 if TYPE_CHECKING:
     from mcip.retrieval.duplicates import Duplicates
@@ -43,7 +43,6 @@ def duplicates(
     """
     from mcip.core.progress import progress
     from mcip.retrieval.duplicates import Duplicates
-    from mcip.retrieval.index import as_index
     from mcip.retrieval.near_duplicates import duplicate_groups
 
     index = as_index(db)

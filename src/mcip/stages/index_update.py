@@ -195,7 +195,8 @@ def _tell(changes: Changes, seconds: float, report: Path) -> None:
     """Say on stderr what was done."""
     from mcip.retrieval.folder import summary
 
-    rate = f", {changes.embedded / seconds:,.0f} per second" if changes.embedded else ""
+    speed = changes.embedded / seconds
+    rate = f", {speed:,.0f} per second" if speed >= 10 else f", {speed:.1f} per second" if speed else ""
     note(
         f"{changes.embedded:,} images embedded in {seconds:,.1f} s{rate}; {changes.reused:,} moved, touched or with "
         f"other metadata, {changes.removed:,} removed, {changes.kept:,} as they were."

@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from mcip.core.choices import Backend
+from mcip.core.errors import ConfigError
+
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
@@ -40,3 +43,18 @@ def open_captions(captions: CaptionsInput) -> MinedCaptions:
     from mcip.embeddings.mined_captions import MinedCaptions
 
     return captions if isinstance(captions, MinedCaptions) else MinedCaptions(captions)
+
+
+def as_index(db: IndexInput, model: ModelInput | None = None, device: str = "auto", backend: Backend = "auto") -> Index:
+    """An index that is open already, or one that is opened; see `mcip.open_index`.
+
+    Raises:
+        ConfigError: A model is given for an index that is open already.
+    """
+    from mcip.retrieval.index import Index, open_index
+
+    if not isinstance(db, Index):
+        return open_index(db, model, device, backend=backend)
+    if model is not None:
+        raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
+    return db

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError
-from mcip.stages.inputs import IndexInput
+from mcip.stages.inputs import IndexInput, as_index
 
 
 def mcp(
@@ -42,6 +42,5 @@ def mcp(
         raise ConfigError(
             f"This needs packages that are not installed ({error}): pip install 'mcip[mcp,search]'."
         ) from error
-    from mcip.retrieval.index import as_index
 
     mcp_server(as_index(db, model, device, backend), paths).run("stdio")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Backend, Fusion
-from mcip.stages.inputs import IndexInput, ModelInput
+from mcip.stages.inputs import IndexInput, ModelInput, as_index
 from mcip.stages.search_server import Request, ask, ask_served
 
 if TYPE_CHECKING:
@@ -109,7 +109,6 @@ def search(
 def _search_here(
     db: IndexInput, request: Request, sheet: Path | None, model: ModelInput | None, device: str, backend: Backend
 ) -> Results:
-    from mcip.retrieval.index import as_index
     from mcip.retrieval.query import as_list, is_image
 
     index = as_index(db, model, device, backend)

@@ -75,8 +75,15 @@ def ask_served(db: IndexInput, request: Request) -> Results | None:
     from mcip.core.progress import console
     from mcip.server.client import Client
 
-    query, client = _remote(request), Client.of(note)
-    if query is None or client is None:
+    query = _remote(request)
+    client = None if query is None else Client.of(note)
+    if query is None:
+        return None
+    if client is None:
+        console.print(
+            f"The server at {note.address} does not show in time that it serves this index: it is searched without the "
+            "server.", soft_wrap=True,
+        )  # fmt: skip
         return None
     try:
         results = client.search(query)

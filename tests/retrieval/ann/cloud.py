@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mcip.retrieval.identity import Identity
-from mcip.retrieval.table import IndexTable, create_table, schema_of, vectors_array
+from mcip.retrieval.table import IndexTable, create_table, schema_of
+from mcip.retrieval.vector_column import vectors_array
 
 DIM = 24
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError
 from mcip.retrieval.ann.exact import Ranked, products, ranking
-from mcip.retrieval.table import IndexTable, brief, vectors_of
+from mcip.retrieval.table import IndexTable, brief
+from mcip.retrieval.vector_column import vectors_of
 
 _NAME: Final = "mcip_vectors"
 # Candidates that Lance rescores with their full vectors, for each neighbour requested.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mcip.retrieval.ann.engine import Engine
 from mcip.retrieval.fusion import Part
 from mcip.retrieval.ranking import Query, rank, score_vectors
-from mcip.retrieval.score_calibration import NullDistribution, ScoreCalibration, unrelated_best
+from mcip.retrieval.score_calibration import NullDistribution, ScoreCalibration, unrelated_best, without_matches
 
 # Queries of each kind.
 _QUERIES: Final = 300
@@ -84,4 +84,4 @@ def _null(
         sampled.append((of_sample - center) / spread)
     cosines = isinstance(queries[0], Part)
     best_of_unrelated = unrelated_best(np.array(best), np.stack(sampled), len(engine))
-    return NullDistribution.fit(best_of_unrelated, _SAME if cosines else math.inf)
+    return NullDistribution.fit(without_matches(best_of_unrelated), _SAME if cosines else math.inf)

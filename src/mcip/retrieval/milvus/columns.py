@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from mcip.core.errors import DataError
 from mcip.retrieval.filter_types import kind_of, steps_of
-from mcip.retrieval.table import IndexTable, vectors_of
+from mcip.retrieval.table import IndexTable
+from mcip.retrieval.vector_column import vectors_of
 
 Held: TypeAlias = Literal["steps", "double", "text", "boolean", "texts", "integers"]
 PREFIX: Final = "mcip_"

@@ -12,20 +12,8 @@ from typing import Final, NoReturn
 
 import pyarrow as pa
 
+from mcip.retrieval import filter_tree as tree
 from mcip.retrieval.filter_parser import fail, parse_filter
-from mcip.retrieval.filter_tree import (
-    Between,
-    Call,
-    Column,
-    Comparison,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logical,
-    Node,
-    Not,
-)
 from mcip.retrieval.filter_types import float_literal, steps_of
 from mcip.retrieval.filters import MIRRORED, compile_filter
 from mcip.retrieval.milvus.columns import ROW, HeldColumn
@@ -70,49 +58,49 @@ class _Translator:
         external = any(column.external for column in columns.values())
         self.always, self.never = (ALWAYS_EXTERNAL, 'id < ""') if external else (ALWAYS, f"{ROW} < 0")
 
-    def fail(self, node: Node, reason: str) -> NoReturn:
+    def fail(self, node: tree.Node, reason: str) -> NoReturn:
         fail(self.text, node.at, f"{reason}, by which this index is searched; --engine local takes such a filter")
 
-    def condition(self, node: Node, positive: bool) -> str:
+    def condition(self, node: tree.Node, positive: bool) -> str:
         """What holds where a node is true, or where it is false."""
         match node:
-            case Logical():
+            case tree.Logical():
                 joined = node.operator if positive else {"and": "or", "or": "and"}[node.operator]
                 return "(" + f" {joined} ".join(self.condition(operand, positive) for operand in node.operands) + ")"
-            case Not():
+            case tree.Not():
                 return self.condition(node.operand, not positive)
-            case Comparison():
+            case tree.Comparison():
                 return self.comparison(node, positive)
-            case Between():
-                low = Comparison(">=", node.operand, node.low, node.at)
-                high = Comparison("<=", node.operand, node.high, node.at)
-                return self.condition(Logical("and", (low, high), node.at), positive)
-            case In():
+            case tree.Between():
+                low = tree.Comparison(">=", node.operand, node.low, node.at)
+                high = tree.Comparison("<=", node.operand, node.high, node.at)
+                return self.condition(tree.Logical("and", (low, high), node.at), positive)
+            case tree.In():
                 return self.membership(node, positive)
-            case Like():
+            case tree.Like():
                 return self.pattern(node, positive)
-            case IsNull():
+            case tree.IsNull():
                 column = self.column(node.operand)
                 if column.number < 0:
                     return f"({self.never if positive else self.always})"
                 return f"({column.missing if positive else column.present})"
-            case Call():
+            case tree.Call():
                 return self.call(node, positive)
         column = self.column(node)
         return known(column, f"{column.name} == {str(positive).lower()}")
 
-    def column(self, node: Node) -> HeldColumn:
-        if not isinstance(node, Column):
+    def column(self, node: tree.Node) -> HeldColumn:
+        if not isinstance(node, tree.Column):
             self.fail(node, "functions and conditions within a comparison are not known to Milvus")
         if len(node.path) > 1 or node.path[0] not in self.columns:
             self.fail(node, f"the column {'.'.join(node.path)} is not held by Milvus")
         return self.columns[node.path[0]]
 
-    def comparison(self, node: Comparison, positive: bool) -> str:
+    def comparison(self, node: tree.Comparison, positive: bool) -> str:
         operator, left, right = node.operator, node.left, node.right
-        if isinstance(left, Literal):
+        if isinstance(left, tree.Literal):
             operator, left, right = MIRRORED[operator], right, left
-        if not isinstance(right, Literal):
+        if not isinstance(right, tree.Literal):
             self.fail(node, "two columns are not compared by Milvus")
         column = self.column(left)
         operator = operator if positive else _OPPOSITE[operator]
@@ -125,7 +113,7 @@ class _Translator:
         operator, number = bounded
         return known(column, f"{column.name} {_PRINTED.get(operator, operator)} {self.integer(right, number)}")
 
-    def membership(self, node: In, positive: bool) -> str:
+    def membership(self, node: tree.In, positive: bool) -> str:
         column = self.column(node.operand)
         if column.held == "steps":
             steps = steps_of(column.type)
@@ -137,7 +125,7 @@ class _Translator:
             return known(column, self.never if positive else self.always)
         return known(column, f"{column.name} {'in' if positive else 'not in'} [{', '.join(items)}]")
 
-    def pattern(self, node: Like, positive: bool) -> str:
+    def pattern(self, node: tree.Like, positive: bool) -> str:
         if node.any_case:
             self.fail(node, "ILIKE is not known to Milvus")
         column, (text, rest) = self.column(node.operand), _prefix(str(node.pattern.value))
@@ -145,10 +133,10 @@ class _Translator:
             self.fail(node, "patterns other than a text and then % are not answered by Milvus")
         return self.beginning(column, text, positive) if rest else self.equal(column, text, positive)
 
-    def call(self, node: Call, positive: bool) -> str:
+    def call(self, node: tree.Call, positive: bool) -> str:
         first, *others = node.arguments
         literal = others[0] if others else None
-        if node.name not in ("starts_with", "array_has") or not isinstance(literal, Literal):
+        if node.name not in ("starts_with", "array_has") or not isinstance(literal, tree.Literal):
             self.fail(node, f"{node.name} is not known to Milvus")
         column = self.column(first)
         if node.name == "starts_with":
@@ -173,13 +161,13 @@ class _Translator:
             return known(column, f"{column.name} >= {first} and {column.name} < {quote(end)}")
         return known(column, f"({column.name} < {first} or {column.name} >= {quote(end)})")
 
-    def literal(self, node: Literal, column: HeldColumn) -> str:
+    def literal(self, node: tree.Literal, column: HeldColumn) -> str:
         value = node.value
         if isinstance(value, bool):
             return str(value).lower()
         return quote(value) if isinstance(value, str) else float_literal(value, column.type)
 
-    def integer(self, node: Node, number: int) -> str:
+    def integer(self, node: tree.Node, number: int) -> str:
         if number == _LEAST:
             self.fail(node, f"the number {_LEAST} is not read by Milvus")
         return str(number)

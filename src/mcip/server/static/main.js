@@ -46,7 +46,7 @@ function show() {
   matching.checked = query.matching;
   filters.show(query);
   showShares();
-  if (query.negative || query.where) at("more").open = true;
+  if (query.negative || query.where || query.matching) at("more").open = true;
   at("unshared").hidden = query.files.length === 0;
   parts.replaceChildren(
     ...query.files.map((one) => part(preview(one), one.name, false, { files: query.files.filter((x) => x !== one) })),
@@ -154,7 +154,9 @@ function report({ state, status: code, detail, count, whole }) {
 }
 
 function shownText(count, whole) {
-  if (count === 0 && query.matching) return "No image matches better than what one in 1,000 unrelated queries finds.";
+  if (count === 0 && query.matching) {
+    return "No image matches better than what one in 1,000 unrelated queries finds. Without “Only what matches” the nearest are shown.";
+  }
   if (count === 0) return query.filter ? "No image fulfils the filter." : "No image found.";
   const images = count === 1 ? "1 image" : `${number.format(count)} images`;
   if (!query.scored && !query.filter && !query.grouped && about) {
