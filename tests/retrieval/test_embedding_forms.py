@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError, ConfigError
+from mcip.embeddings import encode
 from mcip.embeddings.compact import Codec, Compact
+from mcip.models import Model
+from mcip.retrieval import codec as index_codec
 from mcip.retrieval.codec import index_form
 from mcip.retrieval.index import Index
 from mcip.retrieval.table import open_table
@@ -54,6 +59,23 @@ def test_searches_find_what_the_products_with_stored_vectors_say(
     unshortened = index.search_vectors(index.model.encode(["a red mug"]), "text", 36, exact=True)[0]
     assert [hit.id for hit in unshortened] == [hit.id for hit in found]
     assert index.similar(ids[0], 3)
+
+
+@pytest.mark.parametrize("sampled", [8192, 12])
+def test_an_image_is_embedded_once(
+    sampled: int, album: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    encode_pixels = encode.encode_pixels
+
+    def spy(model: Model, pixels: torch.Tensor, *rest: Any) -> NDArray[np.float32]:
+        rows.append(len(pixels))
+        return encode_pixels(model, pixels, *rest)
+
+    monkeypatch.setattr(index_codec, "SAMPLED", sampled)
+    monkeypatch.setattr(encode, "encode_pixels", spy)
+    build_index(str(album), str(tmp_path / "x.lance"), model=str(base), device="cpu", embedding="int8", batch_size=5)
+    assert sum(rows) == 36
 
 
 @pytest.mark.parametrize("form", ["int8", "dim=8"])

@@ -41,7 +41,7 @@ class Hub:
             name = f"{asked['organization']}/{asked['name']}"
             if self.refuse is not None:
                 return self.refuse, {"error": "no"}
-            self.private |= {name} if asked.get("visibility") == "private" else set()
+            self.private |= {name} if asked.get("visibility") == "private" or asked.get("private") else set()
             known = name in self.repos
             self.repos.setdefault(name, {})
             return 409 if known else 200, {"url": f"{self.address}/{name}"}

@@ -140,6 +140,17 @@ def test_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found.remedy == "Set MCIP_CACHE to a folder that can be written."
 
 
+def test_a_full_disk_is_missing_with_the_variable_that_moves_each_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    found = findings("Caches")
+    assert {finding.status for finding in found.values()} == {"missing"}
+    variables = {"mcip": "MCIP_CACHE", "hub models": "HF_HUB_CACHE", "hub data sets": "HF_DATASETS_CACHE"}
+    for name, variable in variables.items():
+        assert "0.0 GiB free" in found[name].value
+        assert found[name].remedy == f"Free space on that disk, or set {variable} to a folder on another one."
+
+
 def test_hub_and_released_models_answer(site: list[int], tmp_path: Path) -> None:
     names = ["hub", *RELEASED]
     assert [(name, found.status) for name, found in findings("Network", True).items()] == [(n, "ok") for n in names]
@@ -180,7 +191,7 @@ def test_a_broken_library_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings("Devices")
     assert found["check"].status == "missing"
     assert "ModuleNotFoundError" in found["check"].value
-    assert "pip install" in found["check"].remedy
+    assert found["check"].remedy == "Install the package again: pip install --force-reinstall torch"
 
 
 def test_tables_and_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from mcip.core.artefacts import MANIFEST
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.core.files import read_json, write_json
 from mcip.data import read_table
+from mcip.embeddings import encode
 from mcip.embeddings.compact import Codec, Compact
 from mcip.embeddings.store import Embeddings
 from mcip.models import compiled
@@ -70,6 +71,25 @@ def test_embeddings_are_stored_in_fewer_bytes(form: str, train: Path, base: Path
     assert found.dim == found.array().shape[1]
     with pytest.raises(ArtefactError, match="embedding"):
         embed(str(train), tmp_path / "a", str(base), embedding="float32", shard_rows=10, batch_size=5)
+
+
+@pytest.mark.parametrize(("sampled", "expected"), [(8192, 32), (16, 48)])
+def test_a_sample_of_all_rows_is_embedded_once(
+    sampled: int, expected: int, train: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    embed_pixels = models.Model.embed_pixels
+
+    def spy(self: models.Model, pixels: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        rows.append(len(pixels))
+        return embed_pixels(self, pixels, normalize)
+
+    full = embed(str(train), tmp_path / "full", str(base), batch_size=5).array()
+    monkeypatch.setattr(encode, "SAMPLED", sampled)
+    monkeypatch.setattr(models.Model, "embed_pixels", spy)
+    found = embed(str(train), tmp_path / "a", str(base), embedding="int8", shard_rows=10, batch_size=5)
+    assert sum(rows) == expected
+    np.testing.assert_allclose((found.array() * full).sum(axis=1), 1, atol=1e-2)
 
 
 def test_more_dimensions_than_the_model_has_are_refused(train: Path, base: Path, tmp_path: Path) -> None:

@@ -170,10 +170,6 @@ class Codec:
             return unit_vectors(self.mean + self.scale * codes.astype(np.float32))
         return np.asarray(codes, np.float32)
 
-    def products(self, queries: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.float32]:
-        """The products of queries (Q, D), which are not rounded, with stored embeddings; float32 (Q, n)."""
-        return self.project(queries) @ self.restore(codes).T
-
     def stored(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Embeddings (n, D) as they are after they were stored and read: `restore(compress(vectors))`."""
         return self.restore(self.compress(vectors))

@@ -207,17 +207,21 @@ def _write_shards(
     with Artefact.begin(out, KIND, made_from, announce) as artefact:
         if not artefact.complete:
             folder = artefact.folder
-            codec = None
-            if compact.changes:
-                codec = team.first_then_all(lambda: _fitted(compact, folder, count, encode))
             # Where there is nothing to embed there is still a shard, with no row.
             shards = [range(start, min(start + shard_rows, count)) for start in range(0, max(1, count), shard_rows)]
+            codec, sampled = None, list[Shard]()
+            if compact.changes:
+                codec = team.first_then_all(lambda: _fitted(compact, folder, shards, encode, sampled))
             left = missing_parts(len(shards), lambda number: shard_is_whole(folder, number))
             done = count - sum(len(shards[number]) for number in left)
             part = [left[place] for place in team.part(len(left))]
             total = done + sum(len(shards[number]) for number in part)
             with progress(f"embed {source}{part_name(team)}", total, made_from["what"], done) as advance:
-                encoded = encode([shards[number] for number in part], advance)
+                if sampled:
+                    encoded = (sampled[number] for number in part)
+                    advance(sum(len(shards[number]) for number in part))
+                else:
+                    encoded = encode([shards[number] for number in part], advance)
                 for number, (vectors, names, lost) in zip(part, encoded, strict=True):
                     write_shard(folder, number, codec.compress(vectors) if codec else vectors, names, lost)
             team.barrier()
@@ -232,15 +236,24 @@ def _write_shards(
 
 
 def _fitted(
-    compact: Compact, folder: Path, count: int, encode: Callable[[list[range], Advance], Iterator[Shard]]
+    compact: Compact,
+    folder: Path,
+    shards: list[range],
+    encode: Callable[[list[range], Advance], Iterator[Shard]],
+    sampled: list[Shard],
 ) -> Codec:
-    """The codec of an artefact, fitted to embeddings of rows spread over all of them before the first shard is made."""
-    path = folder / CODEC
+    """The codec of an artefact, fitted to embeddings of rows spread over all of them before the first shard is made.
+
+    A sample of all rows is embedded shard by shard and appended to `sampled`, so that none is embedded twice.
+    """
+    path, count = folder / CODEC, shards[-1].stop
     if not path.is_file():
-        rows = range(0, count, -(-count // SAMPLED) or 1)
-        with progress(f"embed a sample to fit {compact}", len(rows), "rows") as advance:
-            vectors, _, _ = next(encode([rows], advance))
-        Codec.fit(compact, vectors).save(path)
+        rows = shards if count <= SAMPLED else [range(0, count, -(-count // SAMPLED))]
+        with progress(f"embed a sample to fit {compact}", sum(map(len, rows)), "rows") as advance:
+            embedded = list(encode(rows, advance))
+        Codec.fit(compact, np.concatenate([vectors for vectors, _, _ in embedded])).save(path)
+        if rows is shards:
+            sampled += embedded
     return Codec.load(path)
 
 

@@ -110,7 +110,7 @@ class ArcMargin(nn.Module):
         """Make the centers.
 
         Args:
-            num_classes: C.
+            num_classes: The number C of classes.
             dim: D, the embedding's dimension.
             margin: In radians.
             scale: Multiplies the cosines.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mcip.core.errors import ArtefactError, ConfigError, DataError
 from mcip.embeddings.compact import SAMPLED, Codec, Compact
@@ -77,8 +79,17 @@ def codec_metadata(codec: Codec | None) -> dict[bytes, bytes]:
     return {KEY: base64.b64encode(file.getvalue())}
 
 
-def fit_codec(compact: Compact, listing: Listing, embedder: Embedder, batch_size: int, workers: int) -> Codec:
+def fit_codec(
+    compact: Compact,
+    listing: Listing,
+    embedder: Embedder,
+    batch_size: int,
+    workers: int,
+    embedded: dict[bytes, NDArray[np.float32]],
+) -> Codec:
     """Fit a codec to images spread evenly over a listing, up to `SAMPLED` of them.
+
+    Their embeddings are added to `embedded`, for `reuse_embedded`.
 
     Raises:
         DataError: None of them can be read.
@@ -93,7 +104,28 @@ def fit_codec(compact: Compact, listing: Listing, embedder: Embedder, batch_size
         for batch in read_ahead(Reader(listing.content, embedder.transform, 0, set(), set()), parts, workers):
             if batch.embed:
                 vectors.append(embedder.embed(batch.pixels))
+                embedded |= zip(map(_digest, batch.pixels), vectors[-1], strict=True)
             advance(len(batch.numbers) + len(batch.unreadable))
     if len(vectors) == 1:
         raise DataError(f"None of the images of {listing.name} that were looked at can be read.")
     return Codec.fit(compact, np.concatenate(vectors))
+
+
+def reuse_embedded(embedder: Embedder, embedded: dict[bytes, NDArray[np.float32]]) -> Embedder:
+    """An embedder that takes the embeddings of images that were embedded already, and embeds the others."""
+
+    def embed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        digests = [_digest(image) for image in pixels]
+        others = [at for at, digest in enumerate(digests) if digest not in embedded]
+        vectors = np.empty((len(pixels), embedder.dim), np.float32)
+        if others:
+            vectors[others] = embedder.embed(pixels[others])
+        for at in set(range(len(pixels))).difference(others):
+            vectors[at] = embedded[digests[at]]
+        return vectors
+
+    return dataclasses.replace(embedder, embed=embed) if embedded else embedder
+
+
+def _digest(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()

@@ -18,6 +18,8 @@ from mcip.core.optional import EXTRAS
 from mcip.stages.diagnosis import Finding
 
 _GIB: Final = 2**30
+# Less than a large model takes.
+_LEAST_FREE: Final = 2 * _GIB
 
 
 def run_checks(network: bool, timeout: float) -> Iterator[Finding]:
@@ -40,7 +42,8 @@ def run_checks(network: bool, timeout: float) -> Iterator[Finding]:
         # A library that is damaged can raise anything when it is imported: finding that out is the purpose.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            remedy = "Install the package again: pip install --force-reinstall mcip"
+            package = (error.name or "mcip").partition(".")[0] if isinstance(error, ImportError) else "mcip"
+            remedy = f"Install the package again: pip install --force-reinstall {package}"
             yield Finding(group, "check", f"could not be completed ({reason})", "missing", remedy)
 
 
@@ -108,8 +111,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def usable_cores() -> int:
-    """The machine's cores."""
-    return os.cpu_count() or 1
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:
@@ -146,19 +149,24 @@ def _caches() -> Iterator[Finding]:
 
     folders = {
         "mcip": (cache_root(), "MCIP_CACHE"),
-        "hub models": (Path(constants.HF_HUB_CACHE), "HF_HOME"),
-        "hub data sets": (Path(datasets.config.HF_DATASETS_CACHE), "HF_HOME"),
+        "hub models": (Path(constants.HF_HUB_CACHE), "HF_HUB_CACHE"),
+        "hub data sets": (Path(datasets.config.HF_DATASETS_CACHE), "HF_DATASETS_CACHE"),
         "open_clip": (Path("~/.cache/clip").expanduser(), "HOME"),
     }
     for name, (folder, variable) in folders.items():
-        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        space = f"{shutil.disk_usage(existing).free / _GIB:.1f} GiB free"
+        # os.path says no, and does not raise, where this user may not look.
+        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110
+        free = shutil.disk_usage(existing).free
         size = f"{folder_bytes(folder) / _GIB:.2f} GiB" if folder.is_dir() else "not there yet"
-        if existing.is_dir() and os.access(existing, os.W_OK):
-            yield Finding("Caches", name, f"{folder}: {size}, {space}")
-        else:
+        value = f"{folder}: {size}, {free / _GIB:.1f} GiB free"
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
             remedy = f"Set {variable} to a folder that can be written."
             yield Finding("Caches", name, f"{folder}: {existing} cannot be written", "missing", remedy)
+        elif free < _LEAST_FREE:
+            remedy = f"Free space on that disk, or set {variable} to a folder on another one."
+            yield Finding("Caches", name, value, "missing", remedy)
+        else:
+            yield Finding("Caches", name, value)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -179,10 +187,15 @@ def _network(asked: bool, timeout: float) -> Iterator[Finding]:
 
     from mcip.models.download import RELEASED, default_cache, released_url
 
-    remedy = "Fetch what you need where there is a network (`hf download OWNER/NAME`), and copy the cache (HF_HOME)."
+    remedy = (
+        "Fetch what you need where there is a network (`hf download OWNER/NAME`), and copy its folder into the cache "
+        "of hub models."
+    )
     if constants.HF_HUB_OFFLINE:
         value = "not asked: offline mode (HF_HUB_OFFLINE=1), models come from the cache"
-        yield Finding("Network", "hub", value, "optional", "Unset HF_HUB_OFFLINE to fetch models.")
+        yield Finding(
+            "Network", "hub", value, "optional", "Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to fetch models."
+        )
     elif asked:
         yield _reachable("hub", constants.ENDPOINT, timeout, remedy)
     else:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mcip.embeddings.compact import Codec
     from mcip.models import OnnxModel
     from mcip.retrieval.embedder import AnyModel
@@ -68,6 +71,7 @@ class Update:
         from mcip.core.files import write_json
         from mcip.models.onnx_model import OnnxModel
         from mcip.retrieval.ann.cache import derived_folder
+        from mcip.retrieval.codec import reuse_embedded
         from mcip.retrieval.embedder import embedder_of
         from mcip.retrieval.lock import write_lock
         from mcip.retrieval.plan import plan
@@ -89,8 +93,9 @@ class Update:
             roots, listing = list_roots(
                 known, self.sources, self.moved_to, self.replace, uri, self.columns, self.raw_pairs
             )
+            embedded: dict[bytes, NDArray[np.float32]] = {}
             if table is None:
-                table = _create(uri, loaded, self, roots, listing)
+                table = _create(uri, loaded, self, roots, listing, embedded)
             table = _fit(table, loaded, self)
             table, todo = begin(table, listing, roots, options, check_lock)
             table, listing = _fit_columns(table, listing)
@@ -101,7 +106,7 @@ class Update:
                 assert not isinstance(loaded, OnnxModel)
                 table, added = append_on_cluster(table, listing, loaded, self.ray, folder, options, check_lock)
                 todo = plan(listing, table)
-            embedder = embedder_of(table.identity, loaded, options.precision)
+            embedder = reuse_embedded(embedder_of(table.identity, loaded, options.precision), embedded)
             table, changes = update(table, listing, embedder, todo, options, check_lock)
             changes.embedded, changes.kept = changes.embedded + added, changes.kept - added
             left_out: dict[str, Any] = {"unreadable": changes.unreadable, "skipped": changes.skipped | changes.closed}
@@ -115,7 +120,14 @@ class Update:
         return loaded, changes, seconds
 
 
-def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], listing: Listing) -> IndexTable:
+def _create(
+    uri: str,
+    model: AnyModel,
+    update: Update,
+    roots: tuple[Root, ...],
+    listing: Listing,
+    embedded: dict[bytes, NDArray[np.float32]],
+) -> IndexTable:
     from mcip.retrieval.codec import PLAIN, fit_codec, index_form
     from mcip.retrieval.embedder import backend_of, embedder_of
     from mcip.retrieval.identity import Identity
@@ -133,7 +145,7 @@ def _create(uri: str, model: AnyModel, update: Update, roots: tuple[Root, ...], 
     )  # fmt: skip
     if str(form) != PLAIN:
         embedder = embedder_of(identity, model, options.precision)
-        codec = fit_codec(form, listing, embedder, options.batch_size, options.workers)
+        codec = fit_codec(form, listing, embedder, options.batch_size, options.workers, embedded)
     return create_table(uri, schema_of(identity, listing.metadata.schema, codec))
 
 

@@ -38,7 +38,7 @@ class ClassBalancedOrder(EpochOrder):
         Args:
             labels: The label of each row.
             batch_size: P times K.
-            classes_per_batch: P.
+            classes_per_batch: The number P of classes.
             seed: Seeds the order.
 
         Raises:
