@@ -80,7 +80,7 @@ def mining(run: Run) -> None:
 
 
 def jpeg(run: Run) -> None:
-    from input import drawn, encoded
+    from input_images import drawn, encoded
 
     from mcip.data import read_table
     from mcip.embeddings.encode import embed_images
@@ -107,7 +107,8 @@ def jpeg(run: Run) -> None:
 
 
 def decoding(run: Run) -> None:
-    from input import drawn, encoded, measure
+    from input import measure
+    from input_images import drawn, encoded
 
     torch.set_num_threads(1)
     model = run.model("ViT-B-32")
@@ -134,7 +135,7 @@ def resume(run: Run) -> None:
 
 def toy_table(folder: Path) -> Path:
     """16 images of 8 classes in folders."""
-    from input import drawn
+    from input_images import drawn
 
     for number, image in enumerate(drawn(16)):
         (folder / "images" / str(number % 8)).mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import pytest
 from mcip import models
 from mcip.core.errors import ConfigError, DataError, ModelError
 from mcip.retrieval import cluster as on_cluster
+from mcip.retrieval.fragment_journal import note_fragments
 from mcip.retrieval.table import open_table
 from mcip.stages.index import index as build_index
 
@@ -62,7 +63,7 @@ def test_one_of_two_nodes_killed(
     one, many = tmp_path / "one.lance", tmp_path / "many.lance"
     build_index(str(own_album), str(one), **arguments)
     cluster, second = nodes
-    note = on_cluster.note_fragments
+    note = note_fragments
     versions: list[int] = []
 
     def note_and_kill(*values: Any) -> None:
@@ -126,7 +127,7 @@ def test_killed_run_goes_on_behind_its_shards(
 ) -> None:
     db = tmp_path / "photos.lance"
     arguments: dict[str, Any] = {"model": str(base), "device": "cpu", "shard_rows": 12, "batch_size": 6, "ray": "auto"}
-    note = on_cluster.note_fragments
+    note = note_fragments
     noted = []
 
     def note_and_stop(*values: Any) -> None:
