@@ -217,6 +217,7 @@ def _write_shards(
             part = [left[place] for place in team.part(len(left))]
             total = done + sum(len(shards[number]) for number in part)
             with progress(f"embed {source}{part_name(team)}", total, made_from["what"], done) as advance:
+                encoded: Iterator[Shard]
                 if sampled:
                     encoded = (sampled[number] for number in part)
                     advance(sum(len(shards[number]) for number in part))

@@ -36,6 +36,7 @@ LEAST_COSINE: Final[dict[Quantize, float]] = {"none": 0.9999, "int8": 0.99}
 _CHECKED: Final = 64
 # Files of this size cannot hold their weights themselves.
 _LARGEST_FILE: Final = 1_800_000_000
+_MOST_ROWS: Final = 65_536
 
 
 def write_onnx(model: Model, folder: str | Path, quantize: Quantize = "none") -> Path:
@@ -105,7 +106,7 @@ def _write_towers(model: Model, folder: Path) -> bool:
     clip = model.copy().clip.cpu().eval().requires_grad_(False)
     shorten = looks_back_only(getattr(clip, "text", clip))
     side, length = model.image_size, tokenizer_settings(model.model_cfg, model.source)["context_length"]
-    batch = torch.export.Dim.DYNAMIC
+    batch = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
     text_shape = {0: batch, 1: torch.export.Dim("length", min=2, max=length)} if shorten else {0: batch}
     _export(_Image(clip), torch.zeros(2, 3, side, side), {0: batch}, folder / "image.onnx", model.source)
     tokens = model.tokenizer(["a mug", "a star on a table"])

@@ -128,4 +128,4 @@ def reuse_embedded(embedder: Embedder, embedded: dict[bytes, NDArray[np.float32]
 
 
 def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()
+    return hashlib.sha256(pixels.tobytes()).digest()
