@@ -181,6 +181,7 @@ def test_toyshop_is_in_the_package() -> None:
 def test_wrong_folders_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no open_clip_config.json"):
         models.load(tmp_path)
+    (tiny_folder / "manifest.json").unlink()
     (tiny_folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no weights file .*open_clip_model.safetensors"):
         models.load(tiny_folder)
@@ -210,6 +211,7 @@ def test_a_known_name_wins_over_a_folder_that_holds_no_model(
 
 
 def test_folders_with_torch_weights_load(tiny: Model, tiny_folder: Path) -> None:
+    (tiny_folder / "manifest.json").unlink()
     (tiny_folder / "open_clip_model.safetensors").unlink()
     torch.save(tiny.clip.state_dict(), tiny_folder / "open_clip_pytorch_model.bin")
     assert models.load(tiny_folder).fingerprint == tiny.fingerprint

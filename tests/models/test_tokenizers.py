@@ -154,6 +154,7 @@ def test_merges_in_the_models_folder_are_used_and_saved(
     merges = Path(open_clip.tokenizer.default_bpe())
     (tiny_folder / "own").mkdir()
     shutil.copy(merges, tiny_folder / "own" / "merges.gz")
+    (tiny_folder / "manifest.json").unlink()
     (tiny_folder / "open_clip_config.json").write_text(json.dumps(bpe_config(tiny_config, "own/merges.gz")))
     expected = open_clip.SimpleTokenizer(context_length=12)(["a red cat"])
     saved = models.save(models.load(tiny_folder), tmp_path / "saved")
@@ -165,6 +166,7 @@ def test_merges_that_unpack_without_end_are_refused(tiny_config: dict[str, Any],
     with gzip.open(tiny_folder / "merges.gz", "wb") as file:
         for _ in range(70):
             file.write(bytes(1_000_000))
+    (tiny_folder / "manifest.json").unlink()
     (tiny_folder / "open_clip_config.json").write_text(json.dumps(bpe_config(tiny_config, "merges.gz")))
     with pytest.raises(ModelError, match=r"merges.gz was refused: it unpacks to more than 64,000,000 bytes"):
         models.load(tiny_folder).encode("a cat")

@@ -52,6 +52,7 @@ def quantized(onnx: Path, tmp_path: Path) -> Path:
     folder = shutil.copytree(onnx, tmp_path / "quantized")
     config = json.loads((folder / "onnx.json").read_text())
     (folder / "onnx.json").write_text(json.dumps(config | {"quantize": "int8"}))
+    (folder / "manifest.json").unlink()
     return folder
 
 
@@ -164,6 +165,7 @@ def test_other_weights_are_refused(folder: Path, base: Path, onnx: Path, tmp_pat
     other = shutil.copytree(onnx, tmp_path / "other")
     config = json.loads((other / "onnx.json").read_text())
     (other / "onnx.json").write_text(json.dumps(config | {"fingerprint": "0" * 64}))
+    (other / "manifest.json").unlink()
     build_index(str(folder), str(tmp_path / "photos.lance"), model=str(base), device="cpu")
     with pytest.raises(McipError, match="whose weights are not those"):
         build_index(db=str(tmp_path / "photos.lance"), model=str(other), backend="onnx")

@@ -86,6 +86,7 @@ def test_a_model_of_other_weights_is_not_used(db: Path, tmp_path: Path, capsys: 
     other = shutil.copytree(db.parent, tmp_path / "other") / db.name
     config = other.with_name("photos.lance.onnx") / "onnx.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"fingerprint": "0" * 64}))
+    (config.parent / "manifest.json").unlink()
     with pytest.raises(ModelError, match="an ONNX model of other weights"):
         Index(other, device="cpu", backend="onnx").encode_texts(["a mug"])
     with pytest.raises(ModelError, match="an ONNX model of other weights"):

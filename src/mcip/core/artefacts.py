@@ -169,7 +169,12 @@ class Artefact:
             ArtefactError: It is damaged, or was made by a version whose artefacts this one does not read.
         """
         if cls.is_one(folder, kind):
-            cls.open(folder, kind, complete=False)
+            try:
+                cls.open(folder, kind, complete=False)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"{error} If you changed it yourself, remove {Path(folder) / MANIFEST}: it is then used as it is."
+                ) from error
 
     def finish(self, leave_out: Sequence[str] = (), **facts: Any) -> None:
         """Record the facts and the hash of every file, and mark the artefact complete.

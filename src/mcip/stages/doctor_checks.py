@@ -112,11 +112,15 @@ def _devices() -> Iterator[Finding]:
 
 def usable_cores() -> int:
     """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    import psutil  # type: ignore[import-untyped]
+
+    process = psutil.Process()
+    # macOS has no affinity.
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     from mcip.retrieval.ann.select import available_memory
 
