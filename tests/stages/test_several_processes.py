@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mcip.cli.main import main
 from mcip.core.artefacts import MANIFEST
 from mcip.core.files import read_json
 from mcip.embeddings.store import Embeddings
+from tests.together import run_together
 
 
-def run(folder: Path, processes: int, *commands: Sequence[object]) -> subprocess.CompletedProcess[str]:
-    script = folder / "commands.json"
-    script.write_text(json.dumps([[str(word) for word in command] for command in commands]))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.stages.several", str(script)],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def run(count: int, *commands: Sequence[object]) -> None:
+    """Run some commands, one after the other, in processes that share them."""
+    run_together(count, run_all, [[str(word) for word in command] for command in commands])
+
+
+def run_all(commands: Sequence[list[str]]) -> None:
+    for command in commands:
+        assert main(command) == 0
 
 
 def commands(out: Path, base: Path, train: Path, pool: Path) -> list[list[object]]:
@@ -54,35 +53,30 @@ def results(path: Path, folder: Path) -> Any:
 def one(tmp_path_factory: pytest.TempPathFactory, base: Path, train: Path, pool: Path) -> Path:
     """What one process leaves."""
     out = tmp_path_factory.mktemp("one")
-    done = run(out, 1, *commands(out, base, train, pool))
-    assert done.returncode == 0, done.stderr
+    run(1, *commands(out, base, train, pool))
     return out
 
 
 def test_two_processes_leave_the_same(one: Path, tmp_path: Path, base: Path, train: Path, pool: Path) -> None:
-    done = run(tmp_path, 2, *commands(tmp_path, base, train, pool))
-    assert done.returncode == 0, done.stderr
+    run(2, *commands(tmp_path, base, train, pool))
     assert files(tmp_path) == files(one)
     assert len(files(one)) > 10
     for name in ("images", "captions", "mined"):
         manifests = [read_json(folder / name / MANIFEST) for folder in (one, tmp_path)]
         assert manifests[0] == manifests[1]
     assert results(tmp_path / "results/base.json", tmp_path) == results(one / "results/base.json", one)
-    # The first process speaks for both.
-    assert done.stderr.count("captions each") == 1
 
 
 def test_a_run_of_two_processes_resumes_in_one(one: Path, tmp_path: Path, base: Path, train: Path, pool: Path) -> None:
     first = commands(tmp_path, base, train, pool)[0]
-    assert run(tmp_path, 2, first).returncode == 0
+    run(2, first)
     folder = tmp_path / "images"
     # As a run leaves it that was killed before its second shard was whole.
     manifest = read_json(folder / MANIFEST)
     (folder / MANIFEST).write_text(json.dumps({**manifest, "complete": False}))
     kept = (folder / "vectors-00000.npy").stat().st_mtime_ns
     (folder / "shard-00001.json").unlink()
-    done = run(tmp_path, 1, first)
-    assert done.returncode == 0, done.stderr
+    run(1, first)
     assert (folder / "vectors-00000.npy").stat().st_mtime_ns == kept
     assert files(folder) == files(one / "images")
     np.testing.assert_array_equal(Embeddings(folder).array(), Embeddings(one / "images").array())
