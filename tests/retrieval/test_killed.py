@@ -14,6 +14,7 @@ import pytest
 
 from mcip.retrieval import table as tables
 from mcip.retrieval.index import Index
+from tests.tiny import PRELOADED
 
 
 def _index(arguments: dict[str, Any], kill_at: int | None) -> None:
@@ -50,7 +51,7 @@ def _index(arguments: dict[str, Any], kill_at: int | None) -> None:
 def run(arguments: dict[str, Any], kill_at: int | None = None) -> int:
     """The exit code of an index run in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mcip.stages.index", "timm", "open_clip"])
+    context.set_forkserver_preload(list(PRELOADED))
     process = context.Process(target=_index, args=(arguments, kill_at))
     process.start()
     process.join(120)
