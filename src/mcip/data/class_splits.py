@@ -134,7 +134,7 @@ def split_as_given(splits: Sequence[str], codes: NDArray[np.int64], pairs: Seque
         DataError: A split has too few classes.
     """
     names = np.array(splits)
-    rule = "As the table has them."
+    rule = "The splits are those of the table."
     if "val" not in names:
         own = np.unique(codes[names == "train"])
         chosen = own[4::5]

@@ -84,6 +84,8 @@ def _score_rule(favour: Favour, text: str | None) -> str:
     share = FAVOURS[favour]
     if text is None:
         return "The highest mAP of image to image on validation chose; nothing here can measure text."
+    if share == 1:
+        return f"The highest mAP of image to image on validation chose (--favour {favour})."
     word = "R@5 of text to image" if text == "t2i" else "top 1 of zero-shot classification by the names of the classes"
     return (
         f"The highest score on validation chose: {share:g} times the mAP of image to image and {1 - share:g} times "
