@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,8 @@ from torch import Tensor
 
 from mcip import models
 from mcip.core.files import read_json
-from tests.tiny import CONFIG, PRELOADED
+from tests.tiny import CONFIG
+from tests.together import run_together
 
 BIASED = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "custom_text": True, "init_logit_bias": -10}}
 STOPPED = 3
@@ -37,30 +36,12 @@ def biased(tmp_path: Path) -> str:
 
 def align(data: Path, model: str, out: Path, count: int, stop_after: int | None = None, **changes: Any) -> Path:
     """Run the stage in processes that were started together; the file of the weights."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     arguments = {"data": str(data), "out": out, "model": model, **SETTINGS, **changes}
-    ranks = [
-        context.Process(target=one_of_several, args=(rank, count, port, arguments, stop_after)) for rank in range(count)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [process.exitcode for process in ranks] == [0 if stop_after is None else STOPPED] * count
+    run_together(count, one_of_several, arguments, stop_after, ends=0 if stop_after is None else STOPPED)
     return out / "model" / "open_clip_model.safetensors"
 
 
-def one_of_several(rank: int, count: int, port: int, arguments: dict[str, Any], stop_after: int | None) -> None:
-    torch.set_num_threads(1)
-    if count > 1:
-        os.environ |= {
-            "WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }  # fmt: skip
+def one_of_several(arguments: dict[str, Any], stop_after: int | None) -> None:
     if stop_after is not None:
         _stop_after(stop_after)
     importlib.import_module("mcip.stages.align").align(**arguments)

@@ -120,8 +120,9 @@ def reuse_embedded(embedder: Embedder, embedded: dict[bytes, NDArray[np.float32]
         vectors = np.empty((len(pixels), embedder.dim), np.float32)
         if others:
             vectors[others] = embedder.embed(pixels[others])
-        for at in set(range(len(pixels))).difference(others):
-            vectors[at] = embedded[digests[at]]
+        for at, digest in enumerate(digests):
+            if digest in embedded:
+                vectors[at] = embedded[digest]
         return vectors
 
     return dataclasses.replace(embedder, embed=embed) if embedded else embedder

@@ -76,9 +76,9 @@ def ask_served(db: IndexInput, request: Request) -> Results | None:
     from mcip.server.client import Client
 
     query = _remote(request)
-    client = None if query is None else Client.of(note)
     if query is None:
         return None
+    client = Client.of(note)
     if client is None:
         console.print(
             f"The server at {note.address} does not show in time that it serves this index: it is searched without the "
