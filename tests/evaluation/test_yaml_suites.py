@@ -63,7 +63,7 @@ def test_a_suite_of_benchmarks_gives_the_numbers_of_the_benchmarks(
     [
         ({"benchmark": "gpr"}, "task 1: there is no benchmark 'gpr'; there are gpr1200"),
         ({"benchmark": "coco", "kind": "i2i"}, "the benchmark 'coco' is 't2i', not 'i2i'"),
-        ({"benchmark": "coco", "preset": "papers"}, "preset is 'papers'; it is one of paper, standard"),
+        ({"benchmark": "coco", "preset": "papers"}, "preset is 'papers': it is one of paper, standard"),
         ({"benchmark": "coco", "lable": "x"}, "unknown key 'lable'; did you mean 'label'"),
         ({"benchmark": ["coco"]}, "no benchmark"),
         ({"name": "a", "kind": "i2i"}, None),

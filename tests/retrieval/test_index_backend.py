@@ -145,7 +145,7 @@ def test_quantized_models_and_others_do_not_embed_into_one_index(
 @pytest.mark.parametrize(
     ("error", "parameters", "message"),
     [
-        (ConfigError, {"backend": "tensorflow"}, "it is auto, onnx or torch"),
+        (ConfigError, {"backend": "tensorflow"}, "it is one of auto, onnx, torch"),
         (ConfigError, {"device": "cuda"}, "leave device, precision and ray out"),
         (ConfigError, {"precision": "bf16"}, "leave device, precision and ray out"),
         (ConfigError, {"ray": "local"}, "leave device, precision and ray out"),

@@ -73,7 +73,7 @@ def test_pytorch_is_used_where_it_is_asked_for(db: Path, base: Path) -> None:
     assert Index(db, device="cpu").encoder.onnx is not None
     assert Index(db, device="cpu", backend="torch").encoder.onnx is None
     assert Index(db, models.load(base)).encoder.onnx is None
-    with pytest.raises(ConfigError, match="it is auto, onnx or torch"):
+    with pytest.raises(ConfigError, match="it is one of auto, onnx, torch"):
         Index(db, backend="tensorflow")  # type: ignore[arg-type]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pytest
 import torch
 
 import mcip
-from mcip.core.choices import Decode, Precision
 from mcip.core.device import pick_precision
 from mcip.core.errors import ConfigError
 from mcip.core.files import read_json
@@ -26,6 +25,14 @@ ELSEWHERE: dict[str, set[str]] = {
     "align": {"columns"},
     "pretrain": {"columns"},
 }
+STAGES: list[Any] = [
+    pretrain,
+    *(
+        found
+        for name in mcip.__all__
+        if getattr(found := getattr(mcip, name), "__module__", "").startswith("mcip.stages.")
+    ),
+]
 TRAINING: dict[str, Any] = {"steps": 1, "batch_size": 4, "device": "cpu"}
 
 
@@ -69,15 +76,22 @@ def test_what_is_no_parameter_is_not_recorded() -> None:
         recorded(stage, {}, colour="red")
 
 
-def test_what_is_no_choice_is_refused() -> None:
-    def stage(decode: Decode = "fast", precision: Precision | None = None, size: int = 3) -> None:
-        """Do nothing."""
+def test_what_is_no_choice_is_refused_by_every_stage_before_anything_else(tmp_path: Path) -> None:
+    refused = []
+    for stage in STAGES:
+        parameters = inspect.signature(stage).parameters
+        needed = {name: tmp_path / name for name, one in parameters.items() if one.default is inspect.Parameter.empty}
+        for name, one in parameters.items():
+            if get_origin(stage.__globals__.get(str(one.annotation).removesuffix(" | None"))) is Literal:
+                with pytest.raises(ConfigError, match=f"{name} is 'no such': it is one of "):
+                    stage(**{**needed, name: "no such"})
+                refused.append(f"{stage.__name__}.{name}")
+    assert {"tune.method", "index.ann", "index.engine", "embed.what", "search.output", "export.quantize"} <= set(
+        refused
+    )
+    assert list(tmp_path.iterdir()) == []
 
-    given = {"decode": "exact", "precision": None, "size": 3}
-    assert recorded(stage, given) == given
-    with pytest.raises(ConfigError, match="decode is 'slow': it is one of exact, fast"):
-        recorded(stage, {**given, "decode": "slow"})
-    with pytest.raises(ConfigError, match="precision is 'fp8': it is one of auto, fp32, bf16, fp16"):
-        recorded(stage, {**given, "precision": "fp8"})
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="precision is 'fp8': it is one of auto, fp32, bf16, fp16"):
         pick_precision("fp8", torch.device("cpu"))  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+from mcip.core.errors import ConfigError
 
 # "auto" is bf16 on a GPU that has it, fp32 elsewhere.
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
@@ -28,3 +30,21 @@ OptimizerName: TypeAlias = Literal["adamw", "adamw8bit"]
 Compile: TypeAlias = Literal["auto", "on", "graphs", "off"]
 # How the parts of a query become one score; see `mcip.retrieval.fusion`.
 Fusion: TypeAlias = Literal["sum", "product", "basic"]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse a value that is none of the choices.
+
+    Args:
+        name: What the value is of.
+        value: The value.
+        choices: A `Literal`, such as those of this module.
+
+    Raises:
+        ConfigError: As it says.
+
+    Example:
+        >>> check_choice("decode", "fast", Decode)
+    """
+    if value not in get_args(choices):
+        raise ConfigError(f"{name} is {value!r}: it is one of {', '.join(get_args(choices))}.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
-from mcip.core.choices import Precision
+from mcip.core.choices import Precision, check_choice
 from mcip.core.errors import ConfigError
 from mcip.core.processes import of_environment
 
@@ -37,8 +37,7 @@ def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32"
     Raises:
         ConfigError: There is no such precision, or it is fp16 on the CPU, where it is not stable.
     """
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision is {precision!r}: it is one of {', '.join(get_args(Precision))}.")
+    check_choice("precision", precision, Precision)
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and device.type != "cuda":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_origin
 
-from mcip.core import choices
-from mcip.core.errors import ConfigError
+from mcip.core.choices import check_choice
 
 # They say where a result goes, or where and how fast it is computed. Manifests leave them out, and the command's help
 # lists them by themselves.
@@ -33,7 +32,6 @@ def recorded(
             instance.
 
     Raises:
-        ConfigError: A parameter of `mcip.core.choices` is none of its choices.
         TypeError: `leave_out` or `resolved` names something that is no parameter.
 
     Example:
@@ -42,15 +40,27 @@ def recorded(
         {'data': '5f1c', 'radius': 3}
     """
     names = inspect.signature(stage).parameters
-    for name, parameter in names.items():
-        allowed = get_args(getattr(choices, str(parameter.annotation).removesuffix(" | None"), None))
-        if allowed and given.get(name) not in (*allowed, None):
-            raise ConfigError(f"{name} is {given[name]!r}: it is one of {', '.join(allowed)}.")
     unknown = sorted({*leave_out, *resolved} - names.keys())
     if unknown:
         raise TypeError(f"{stage.__name__} has no parameter {unknown[0]!r}.")
     kept = [name for name in names if name not in COMPUTING and name not in leave_out]
     return {name: resolved[name] if name in resolved else given[name] for name in kept}
+
+
+def check_choices(stage: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse parameters that are none of the choices which the stage's signature names.
+
+    Args:
+        stage: The stage, in whose module the choices have the names that annotations give them.
+        given: Values by name, such as `locals()`; None is not checked.
+
+    Raises:
+        ConfigError: As it says.
+    """
+    for name, parameter in inspect.signature(stage).parameters.items():
+        named = inspect.unwrap(stage).__globals__.get(str(parameter.annotation).removesuffix(" | None"))
+        if get_origin(named) is Literal and given.get(name) is not None:
+            check_choice(name, given[name], named)
 
 
 def settings_of(kind: type[Any], given: Mapping[str, Any], **others: Any) -> Any:

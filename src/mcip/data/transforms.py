@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
-from mcip.core.choices import Decode, TransformName
+from mcip.core.choices import Decode, TransformName, check_choice
 from mcip.core.errors import ConfigError
 from mcip.data.fast_resize import resize_fast
 from mcip.data.images import decode, decode_reduced, to_rgb
@@ -179,8 +179,7 @@ def image_transform(
     if name not in get_args(TransformName):
         names = list(get_args(TransformName))
         raise ConfigError(f"unknown transform {name!r}{_nearest(name, names)}; there are {', '.join(names)}")
-    if decode not in get_args(Decode):
-        raise ConfigError(f"decode is {decode!r}: it is one of {', '.join(get_args(Decode))}.")
+    check_choice("decode", decode, Decode)
     given = {key: value for key, value in preprocess_cfg.items() if value is not None}
     try:
         return ImageTransform(PreprocessCfg(**given), name, train, decode)

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
+from mcip.core.choices import check_choice
 from mcip.core.errors import ConfigError
 from mcip.evaluation.benchmarks import BENCHMARKS
 from mcip.evaluation.benchmarks.base import Benchmark
@@ -226,8 +227,7 @@ def _task(entry: Mapping[str, Any], data: str | None, preset: PresetName, where:
     if not isinstance(name, str) or name not in BENCHMARKS:
         raise ConfigError(f"{where}: there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
     protocol: Any = entry.get("preset", preset)
-    if not isinstance(protocol, str) or protocol not in PRESETS:
-        raise ConfigError(f"{where}: preset is {protocol!r}; it is one of {', '.join(PRESETS)}.")
+    check_choice(f"{where}: preset", protocol, PresetName)
     if "data" not in given:
         raise ConfigError(f"{where}: data missing: the benchmarks' folder, in the task or as --data.")
     default = benchmark_task(BENCHMARKS[name], str(given["data"]), PRESETS[protocol])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
-from mcip.core.choices import TransformName
+from mcip.core.choices import TransformName, check_choice
 from mcip.core.errors import ConfigError
 from mcip.evaluation.presets import PresetName
 
@@ -79,14 +79,12 @@ class Task:
     columns: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigError(f"Task {self.name!r}: kind is {self.kind!r}; it is one of {', '.join(get_args(Kind))}.")
+        check_choice(f"Task {self.name!r}: kind", self.kind, Kind)
         if not self.name.strip():
             raise ConfigError("A task has no name: give it one, by which tables call it.")
-        transforms, presets = get_args(TransformName), get_args(PresetName)
-        for key, value, known in (("transform", self.transform, transforms), ("preset", self.preset, presets)):
-            if value is not None and value not in known:
-                raise ConfigError(f"Task {self.name!r}: {key} is {value!r}; it is one of {', '.join(known)}.")
+        for key, value, known in (("transform", self.transform, TransformName), ("preset", self.preset, PresetName)):
+            if value is not None:
+                check_choice(f"Task {self.name!r}: {key}", value, known)
         if self.kind != "knn" and (self.index_split is not None or self.index_data is not None):
             raise ConfigError(f"Task {self.name!r}: index_split and index_data are of k-NN, not of {self.kind}.")
         if self.kind == "knn" and self.benchmark is None and self.index_split is None and self.index_data is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from mcip.core.choices import Compile, Precision
+from mcip.core.choices import Compile, Precision, check_choice
 from mcip.core.device import autocast
 from mcip.core.errors import ConfigError
 from mcip.core.progress import console, duration
@@ -26,8 +26,7 @@ def pays(compile: Compile, device: torch.device, steps: int, sharded: bool = Fal
     Raises:
         ConfigError: `compile` is none of its values, asks for CUDA graphs elsewhere, or for weights in shards.
     """
-    if compile not in get_args(Compile):
-        raise ConfigError(f"compile is {compile!r}: it is one of {', '.join(get_args(Compile))}.")
+    check_choice("compile", compile, Compile)
     if compile not in ("auto", "off") and sharded:
         raise ConfigError("compile cannot go with --parallel fsdp yet: use --parallel ddp, or --compile off.")
     if compile == "graphs" and device.type != "cuda":

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mcip import models
-from mcip.core.choices import Backend, TransformName
-from mcip.core.errors import ConfigError, ModelError
+from mcip.core.choices import Backend, TransformName, check_choice
+from mcip.core.errors import ModelError
 from mcip.core.progress import console
 from mcip.models.onnx_model import OnnxModel, exported_model, is_onnx
 from mcip.retrieval.identity import Identity
@@ -60,8 +60,7 @@ class Encoder:
             ConfigError: There is no such backend.
             ModelError: The model is another one.
         """
-        if backend not in get_args(Backend):
-            raise ConfigError(f"backend is {backend!r}: it is auto, onnx or torch.")
+        check_choice("backend", backend, Backend)
         self.uri = uri
         self.identity = identity
         self._given = model

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mcip.core.choices import CenterInit, Precision
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.parameters import check_choices, recorded, settings_of
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
@@ -120,12 +121,12 @@ def adapt(
         >>> adapted = mcip.adapt("products.csv", "runs/adapter", "ViT-B-16/openai")  # doctest: +SKIP
         >>> model = adapted.load()  # doctest: +SKIP
     """
+    check_choices(adapt, locals())
     _check(caption_weight, keep)
     import numpy as np
 
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import read_table
     from mcip.data.selection import labelled

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import PairLoss, Precision, TransformName
+from mcip.core.parameters import check_choices, recorded, settings_of
 from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
@@ -107,10 +108,10 @@ def align(
     Example:
         >>> realigned = mcip.align("captioned.parquet", "runs/2sft", "runs/gpr-ft/model")  # doctest: +SKIP
     """
+    check_choices(align, locals())
     team = processes()
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.parameters import recorded, settings_of
     from mcip.core.progress import console
     from mcip.data import read_table
     from mcip.data.selection import captioned

@@ -32,11 +32,11 @@ def doctor(*, network: bool = True, timeout: float = 3.0, output: Output = "tabl
         ['CUDA', 'MPS', 'CPU cores', 'memory']
     """
     from mcip.core.errors import ConfigError
+    from mcip.core.parameters import check_choices
     from mcip.stages.diagnosis import Diagnosis
     from mcip.stages.doctor_checks import run_checks
 
-    if output not in ("table", "json"):
-        raise ConfigError(f"output is {output!r}: it must be table or json.")
+    check_choices(doctor, locals())
     if not timeout > 0:
         raise ConfigError(f"timeout is {timeout}: it must be more than 0 seconds.")
     diagnosis = Diagnosis(tuple(run_checks(network, timeout)))

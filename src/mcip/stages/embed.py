@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Compile, Decode, Precision, TransformName
+from mcip.core.parameters import check_choices
 from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
@@ -68,6 +69,7 @@ def embed(
         >>> embeddings.array().shape  # doctest: +SKIP
         (12000, 512)
     """
+    check_choices(embed, locals())
     from mcip.core.device import pick_device
     from mcip.data import read_captions, read_table
     from mcip.data.column_names import caption_column

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Decode, Precision
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 from mcip.core.processes import processes
 from mcip.evaluation.presets import PresetName
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput
@@ -94,6 +95,7 @@ def evaluate(
         >>> evaluation[0].measured["i2i"].percent  # doctest: +SKIP
         17.31
     """
+    check_choices(evaluate, locals())
     from mcip.core.files import atomic_write
     from mcip.data.column_names import columns_of, write_columns
     from mcip.embeddings.compact import Compact

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mcip.core.choices import Quantize
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ModelInput
 
@@ -66,11 +67,10 @@ def export(
         >>> saved.load().embed_dim
         256
     """
+    check_choices(export, locals())
     check_one_process()
     out = Path(out)
     _check_name(out, format)
-    if quantize not in ("none", "int8"):
-        raise ConfigError(f"quantize is {quantize!r}: it is none or int8.")
     if quantize != "none" and format != "onnx":
         raise ConfigError(f"quantize {quantize} is for format onnx only, not for {format}.")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mcip.core.choices import Precision
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices, recorded
 from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
@@ -87,13 +88,11 @@ def improve(
         >>> page.comparison.headline_model  # doctest: +SKIP
         'mcip-lr0.0001-w0.2-400-alpha0.7'
     """
+    check_choices(improve, locals())
     began = time.monotonic()
     check_one_process()
-    if favour not in get_args(Favour):
-        raise ConfigError(f"favour is {favour!r}: it is one of {', '.join(get_args(Favour))}.")
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.parameters import recorded
     from mcip.data import read_captions, read_table
     from mcip.data.class_splits import check_enough
     from mcip.data.column_names import caption_column, columns_of

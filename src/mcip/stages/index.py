@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mcip.core.choices import Backend, Decode, Precision, TransformName
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 from mcip.core.processes import check_one_process
 from mcip.retrieval.ann.select import Ann
 from mcip.stages.index_engine import EngineName
@@ -127,6 +128,7 @@ def index(
         >>> mcip.index("photos", "photos.lance", model="ViT-B-32/openai")  # doctest: +SKIP
     """
     check_one_process()
+    check_choices(index, locals())
     from datetime import timedelta
 
     from mcip.data.column_names import columns_of, write_columns

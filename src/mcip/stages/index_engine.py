@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.errors import ConfigError
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mcip.retrieval.table import IndexTable
 
 EngineName: TypeAlias = Literal["local", "milvus"]
-_NAMES: Final = ("local", "milvus")
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,6 @@ class Engine:
     collection: str | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in (None, *_NAMES):
-            raise ConfigError(f"engine is {self.engine!r}: it must be one of {', '.join(_NAMES)}.")
         if self.engine != "milvus" and (self.uri or self.collection):
             raise ConfigError("uri and collection are those of Milvus: add --engine milvus, or leave them out.")
 

@@ -23,10 +23,8 @@ def check_backend(backend: Backend, device: str, precision: str, ray: str | None
     """Refuse what ONNX Runtime does not do here, before anything is read.
 
     Raises:
-        ConfigError: There is no such backend, or another parameter needs PyTorch.
+        ConfigError: Another parameter needs PyTorch.
     """
-    if backend not in ("auto", "onnx", "torch"):
-        raise ConfigError(f"backend is {backend!r}: it is auto, onnx or torch.")
     if backend == "onnx" and not _may_be_onnx(device, precision, ray):
         raise ConfigError("ONNX Runtime embeds in fp32 on this machine's CPU: leave device, precision and ray out.")
 

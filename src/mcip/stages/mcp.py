@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 from mcip.stages.inputs import IndexInput, as_index
 
 
@@ -36,6 +37,7 @@ def mcp(
     Example:
         >>> mcip.mcp("photos.lance")  # doctest: +SKIP
     """
+    check_choices(mcp, locals())
     try:
         from mcip.server.mcp_tools import mcp_server
     except ImportError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcip.core.choices import Precision, TransformName
 from mcip.core.errors import ConfigError, DataError
+from mcip.core.parameters import check_choices, recorded
 from mcip.core.processes import processes
 from mcip.stages.inputs import ColumnsInput, DataInput, ModelInput, open_model
 
@@ -80,10 +81,10 @@ def mine(
         >>> mined = mcip.mine("products.csv", "captions.txt", "runs/captions", "ViT-B-16/openai")  # doctest: +SKIP
         >>> mined.captions[:3]  # doctest: +SKIP
     """
+    check_choices(mine, locals())
     _check(k, image_block, threshold, quantile)
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.parameters import recorded
     from mcip.data import read_captions, read_table
     from mcip.data.column_names import caption_column
     from mcip.data.pool_filters import PoolFilters

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mcip.core.choices import OptimizerName, Precision
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 
 if TYPE_CHECKING:
     from mcip.training.plan import Plan
@@ -66,12 +67,11 @@ def plan(
         >>> mcip.plan(model="ViT-B-32", batch_size=128, classes=1000).memory["activations"] > 10**9
         True
     """
+    check_choices(plan, locals())
     if recipe is None and model is None:
         raise ConfigError("Give the name of a recipe, or a model, or both.")
     if accumulate is not None and accumulate < 1:
         raise ConfigError(f"accumulate is {accumulate}: it is a number of parts, 1 or more.")
-    if optimizer not in (None, *get_args(OptimizerName)):
-        raise ConfigError(f"optimizer is {optimizer!r}: it is one of {', '.join(get_args(OptimizerName))}.")
     from mcip.recipes import read_recipe
     from mcip.training.plan import make_align_plan, make_plan
 

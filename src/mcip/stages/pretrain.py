@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.choices import Decode, Precision, TransformName
+from mcip.core.parameters import check_choices, recorded, settings_of
 from mcip.core.processes import check_one_process
 from mcip.stages.inputs import ColumnsInput, DataInput
 
@@ -79,12 +80,12 @@ def pretrain(
     Returns:
         The model, a folder: `out`/model.
     """
+    check_choices(pretrain, locals())
     check_one_process()
     from mcip import models
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
     from mcip.core.files import read_json
-    from mcip.core.parameters import recorded, settings_of
     from mcip.data import Pixels, read_table
     from mcip.data.selection import captioned
     from mcip.evaluation.validation import Validation

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mcip.core.choices import Backend, Fusion
+from mcip.core.parameters import check_choices
 from mcip.stages.inputs import IndexInput, ModelInput, as_index
 from mcip.stages.search_server import Request, ask, ask_served
 
@@ -88,10 +89,7 @@ def search(
         >>> results = mcip.search("photos.lance", ["mug.jpg", "in red"], where="width > 500", k=5)
         >>> results.to_pandas()
     """
-    from mcip.core.errors import ConfigError
-
-    if output not in ("table", "json", "paths"):
-        raise ConfigError(f"output is {output!r}: it must be table, json or paths.")
+    check_choices(search, locals())
     here = {"sheet": sheet, "model": model, "device": device != "auto", "backend": backend != "auto"}
     request = Request(query, image, text, negative, weights, where, k, offset, exact, collapse, min_score, fusion)
     results: Results | None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mcip.core.choices import Backend
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices
 from mcip.server.client import is_loopback
 from mcip.server.local import Note, announced, new_key
 from mcip.stages.inputs import IndexInput
@@ -77,6 +78,7 @@ def serve(
     Example:
         >>> mcip.serve("photos.lance", port=8001)  # doctest: +SKIP
     """
+    check_choices(serve, locals())
     _check(
         max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_file_mb=max_file_mb, max_k=max_k,
         max_waiting=max_waiting, max_connections=max_connections,

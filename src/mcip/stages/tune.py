@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcip.core.choices import CenterInit, Compile, Decode, Method, OptimizerName, Parallel, Precision, TransformName
 from mcip.core.errors import ConfigError
+from mcip.core.parameters import check_choices, recorded, settings_of
 from mcip.core.processes import processes
 from mcip.stages.inputs import CaptionsInput, ColumnsInput, DataInput, ModelInput, open_captions, open_model
 from mcip.stages.tune_checks import check_graphs, check_method, check_options
@@ -177,6 +178,7 @@ def tune(
         >>> tuned = mcip.tune("products.csv", "runs/gpr-ft", "ViT-B-16/openai", method="gpr-ft")  # doctest: +SKIP
         >>> model = tuned.load()  # doctest: +SKIP
     """
+    check_choices(tune, locals())
     team = processes()
     check_method(method, captions, caption_weight, center_sample, parallel)
     check_options(keep, lora, ema, fp8, parallel if team.several else "ddp")
@@ -185,7 +187,6 @@ def tune(
         raise ConfigError("embeddings are for class means: use --center-init class-means, or leave them out.")
     from mcip.core.artefacts import Artefact
     from mcip.core.device import pick_device
-    from mcip.core.parameters import recorded, settings_of
     from mcip.data import Pixels, read_table
     from mcip.data.selection import labelled
     from mcip.embeddings.class_means import class_means

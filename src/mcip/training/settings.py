@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
 
-from mcip.core.choices import OptimizerName, Precision
+from mcip.core.choices import OptimizerName, Precision, check_choice
 from mcip.core.errors import ConfigError
 from mcip.training.trackers import TENSORBOARD, tracker_names
 
@@ -60,8 +59,7 @@ class FitSettings:
         for name, (fits, what) in ranges.items():
             if not fits:
                 raise ConfigError(f"{name} is {getattr(self, name)}: {what}.")
-        if self.optimizer not in get_args(OptimizerName):
-            raise ConfigError(f"optimizer is {self.optimizer!r}: it is one of {', '.join(get_args(OptimizerName))}.")
+        check_choice("optimizer", self.optimizer, OptimizerName)
         tracker_names(self.report_to)
 
 
