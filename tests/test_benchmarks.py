@@ -7,27 +7,30 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.tiny import CONFIG
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_metrics() -> None:
-    command = [sys.executable, str(BENCHMARKS / "metrics.py"), "--quick", "--only", "captions"]
+def figures(name: str, *arguments: object) -> Any:
+    """What a benchmark prints in its last line."""
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_metrics() -> None:
+    found = figures("metrics.py", "--quick", "--only", "captions")
     assert found["captions"] == 2501
     assert all(found[f"captions_{name}"] > 0 for name in ("t2i_seconds", "i2t_seconds", "peak_gb"))
 
 
 def test_tune_throughput(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
-    command = [sys.executable, str(BENCHMARKS / "tune_throughput.py"), "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["models"][str(tmp_path)]
+    found = figures("tune_throughput.py", "--quick", "--model", tmp_path)["models"][str(tmp_path)]
     for ratio in ("mcip_vs_gpr_ft", "mcip_vs_reference", "trainer_vs_bare"):
         assert found["rounds"] == len(found["each"][ratio])
         assert math.isfinite(found[ratio])
@@ -36,20 +39,14 @@ def test_tune_throughput(tmp_path: Path) -> None:
 
 
 def test_align() -> None:
-    command = [sys.executable, str(BENCHMARKS / "align.py"), "--quick", "--batch", "32", "--part", "16", "--steps", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("align.py", "--quick", "--batch", "32", "--part", "16", "--steps", "2")
     assert set(found["pairs_per_second"]) == {"stored", "on the fly", "plain", "cached"}
     assert found["tokens"] == 16
     assert all(found[ratio] > 0 for ratio in ("stored_vs_on_the_fly", "cached_vs_plain", "tokenizer_vs_open_clip"))
 
 
 def test_centers() -> None:
-    command = [sys.executable, str(BENCHMARKS / "centers.py"), "--quick", "--classes", "501", "--steps", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("centers.py", "--quick", "--classes", "501", "--steps", "1")
     assert [part["centers"] for part in found["sharded"]] == [251, 250]
     for part in found["sharded"]:
         assert set(part["differences"]) == {"loss", "gradient_of_features", "gradient_of_centers"}
@@ -57,10 +54,7 @@ def test_centers() -> None:
 
 
 def test_serve() -> None:
-    command = [sys.executable, str(BENCHMARKS / "serve.py"), "--quick", "--seconds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("serve.py", "--quick", "--seconds", "1")
     for backend in ("torch", "onnx"):
         parts = found[backend]
         for part in ("load", "restart"):
@@ -74,13 +68,11 @@ def test_serve() -> None:
 
 
 def test_search(tmp_path: Path) -> None:
-    command = [
-        sys.executable, str(BENCHMARKS / "search.py"), "--size", "2000", "--dim", "32", "--seconds", "0.5",
-        "--work", str(tmp_path), "--peers", "mcip", "usearch",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    first = json.loads(done.stdout.splitlines()[-1])["results"]["clustered"]
+    found = figures(
+        "search.py", "--size", "2000", "--dim", "32", "--seconds", "0.5",
+        "--work", tmp_path, "--peers", "mcip", "usearch",
+    )  # fmt: skip
+    first = found["results"]["clustered"]
     assert first["mcip"]["image"]["recall"] == first["mcip"]["text"]["recall"] == 1
     assert set(first) == {"mcip", "usearch"}
     for side in first.values():
@@ -90,19 +82,13 @@ def test_search(tmp_path: Path) -> None:
 
 
 def test_mined_captions() -> None:
-    command = [sys.executable, str(BENCHMARKS / "mined_captions.py"), "--images", "2000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("mined_captions.py", "--images", "2000")
     assert found["images"] == 2000
     assert all(found[name] > 0 for name in ("seconds", "milliseconds_a_batch", "peak_gb"))
 
 
 def test_mcip_variants(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "mcip_variants.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run([*command, "--only", "queue of captions"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("mcip_variants.py", "--quick", "--out", tmp_path, "--only", "queue of captions")
     settings = {row["setting"]: row for row in found["rows"]}
     assert list(settings)[-2:] == ["weight 0.2, queue 256", "weight 0.2, queue 1024"]
     for row in settings.values():
@@ -113,10 +99,7 @@ def test_mcip_variants(tmp_path: Path) -> None:
 
 def test_gpu() -> None:
     parts = ["ViT-L-14-336", "mining", "jpeg", "resume"]
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--only", *parts]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["parts"]
+    found = figures("gpu.py", "--quick", "--only", *parts)["parts"]
     assert list(found) == parts
     assert "error" not in json.dumps(found), found
     training = found["ViT-L-14-336"]
@@ -132,7 +115,25 @@ def test_gpu() -> None:
 
 
 def test_a_part_of_gpu_that_takes_too_long_is_stopped_and_says_so() -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--only", "align", "--seconds", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["parts"]["align"]["error"] == "stopped after 0 s"
+    found = figures("gpu.py", "--quick", "--only", "align", "--seconds", 0)
+    assert found["parts"]["align"]["error"] == "stopped after 0 s"
+
+
+def test_mixed_queries() -> None:
+    found = figures("mixed_queries.py", "--quick")["toyshop"]
+    assert set(found) == {"colour", "colour and kind"}
+    for row in found.values():
+        assert row["queries"] == 30
+        # Both parts together find what neither does alone.
+        assert row["sum"] > max(row["image"], row["text"])
+    assert found["colour"]["sum"] > found["colour"]["plain sum"]
+
+
+def test_search_choices() -> None:
+    found = figures("search_choices.py", "--quick")
+    recalls = [[recall for recall, _ in row] for row in found["texts"].values()]
+    assert all(0 <= recall <= 1 for row in recalls for recall in row)
+    assert recalls[0] == sorted(recalls[0])
+    assert min(found["exact"].values()) > 0
+    assert list(found["growth"]["added"]) == ["0.05", "0.1", "0.2", "0.3"]
+    assert found["growth"]["crossover"] > 0
