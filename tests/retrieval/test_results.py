@@ -48,9 +48,9 @@ def test_results_as_json_list_and_frame() -> None:
     assert list(Results(()).to_pandas().columns) == ["id", "score", "path", "width", "height"]
 
 
-def shown(results: Results) -> str:
+def shown(results: Results, width: int = 200) -> str:
     file = io.StringIO()
-    Console(file=file, width=200).print(results)
+    Console(file=file, width=width).print(results)
     return file.getvalue()
 
 
@@ -62,6 +62,23 @@ def test_results_are_shown_as_a_table_of_plain_text() -> None:
     assert "\x1b" not in text
     assert "[b]t" in text
     assert "none" not in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_score_id_and_size_are_shown_however_narrow_the_terminal(width: int) -> None:
+    metadata = {"label": "a red mug", "captions": ["word " * 30, "more"], "year": 2024, "shape": "mug", "price": 1.5}
+    hits = tuple(Hit(f"shop/aisle-{n}/mug.jpg", 0.5, "a.jpg", 640, 480, metadata) for n in range(3))
+    text = shown(Results(hits, line=0.6), width)
+    assert max(map(len, text.splitlines())) <= width
+    unfolded = "".join(text.split())
+    for n in range(3):
+        assert f"aisle-{n}" in unfolded
+    assert text.count("0.500") == text.count("640 x 480") == 3
+    # A column is there with its values, or is named below the table.
+    for name, value in {"label": "a red mug", "year": "2024", "shape": "mug", "price": "1.5"}.items():
+        head, _, below = text.partition("no room here for")
+        assert (name in head and value in head) or name in below
+    assert ("no room here for" in text) == (width < 120)
 
 
 def test_results_in_a_notebook(run_index: Run, own_album: Path) -> None:
@@ -97,7 +114,7 @@ def test_the_command_and_the_function(
     assert (255, 255, 255) not in colours
     with pytest.raises(ConfigError, match=r"s\.txt"):
         search(index, "blue", sheet=tmp_path / "s.txt")
-    with pytest.raises(ConfigError, match="output is 'html': it must be table, json or paths"):
+    with pytest.raises(ConfigError, match="output is 'html': it is one of table, json, paths"):
         search(index, "blue", output="html")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="is open already"):
         search(index, "blue", model="toyshop")

@@ -48,6 +48,8 @@ image is required.
 --config FILE.yaml gives parameters by name, flags override it; --print-config prints them as such a file. --recipe \
 NAME gives those of a recipe in the package (see `mcip plan`).
 """
+# Columns of what is printed to a file or another program.
+_WIDE = 200
 _INTERRUPTED = 130
 # What a shell says of a process that wrote to a closed pipe: 128 and the number of SIGPIPE.
 _BROKEN_PIPE = 141
@@ -148,7 +150,8 @@ def show(result: Any) -> None:
     if result is None:
         return
     if hasattr(result, "__rich__"):
-        Console(soft_wrap=not sys.stdout.isatty()).print(result)
+        terminal = sys.stdout.isatty()
+        Console(width=None if terminal or "COLUMNS" in os.environ else _WIDE, soft_wrap=not terminal).print(result)
     else:
         for item in result if isinstance(result, list) else [result]:
             print(item)

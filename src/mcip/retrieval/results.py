@@ -12,7 +12,8 @@ from mcip.core.errors import ConfigError, UnreadableImage
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+
+    from mcip.retrieval.results_table import ResultsTable
 
 # Images that a notebook shows of one search.
 _SHOWN: Final = 100
@@ -99,7 +100,7 @@ class Results(Sequence[Hit]):
         # Only the score can clash: the index renames columns of a source that are called like its others.
         columns |= {
             f"source_{name}" if name in names else name: [hit.metadata.get(name) for hit in self.hits]
-            for name in self._metadata_names()
+            for name in self.metadata_names
         }
         if self._collapsed:
             columns["others"] = [len(hit.others) for hit in self.hits]
@@ -113,28 +114,10 @@ class Results(Sequence[Hit]):
         """One path per line."""
         return "\n".join(hit.path for hit in self.hits)
 
-    def __rich__(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
+    def __rich__(self) -> ResultsTable:
+        from mcip.retrieval.results_table import ResultsTable
 
-        names = [name for name in self._metadata_names() if any(hit.metadata.get(name) is not None for hit in self)]
-        table = Table("score", *(["others"] if self._collapsed else []))
-        table.add_column("id", overflow="fold")
-        table.add_column("pixels", no_wrap=True)
-        for name in names:
-            table.add_column(Text(printable(name)), no_wrap=True, overflow="ellipsis", max_width=40)
-        above = len(self) if self.line is None else sum(hit.score >= self.line for hit in self)
-        if above < len(self):
-            table.caption = f"below {self.line:.3f}: no better than for unrelated queries"
-        for number, hit in enumerate(self):
-            if number == above:
-                table.add_section()
-            others = [f"+{len(hit.others)}" if hit.others else ""] if self._collapsed else []
-            cells = [f"{hit.score:.3f}", *others, hit.id, f"{hit.width} x {hit.height}"]
-            cells += [_brief(hit.metadata.get(name)) for name in names]
-            # As `Text`, since words in brackets are no markup here.
-            table.add_row(*(Text(printable(cell)) for cell in cells))
-        return table
+        return ResultsTable(self)
 
     def _repr_html_(self) -> str:
         """The images, for a notebook: as many as fit into one answer, as self-contained HTML."""
@@ -148,7 +131,7 @@ class Results(Sequence[Hit]):
                 small = None if self._thumbnail is None else self._thumbnail(hit.id)
             except UnreadableImage:
                 small = None
-            facts = [f"{name}: {_brief(value)}" for name, value in hit.metadata.items() if value is not None]
+            facts = [f"{name}: {brief(value)}" for name, value in hit.metadata.items() if value is not None]
             shown.append((hit, base64.b64encode(small).decode() if small else None, "\n".join([hit.path, *facts])))
         environment = Environment(loader=PackageLoader("mcip.retrieval"), autoescape=True, trim_blocks=True)
         template = environment.get_template("results.html.j2")
@@ -158,7 +141,9 @@ class Results(Sequence[Hit]):
     def _collapsed(self) -> bool:
         return any(hit.others for hit in self.hits)
 
-    def _metadata_names(self) -> list[str]:
+    @property
+    def metadata_names(self) -> list[str]:
+        """The names of all columns of metadata that a hit has."""
         return list(dict.fromkeys(name for hit in self.hits for name in hit.metadata))
 
 
@@ -192,7 +177,8 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value of metadata as a text."""
     if isinstance(value, list | tuple):
         return "; ".join(map(str, value))
     return "" if value is None else str(value)

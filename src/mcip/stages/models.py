@@ -82,17 +82,18 @@ class ModelTable:
         from rich.text import Text
 
         table = Table(
-            caption="Every open_clip name with a pretrained tag can be used too: open_clip.list_pretrained()."
+            caption="Millions of parameters (of the image tower), dimensions of an embedding, pixels of a side, "
+            "images a second on two cores where measured. Every open_clip name with a pretrained tag can be used "
+            "too: open_clip.list_pretrained()."
         )
-        table.add_column("model", no_wrap=True)
-        for title in ("parameters", "of the image tower", "dimension", "pixels", "images/s on two cores"):
-            table.add_column(title, justify="right")
-        table.add_column("good at")
+        table.add_column("model", min_width=max(len(row.name) for row in self.rows))
+        for title in ("parameters", "dim", "pixels", "images/s"):
+            table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             speed = "" if row.images_per_s is None else f"{row.images_per_s:,.4g}"
-            sizes = f"{row.parameters_m:,.0f} M", f"{row.image_parameters_m:,.0f} M", f"{row.embed_dim:,}"
-            cells = (row.name, *sizes, str(row.image_size), speed, row.good_at)
-            table.add_row(*(Text(cell) for cell in cells))
+            parameters = f"{row.parameters_m:,.0f} ({row.image_parameters_m:,.0f})"
+            described = Text(row.name).append(f"\n{row.good_at}", "dim")
+            table.add_row(described, parameters, f"{row.embed_dim:,}", str(row.image_size), speed)
         return table
 
 
