@@ -25,7 +25,9 @@ from mcip.stages.improve_trials import Ledger, Trials
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import contents
 
-COUNTS = {"images": 2000, "train": 1400, "validation": 300, "test": 300, "dim": 512, "captions": 5000}
+COUNTS = {"images": 2000, "train": 1400, "validation": 300, "test": 300, "classes": 100, "dim": 512, "captions": 5000}
+
+STEP = {"adapt": 0.01, "tune": 0.01, "align": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,16 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def plan(speed: Speed, budget: float, **_: int) -> Plan:
         realigned = [trial.long(2) for trial in REALIGNMENTS[:1]]
-        return Plan(budget, {"all": 1.0}, [ADAPTERS[0].long(5)], list(TUNINGS[:2]), [2, 4], realigned, (0.01, 0.01))
+        return Plan(
+            budget,
+            {"all": 1.0},
+            [ADAPTERS[0].long(5)],
+            list(TUNINGS[:2]),
+            [2, 4],
+            realigned,
+            dict.fromkeys(("adapt", "tune", "align"), 0.01),
+            0.01,
+        )
 
     monkeypatch.setattr(improve_plan, "make_plan", plan)
     monkeypatch.setattr(improve_trials, "ALPHAS", (0.5,))
@@ -138,7 +149,7 @@ def test_budgets(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("budget", [60.0, 600.0, 3600.0, 36_000.0])
-@pytest.mark.parametrize("speed", [Speed(0.001, 0.001, 0.004), Speed(0.01, 0.3, 1.0)])
+@pytest.mark.parametrize("speed", [Speed(0.001, 0.001, 0.004, 1e-11), Speed(0.01, 0.3, 1.0, 1e-11)])
 def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, speed: Speed) -> None:
     plan = make_plan(speed, budget, **COUNTS, realign=500)
     if plan.tunings:
@@ -147,9 +158,23 @@ def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, s
     assert Plan.of_dict(plan.as_dict()) == plan
 
 
+def test_many_classes_take_time_and_adapters_a_tenth_of_the_budget() -> None:
+    few, many = (
+        make_plan(Speed(0.001, 0.001, 0.004, 1e-11), 1800.0, **{**COUNTS, "classes": classes}, realign=0)
+        for classes in (100, 60_000)
+    )
+    # 3 x 256 x 512 x (60,000 + 2,560) products of 1e-11 s.
+    assert many.step_seconds["adapt"] == pytest.approx(1e-3 + 0.2460, rel=1e-2)
+    assert many.step_seconds["tune"] > few.step_seconds["tune"]
+    taken = [next(seconds for part, seconds in plan.parts.items() if "adapters" in part) for plan in (few, many)]
+    assert taken[0] < taken[1] <= 180
+    assert few.adapters[0].steps == 440  # twenty passes over 1,400 images
+    assert 100 < many.adapters[0].steps < 440
+
+
 def test_more_time_is_more_and_longer_trials() -> None:
     plans = [
-        make_plan(Speed(0.001, 0.001, 0.004), budget, **COUNTS, realign=0)
+        make_plan(Speed(0.001, 0.001, 0.004, 1e-11), budget, **COUNTS, realign=0)
         for budget in (20.0, 60.0, 200.0, 2000.0)
     ]  # fmt: skip
     lengths = [(len(plan.tunings), max(plan.steps, default=0)) for plan in plans]
@@ -204,7 +229,7 @@ def test_a_trial_is_cut_at_the_budget_and_stays_out(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(improve_trials, "tune", endless)
     monkeypatch.setattr(Trials, "_measure", measured)
-    plan = Plan(60.2, {}, [], list(TUNINGS[:1]), [2, 4], [], (0.0, 0.0))
+    plan = Plan(60.2, {}, [], list(TUNINGS[:1]), [2, 4], [], dict.fromkeys(STEP, 0.0), 0.0)
 
     def trials() -> Trials:
         ledger = Ledger(tmp_path / "time.json", plan.budget, reserve=60.0)

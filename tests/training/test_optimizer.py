@@ -14,7 +14,7 @@ from mcip.core.errors import ConfigError
 from mcip.stages.training import count_steps
 from mcip.training import EpochOrder
 from mcip.training.objective import Group
-from mcip.training.optimizer import freeze_parameters, layer_factors, make_optimizer
+from mcip.training.optimizer import freeze_parameters, freeze_statistics, layer_factors, make_optimizer
 from tests.tiny import CONFIG, TINY_SIGLIP
 
 RESNET: dict[str, Any] = {
@@ -105,6 +105,20 @@ def test_frozen_batch_normalisation_keeps_its_statistics() -> None:
     after = visual.state_dict()
     assert torch.equal(before["bn1.running_mean"], after["bn1.running_mean"])
     assert not torch.equal(before["bn2.running_mean"], after["bn2.running_mean"])
+
+
+def test_frozen_statistics_stay_and_weights_are_trained() -> None:
+    visual = tower(RESNET).eval()
+    images = torch.randn(4, 3, 32, 32)
+    expected = visual(images)
+    freeze_statistics(visual)
+    visual.train()
+    before = {name: tensor.clone() for name, tensor in visual.named_buffers()}
+    # No image has a part in the embedding of another one.
+    torch.testing.assert_close(visual(images), expected)
+    visual(images).square().sum().backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in visual.named_buffers())
+    assert all(parameter.grad is not None for name, parameter in visual.named_parameters() if name.startswith("bn"))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def improve(
     from mcip.data.selection import labelled
     from mcip.embeddings.encode import copy_embeddings
     from mcip.embeddings.mining import images_folder
-    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, WORK, has_splits, write_pool
+    from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, WORK, has_splits, pool_size, write_pool
     from mcip.stages.improve_plan import Speed, make_plan, parse_budget
     from mcip.stages.improve_proof import prove, read_proof
     from mcip.stages.improve_trials import FAVOURS, Trials
@@ -114,11 +114,13 @@ def improve(
     texts = None if pool is None else read_captions(pool, caption_column(pool_columns))
 
     def planned() -> Plan:
-        pairs = len(table.rows_with_captions) if len(table.rows_with_captions) >= REALIGN else 0
+        captioned = len(table.rows_with_captions)
         return make_plan(
             Speed.measure(base, table, target, precision), seconds, images=len(table), train=round(0.7 * len(table)),
             validation=min(round(0.15 * len(table)), MOST_VALIDATION), test=round(0.15 * len(table)),
-            dim=base.embed_dim, captions=2000 if texts is None else len(texts), realign=pairs,
+            classes=round(0.7 * len(table.classes)), dim=base.embed_dim,
+            captions=pool_size(table) if texts is None else len(texts),
+            realign=captioned if captioned >= REALIGN else 0,
         )  # fmt: skip
 
     if dry_run:

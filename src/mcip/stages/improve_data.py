@@ -128,6 +128,11 @@ def write_pool(data: Any, train: Table, folder: Path, columns: Mapping[str, str]
     return path
 
 
+def pool_size(table: Table) -> int:
+    """About how many captions `write_pool` makes for these images."""
+    return len(default_texts()) + len(table.rows_with_captions) + len(TEMPLATES) * len(label_names(table.classes))
+
+
 def _other_texts(data: Any, train: Table, columns: Mapping[str, str]) -> list[str]:
     """The different texts of columns that are not the table's, in the rows that are trained on."""
     if isinstance(data, Table):

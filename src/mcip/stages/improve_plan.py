@@ -26,6 +26,13 @@ _LEAST_STEPS: Final = 100
 _MOST_EPOCHS: Final = 20
 _FEWEST_AT_MOST: Final = 100
 _ADAPT_STEPS: Final = 600
+_ADAPT_BATCH: Final = 256
+# The share of the budget that adapters may take before they get fewer steps.
+_ADAPT_SHARE: Final = 0.1
+# Captions that an image has, about.
+_CAPTIONS: Final = 10
+# Of a matrix product that is timed.
+_COLUMNS: Final = 8192
 _ALIGN_STEPS: Final = 300
 _LEAST_ALIGN_STEPS: Final = 10
 # Seconds that a trial takes beside its steps and its validation: loading, saving, hashing.
@@ -77,11 +84,20 @@ REALIGNMENTS: Final = tuple(Trial(f"re-a-lr{lr:g}", "align", {"lr": lr}) for lr 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast this machine is with a model: seconds per image to read it, to embed it, and to train on it."""
+    """How fast this machine is with a model.
+
+    Attributes:
+        read: Seconds to read an image.
+        embed: Seconds to embed one.
+        train: Seconds to train on one.
+        multiply: Seconds of a multiplication and addition within a matrix product: that of the losses, by class or by
+            caption, which may take longer than a small model.
+    """
 
     read: float
     embed: float
     train: float
+    multiply: float
 
     @classmethod
     def measure(
@@ -109,10 +125,12 @@ class Speed:
             loss.backward()
             model.clip.zero_grad(set_to_none=True)
 
+        left = torch.zeros(4 * BATCH, model.embed_dim, device=device)
+        right = torch.zeros(model.embed_dim, _COLUMNS, device=device)
         model.clip.to(device)
         times = [_fastest(action) / len(rows) for action in (read, embed, train)]
         model.clip.to("cpu")
-        return cls(*times)
+        return cls(*times, _fastest(lambda: left @ right) / (left.numel() * _COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,8 @@ class Plan:
             with twice the steps.
         steps: The steps of each round.
         realignments: Trials of Re-A.
-        trial_seconds: Of a step, and of what a trial takes beside its steps.
+        step_seconds: Of a step of a trial, by its stage.
+        check_seconds: What a trial takes beside its steps.
     """
 
     budget: float
@@ -136,7 +155,8 @@ class Plan:
     tunings: list[Trial]
     steps: list[int]
     realignments: list[Trial]
-    trial_seconds: tuple[float, float]
+    step_seconds: dict[str, float]
+    check_seconds: float
 
     def __rich__(self) -> RichTable:
         table = RichTable("what", "takes about", title=f"A plan for {duration(self.budget)}")
@@ -156,7 +176,7 @@ class Plan:
     def of_dict(cls, content: dict[str, Any]) -> Plan:
         """The plan that `as_dict` gave."""
         trials = {key: [Trial(**trial) for trial in content[key]] for key in ("adapters", "tunings", "realignments")}
-        return cls(**{**content, **trials, "trial_seconds": tuple(content["trial_seconds"])})
+        return cls(**{**content, **trials})
 
 
 def make_plan(
@@ -167,6 +187,7 @@ def make_plan(
     train: int,
     validation: int,
     test: int,
+    classes: int,
     dim: int,
     captions: int,
     realign: int,
@@ -180,6 +201,7 @@ def make_plan(
         train: Images that are trained on.
         validation: Images of validation, embedded by each trial.
         test: Images of the test, embedded by each of the models that are measured on it.
+        classes: Of the images that are trained on.
         dim: Of the embeddings.
         captions: Of the pool; an eighth of an image's time is taken for each.
         realign: Captioned images to train on; 0 for no Re-A.
@@ -188,16 +210,23 @@ def make_plan(
     batch = min(BATCH, train)
     check = validation * embed + _OVERHEAD
     most = max(_FEWEST_AT_MOST, _MOST_EPOCHS * -(-train // batch))
-    adapter = min(_ADAPT_STEPS, most) * (1e-3 + 2e-8 * min(256, train) * dim) + check
+
+    def losses(images: int) -> float:
+        """Forward once and backward twice through the products with all class centers and the batch's captions."""
+        return 3 * images * dim * (classes + min(captions, _CAPTIONS * images)) * speed.multiply
+
+    adapt_step = 1e-3 + losses(min(_ADAPT_BATCH, train))
+    affordable = int((_ADAPT_SHARE * budget / len(ADAPTERS) - check) / adapt_step)
+    adapt_steps = min(_ADAPT_STEPS, most, max(_LEAST_STEPS, affordable))
     parts = {
         "embed all images": images * embed,
         "mine captions": captions * speed.embed / 8 + _OVERHEAD,
-        f"{len(ADAPTERS)} adapters (mcip adapt)": len(ADAPTERS) * adapter,
+        f"{len(ADAPTERS)} adapters (mcip adapt)": len(ADAPTERS) * (adapt_steps * adapt_step + check),
         "interpolation with the base": 2 * len(ALPHAS) * check,
         TEST: 4 * (test * embed) + 5,
     }
     left = budget - sum(parts.values())
-    step = batch * (speed.read + speed.train)
+    step = batch * (speed.read + speed.train) + losses(batch)
     # Re-A gets a tenth of what is left; a step of it, with twice the pairs and no images, takes about as long.
     align_steps = int(min(_ALIGN_STEPS, (0.1 * left / len(REALIGNMENTS) - check) / step)) if realign else 0
     aligned = list(REALIGNMENTS) if align_steps >= _LEAST_ALIGN_STEPS else []
@@ -213,8 +242,8 @@ def make_plan(
     ordered = sorted(parts, key=lambda part: next(place for place, start in enumerate(order) if part.startswith(start)))
     return Plan(
         budget, {part: parts[part] for part in ordered},
-        [trial.long(min(_ADAPT_STEPS, most)) for trial in ADAPTERS], list(TUNINGS[:count]), steps,
-        [trial.long(align_steps) for trial in aligned], (step, check),
+        [trial.long(adapt_steps) for trial in ADAPTERS], list(TUNINGS[:count]), steps,
+        [trial.long(align_steps) for trial in aligned], {"adapt": adapt_step, "tune": step, "align": step}, check,
     )  # fmt: skip
 
 

@@ -163,8 +163,8 @@ class Trials:
 
     def _trial(self, trial: Trial, start: str | None = None) -> str | None:
         """Run a trial and measure it; None where there was no time for it."""
-        step, overhead = self.plan.trial_seconds
-        expected = overhead + (trial.steps * step if trial.stage != "adapt" else 0.0)
+        overhead = self.plan.check_seconds
+        expected = overhead + trial.steps * self.plan.step_seconds[trial.stage]
         name = trial.name if start is None else f"{start}+{trial.name}"
         # A tuning leaves time for the line between it and the base.
         later = overhead * len(ALPHAS) if trial.stage == "tune" else 0.0
@@ -215,7 +215,7 @@ class Trials:
         """Measure models between the base and a trained one."""
         for alpha in ALPHAS:
             between = f"{name}-alpha{alpha:g}"
-            if self.ledger.has_time(between, self.plan.trial_seconds[1]):
+            if self.ledger.has_time(between, self.plan.check_seconds):
                 with self._limited(between):
                     out = self.folder / between / "model"
                     model = out if out.exists() else interpolate(self.paths[name], self.base, out, alpha=alpha)

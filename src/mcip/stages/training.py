@@ -32,7 +32,7 @@ from mcip.models.saved import SavedModel
 from mcip.training import CHECKPOINTS, LOGS, EpochOrder, Fit, Objective
 from mcip.training.low_rank import add_low_rank
 from mcip.training.objectives import CaptionTerm, ImageTuning, LinearAdapter
-from mcip.training.optimizer import freeze_parameters
+from mcip.training.optimizer import freeze_parameters, freeze_statistics
 from mcip.training.sampling import ClassBalancedOrder, SourceWeightedOrder, parse_weights
 
 # Runs of fewer steps, and relative changes of the weights below this one, are worth a note.
@@ -66,11 +66,19 @@ def caption_term(
 
 
 def prepare_tower(
-    visual: Any, freeze: str | None, lora: int, patch_dropout: float, grad_checkpointing: bool, seed: int
+    visual: Any,
+    freeze: str | None,
+    freeze_batch_norm: bool,
+    lora: int,
+    patch_dropout: float,
+    grad_checkpointing: bool,
+    seed: int,
 ) -> None:
     """Change an image tower for its training; see `mcip.tune` for each of the options."""
     if freeze:
         freeze_parameters(visual, freeze)
+    if freeze_batch_norm:
+        freeze_statistics(visual)
     if lora:
         add_low_rank(visual, lora, seed)
     if patch_dropout:

@@ -108,11 +108,16 @@ def freeze_parameters(visual: nn.Module, pattern: str) -> list[str]:
     for name in kept:
         parameters[name].requires_grad_(False)
     for module in visual.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
-            parameter.requires_grad for parameter in module.parameters()
-        ):
-            _stay_in_evaluation(module)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            freeze_statistics(module)
     return kept
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Let batch normalisation within a module use its running means and variances in training too, unchanged."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            _stay_in_evaluation(part)
 
 
 def has_batch_norm(module: nn.Module) -> bool:
