@@ -16,3 +16,18 @@ def test_names_are_text_in_messages_and_bars(name: str, capsys: pytest.CaptureFi
     assert f"There is {name}." in written
     assert f"{name} " in written
     assert f"read {name}" in written
+
+
+@pytest.mark.parametrize("width", [70, 80, 200])
+def test_a_bar_is_one_line_with_its_numbers_however_long_the_title(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", width)
+    with progress("embed a-table-with-quite-a-long-name.parquet", 256_000, "images") as advance:
+        advance(256_000, "loss 2.668")
+    [line] = capsys.readouterr().err.splitlines()
+    assert len(line) <= width
+    assert "256000/256000" in line
+    assert "images/s" in line
+    assert "loss 2.668" in line
+    assert line.startswith("embed a-table")

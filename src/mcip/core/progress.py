@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from mcip.core.processes import of_environment
@@ -22,9 +23,14 @@ console = Console(
 )  # fmt: skip
 
 
+# Letters of a title that are always shown, and columns that the bar, the counts, the rate, the time and a note take.
+_TITLE = 16
+_NUMBERS = 56
+
+
 class _Rate(ProgressColumn):
     def __init__(self, unit: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
@@ -61,12 +67,14 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         unit: What is counted, in the plural.
         done: How much had been done before.
     """
+    # One line, however narrow the terminal: a long title, such as a file's name, is cut before the numbers are.
+    title_column = Column(no_wrap=True, overflow="ellipsis", max_width=max(_TITLE, console.width - _NUMBERS))
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=title_column),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         _Rate(unit),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, expand=True) as bar:
