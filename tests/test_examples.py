@@ -82,6 +82,7 @@ def test_the_notebook_shows_images_and_tables(tmp_path: Path) -> None:
     assert frame.count("<tr") == 1 + 3
 
 
-def test_the_example_on_real_images_explains_itself() -> None:
-    command = [sys.executable, str(EXAMPLES / "real_pictures" / "run.py"), "--help"]
-    assert "flickr8k" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize(("name", "word"), [("run.py", "flickr8k"), ("compare.py", "IsoCLIP")])
+def test_the_examples_on_real_images_explain_themselves(name: str, word: str) -> None:
+    command = [sys.executable, str(EXAMPLES / "real_pictures" / name), "--help"]
+    assert word in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -63,27 +63,24 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool, seed: int = SEED) 
     first lies in a folder of that seed.
     """
     tables = make_tables(source, out / "tables")
-    base = pretrain(
-        tables["pairs"], out / "base", HERE / "base", validation=tables["pairs-val"], steps=recipe.pretrain_steps,
-        batch_size=recipe.pretrain_batch_size, precision="bf16",
-    )  # fmt: skip
+    base = pretrain_base(tables, out, recipe)
     data = tables["tune-sweep" if sweep else "tune"]
     of_seed = out if seed == SEED else out / f"seed-{seed}"
     folder = of_seed / "sweep" / tuning_name(recipe) if sweep else of_seed
     ends = folder / f"alpha{recipe.alpha}-steps{recipe.align_steps}-lr{recipe.align_lr}" if sweep else of_seed
     mined = mine(
-        data, str(source / "captions.parquet"), (folder if sweep else out) / "captions", str(base), k=recipe.k,
+        data, str(source / "captions.parquet"), (folder if sweep else out) / "captions", base, k=recipe.k,
         embeddings=out / "mining",
     )  # fmt: skip
-    models = {"base": str(base)}
+    models = {"base": base}
     for method in METHODS:
         tuned = tune(
-            data, folder / "tuned" / method, str(base), method=method, captions=mined if method == "mcip" else None,
+            data, folder / "tuned" / method, base, method=method, captions=mined if method == "mcip" else None,
             caption_weight=recipe.caption_weight, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr,
             center_init="class-means", center_lr_factor=recipe.center_lr_factor, transform="model",
             precision="bf16", seed=seed,
         )  # fmt: skip
-        model = interpolate(str(tuned), str(base), ends / method / "model", alpha=recipe.alpha)
+        model = interpolate(str(tuned), base, ends / method / "model", alpha=recipe.alpha)
         aligned = align(
             tables["pairs"], ends / f"{method}+re-a", str(model), steps=recipe.align_steps,
             batch_size=recipe.align_batch_size, lr=recipe.align_lr, precision="bf16", seed=seed,
@@ -92,6 +89,14 @@ def run(source: Path, out: Path, recipe: Recipe, sweep: bool, seed: int = SEED) 
     tasks = validation_tasks(tables) if sweep else test_tasks(tables)
     results = measure_models(models, tasks, ends / "results", suite="real images")
     return report(results, ends / "report", baseline="base", captions=mined, images=data).path, results
+
+
+def pretrain_base(tables: dict[str, str], out: Path, recipe: Recipe) -> str:
+    """The model that everything starts from, trained from scratch on captioned images."""
+    return str(pretrain(
+        tables["pairs"], out / "base", HERE / "base", validation=tables["pairs-val"], steps=recipe.pretrain_steps,
+        batch_size=recipe.pretrain_batch_size, precision="bf16",
+    ))  # fmt: skip
 
 
 def over_seeds(results: list[list[Path]]) -> str:

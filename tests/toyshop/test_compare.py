@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcip.core.files import read_json
+from mcip.stages import compare_methods
 from mcip.toyshop import compare
 
 
@@ -29,7 +30,7 @@ def test_methods_are_compared_and_nothing_is_trained_twice(
     assert (tmp_path / "quick" / "compare.png").stat().st_size > 10_000
 
     for name in ("isoclip", "interpolate"):
-        monkeypatch.setattr(compare, name, lambda *_, **__: pytest.fail("made again"))
+        monkeypatch.setattr(compare_methods, name, lambda *_, **__: pytest.fail("made again"))
     monkeypatch.setattr("mcip.training.fit", lambda *_, **__: pytest.fail("trained again"))
     compare.main(command)
     assert capsys.readouterr().out == table
