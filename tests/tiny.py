@@ -104,8 +104,7 @@ def start(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> 
         stage: The name of the stage.
         arguments: Its arguments.
         kill_at: Kill it with SIGKILL just before it does this one (counted from 1) of the things that make a file last
-            or
-            appear: flushing it to the disk, replacing another.
+            or appear: flushing it to the disk, replacing another; and, of an index, before or after its table changes.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -151,23 +150,34 @@ def _run(stage: str, arguments: dict[str, Any], kill_at: int | None) -> None:
 
     torch.set_num_threads(1)
     if kill_at is not None:
-        _kill_at(kill_at)
+        _kill_at(kill_at, table=stage == "index")
     getattr(importlib.import_module(f"mcip.stages.{stage}"), stage)(**arguments)
 
 
-def _kill_at(moment: int) -> None:
+def _kill_at(moment: int, table: bool) -> None:
     count = 0
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
+    def counted(function: Callable[..., Any], after: bool = False) -> Callable[..., Any]:
+        def count_one() -> None:
             nonlocal count
             count += 1
             if count == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            count_one()
+            result = function(*args, **kwargs)
+            if after:
+                count_one()
+            return result
 
         return call
 
     os.fsync = counted(os.fsync)
     for name in ("replace", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
+    if table:
+        from mcip.retrieval.table import IndexTable
+
+        for name in ("append", "upsert", "delete", "change_identity"):
+            setattr(IndexTable, name, counted(getattr(IndexTable, name), after=True))

@@ -17,7 +17,8 @@ from mcip.retrieval.index import Index
 from mcip.retrieval.table import open_table
 from mcip.stages.adapt import adapt
 from mcip.stages.index import index as build_index
-from tests.retrieval.test_killed import content, run, run_killed_over_and_over
+from tests.retrieval.test_killed import content
+from tests.tiny import run, run_killed_over_and_over
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,11 @@ def test_there_and_back(own_db: Path, indexed: Path, adapter: Path, base: Path) 
 def test_killed_and_started_again(ann: str, own_album: Path, base: Path, adapter: Path, tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed.lance", tmp_path / "killed.lance"
     for db in (undisturbed, killed):
-        assert run({"data": str(own_album), "db": str(db), "model": str(base), "ann": ann, "device": "cpu"}) == 0
+        first = {"data": str(own_album), "db": str(db), "model": str(base), "ann": ann, "device": "cpu"}
+        assert run("index", first) == 0
     arguments: dict[str, Any] = {"adapter": adapter, "ann": ann, "device": "cpu"}
-    assert run({**arguments, "db": str(undisturbed)}) == 0
-    assert run_killed_over_and_over({**arguments, "db": str(killed)}, 3) >= 2
+    assert run("index", {**arguments, "db": str(undisturbed)}) == 0
+    assert run_killed_over_and_over("index", {**arguments, "db": str(killed)}, 3) >= 2
     assert content(killed) == content(undisturbed)
     assert open_table(str(killed)).version == open_table(str(undisturbed)).version
 

@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mcip.retrieval import table as tables
 from mcip.retrieval.index import Index
-from tests.tiny import PRELOADED
-
-
-def _index(arguments: dict[str, Any], kill_at: int | None) -> None:
-    """Index, and die just before (odd) or after (even) a change of the table, or before a file lasts or appears."""
-    import torch
-
-    from mcip.stages.index import index as build_index
-
-    torch.set_num_threads(1)
-    moments = 0
-
-    def moment() -> None:
-        nonlocal moments
-        moments += 1
-        if moments == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def deadly(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            moment()
-            result = function(*args, **kwargs)
-            moment()
-            return result
-
-        return call
-
-    for name in ("append", "upsert", "delete", "change_identity"):
-        setattr(tables.IndexTable, name, deadly(getattr(tables.IndexTable, name)))
-    os.fsync = deadly(os.fsync)
-    Path.replace = deadly(Path.replace)  # type: ignore[method-assign]
-    build_index(**arguments)
-
-
-def run(arguments: dict[str, Any], kill_at: int | None = None) -> int:
-    """The exit code of an index run in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    process = context.Process(target=_index, args=(arguments, kill_at))
-    process.start()
-    process.join(120)
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode
-
-
-def run_killed_over_and_over(arguments: dict[str, Any], stride: int) -> int:
-    kills = 0
-    while run(arguments, 1 + kills * stride) != 0:
-        kills += 1
-    return kills
+from tests.tiny import run, run_killed_over_and_over
 
 
 def content(db: Path) -> tuple[list[dict[str, Any]], str, bytes]:
@@ -95,7 +41,7 @@ def test_killed_and_started_again(ann: str, own_album: Path, base: Path, tmp_pat
             names[0].unlink()
             names[1].rename(own_album / "moved.jpg")
             names[2].write_bytes(names[2].read_bytes() + b"\0")
-        assert run({**arguments, "db": str(undisturbed)}) == 0
-        assert run_killed_over_and_over({**arguments, "db": str(killed)}, stride or 7) >= max(2, kills // 2)
+        assert run("index", {**arguments, "db": str(undisturbed)}) == 0
+        assert run_killed_over_and_over("index", {**arguments, "db": str(killed)}, stride or 7) >= max(2, kills // 2)
         assert content(killed) == content(undisturbed)
     assert len(content(killed)[0]) == 35
