@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -31,6 +32,8 @@ _ADAPT_BATCH: Final = 256
 _ADAPT_SHARE: Final = 0.1
 # Captions that an image has, about.
 _CAPTIONS: Final = 10
+# Seconds that a batch may take before a larger one is not timed: small ones take longer an image.
+_MOMENT: Final = 0.25
 # Of a matrix product that is timed.
 _COLUMNS: Final = 8192
 _ALIGN_STEPS: Final = 300
@@ -103,10 +106,9 @@ class Speed:
     def measure(
         cls, model: Model, table: Table, device: torch.device, precision: Precision = "auto", count: int = 8
     ) -> Speed:
-        """Time a few images of the table."""
+        """Time a few images of the table, and batches as large as can be had in a moment, up to those of tunings."""
         transform = model.transform("model", train=True, decode="fast")
         rows = range(min(count, len(table)))
-        pixels = torch.zeros(len(rows), 3, model.image_size, model.image_size, device=device)
 
         def read() -> None:
             for row in rows:
@@ -115,23 +117,30 @@ class Speed:
                 except UnreadableImage:
                     continue
 
-        def embed() -> None:
-            with autocast(device, precision):
+        def embed(pixels: torch.Tensor) -> None:
+            with autocast(device, precision), torch.inference_mode():
                 model.embed_pixels(pixels)
 
-        def train() -> None:
+        def train(pixels: torch.Tensor) -> None:
             with autocast(device, precision):
                 loss = model.clip.encode_image(pixels).square().sum()
             loss.backward()
             model.clip.zero_grad(set_to_none=True)
 
+        def per_image(action: Callable[[torch.Tensor], None]) -> float:
+            images = torch.zeros(BATCH, 3, model.image_size, model.image_size, device=device)
+            size = count
+            while (seconds := _fastest(partial(action, images[:size]))) < _MOMENT and size < BATCH:
+                size *= 2
+            return seconds / size
+
         left = torch.zeros(4 * BATCH, model.embed_dim, device=device)
         right = torch.zeros(model.embed_dim, _COLUMNS, device=device)
         model.clip.to(device)
-        times = [_fastest(action) / len(rows) for action in (read, embed, train)]
-        times.append(_fastest(lambda: left @ right) / (left.numel() * _COLUMNS))
+        speeds = [_fastest(read) / len(rows), per_image(embed), per_image(train)]
+        speeds.append(_fastest(lambda: left @ right) / (left.numel() * _COLUMNS))
         model.clip.to("cpu")
-        return cls(*times)
+        return cls(*speeds)
 
 
 @dataclass(frozen=True)
@@ -278,7 +287,7 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _fastest(action: Callable[[], Any], times: int = 2) -> float:
+def _fastest(action: Callable[[], Any], times: int = 3) -> float:
     """The least of some times, in seconds; a first run warms up."""
     action()
     found = []
