@@ -72,9 +72,9 @@ class ResultsTable:
             if sum(widths.values()) + _BETWEEN * len(widths) <= room:
                 break
         for name, width in widths.items():
-            room -= width + _BETWEEN
-            if room >= 0:
+            if width + _BETWEEN <= room:
                 fitting[name] = columns[name], width
+                room -= width + _BETWEEN
         return fitting, [name for name in columns if name not in fitting]
 
 
