@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,10 +47,6 @@ if TYPE_CHECKING:
     from mcip.training import objectives
 
     __version__: str
-
-# Large tensors on the CPU in huge pages: PyTorch reads this at its first one. Otherwise each is mapped and cleared page
-# by page, which takes an eighth of the time of embedding images with small towers.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __all__ = [
     "Index",

@@ -68,7 +68,7 @@ def caption_term(
 def prepare_tower(
     visual: Any,
     freeze: str | None,
-    freeze_batch_norm: bool,
+    freeze_bn: bool,
     lora: int,
     patch_dropout: float,
     grad_checkpointing: bool,
@@ -77,7 +77,7 @@ def prepare_tower(
     """Change an image tower for its training; see `mcip.tune` for each of the options."""
     if freeze:
         freeze_parameters(visual, freeze)
-    if freeze_batch_norm:
+    if freeze_bn:
         freeze_statistics(visual)
     if lora:
         add_low_rank(visual, lora, seed)

@@ -59,7 +59,7 @@ def tune(
     max_loss_ratio: float = 4.0,
     layer_decay: float = 1.0,
     freeze: str | None = None,
-    freeze_batch_norm: bool = False,
+    freeze_bn: bool = False,
     lora: int = 0,
     ema: float = 0.0,
     transform: TransformName = "paper",
@@ -137,7 +137,7 @@ def tune(
             the same rate for all.
         freeze: A regular expression: parameters of the image tower with a match in their name are not trained, for
             example conv1|ln_pre|resblocks.[0-5][.]
-        freeze_batch_norm: Keep the statistics of batch normalisation, where the image tower has it, as the model has
+        freeze_bn: Keep the statistics of batch normalisation, where the image tower has it, as the model has
             them; its weights are trained. In short tunings those of few batches cost more than what is learnt gains.
             Several processes, and batches in parts, then train such a tower as one does.
         lora: The rank of low-rank factors that are trained in place of the image tower's weights and merged into its
@@ -252,7 +252,7 @@ def tune(
                 shard_from=shard_centers_from, device=target,
             )  # fmt: skip
             tower = loaded.clip.visual
-            prepare_tower(tower, freeze, freeze_batch_norm, lora, patch_dropout, grad_checkpointing, seed)
+            prepare_tower(tower, freeze, freeze_bn, lora, patch_dropout, grad_checkpointing, seed)
             pixels = Pixels(table, loaded.transform(transform, train=True, decode=decode), cache_gb=cache_gb, **reading)
             validate = Validation(loaded, held_out, "image", target, workers, precision) if held_out else None
             with sharded_tower(loaded, parallel, target):

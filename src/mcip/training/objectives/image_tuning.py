@@ -161,7 +161,7 @@ class ImageTuning:
         if self.team.several and has_batch_norm(visual.train()):
             raise ConfigError(
                 "The image tower has batch normalisation, whose statistics would be those of each process's images: "
-                "train it in one process, or keep them as they are (--freeze-batch-norm)."
+                "train it in one process, or keep them as they are (--freeze-bn)."
             )
         self._compile: tuple[int, Precision, bool] | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
