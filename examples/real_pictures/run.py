@@ -8,8 +8,8 @@ writes seeds.md with means and standard deviations. `--sweep` trains without a f
 species and measures on validation splits only, to choose hyper-parameters.
 
 Its parts add up to about 70 minutes on one core, 24 of them for the base. With MCIP and Re-A image to image rises
-from 29.8 to 33.1 (mean of three), k-NN from 28.5 to 31.1, and text to image is 41.4 where the base has 41.5 (mean
-of two).
+from 29.8 to 33.2 (mean of three), k-NN from 28.5 to 31.4, and text to image is 41.1 where the base has 41.5 (mean
+of two), over three seeds.
 The whole table, and what it does not show, stands in docs/results.md.
 """
 
