@@ -104,7 +104,8 @@ def start(stage: str, arguments: dict[str, Any], kill_at: int | None = None) -> 
         stage: The name of the stage.
         arguments: Its arguments.
         kill_at: Kill it with SIGKILL just before it does this one (counted from 1) of the things that make a file last
-            or appear: flushing it to the disk, replacing another; and, of an index, before or after its table changes.
+            or appear: flushing it to the disk, replacing another. Of an index changes of its table count too, and each
+            moment just after one of all these.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -157,7 +158,7 @@ def _run(stage: str, arguments: dict[str, Any], kill_at: int | None) -> None:
 def _kill_at(moment: int, table: bool) -> None:
     count = 0
 
-    def counted(function: Callable[..., Any], after: bool = False) -> Callable[..., Any]:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def count_one() -> None:
             nonlocal count
             count += 1
@@ -167,7 +168,7 @@ def _kill_at(moment: int, table: bool) -> None:
         def call(*args: Any, **kwargs: Any) -> Any:
             count_one()
             result = function(*args, **kwargs)
-            if after:
+            if table:
                 count_one()
             return result
 
@@ -180,4 +181,4 @@ def _kill_at(moment: int, table: bool) -> None:
         from mcip.retrieval.table import IndexTable
 
         for name in ("append", "upsert", "delete", "change_identity"):
-            setattr(IndexTable, name, counted(getattr(IndexTable, name), after=True))
+            setattr(IndexTable, name, counted(getattr(IndexTable, name)))

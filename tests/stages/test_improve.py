@@ -26,7 +26,6 @@ from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import contents
 
 COUNTS = {"images": 2000, "train": 1400, "validation": 300, "test": 300, "classes": 100, "dim": 512, "captions": 5000}
-
 STEP = {"adapt": 0.01, "tune": 0.01, "align": 0.01}
 
 
@@ -43,16 +42,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def plan(speed: Speed, budget: float, **_: int) -> Plan:
         realigned = [trial.long(2) for trial in REALIGNMENTS[:1]]
-        return Plan(
-            budget,
-            {"all": 1.0},
-            [ADAPTERS[0].long(5)],
-            list(TUNINGS[:2]),
-            [2, 4],
-            realigned,
-            dict.fromkeys(("adapt", "tune", "align"), 0.01),
-            0.01,
-        )
+        return Plan(budget, {"all": 1.0}, [ADAPTERS[0].long(5)], list(TUNINGS[:2]), [2, 4], realigned, STEP, 0.01)
 
     monkeypatch.setattr(improve_plan, "make_plan", plan)
     monkeypatch.setattr(improve_trials, "ALPHAS", (0.5,))

@@ -22,7 +22,7 @@ from mcip.models.compiled import pays
 from mcip.models.image_tower import drop_patches, patch_dropout
 from mcip.training import EpochOrder
 from mcip.training.objectives import CaptionTerm, ImageTuning, image_tuning
-from mcip.training.optimizer import freeze_statistics, layer_factors
+from mcip.training.optimizer import freeze_parameters, freeze_statistics, layer_factors
 
 
 def tuning(base: Path, train: Path, mined: Path | None, **changes: Any) -> ImageTuning:
@@ -186,6 +186,11 @@ def test_batch_normalisation_is_refused_in_several_processes(
 
     make()
     monkeypatch.setattr(image_tuning, "processes", lambda: Processes(0, 2))
+    with pytest.raises(ConfigError, match="batch normalisation"):
+        make()
+    freeze_parameters(model.clip.visual, "ln_post")
+    make()
+    model.clip.visual.ln_post = torch.nn.Sequential(torch.nn.BatchNorm1d(32))
     with pytest.raises(ConfigError, match="batch normalisation"):
         make()
     freeze_statistics(model.clip.visual)

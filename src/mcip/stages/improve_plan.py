@@ -287,7 +287,7 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _fastest(action: Callable[[], Any], times: int = 3) -> float:
+def _fastest(action: Callable[[], Any], times: int = 2) -> float:
     """The least of some times, in seconds; a first run warms up."""
     action()
     found = []
