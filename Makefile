@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks examples docs .ci
+# Tests start hundreds of processes: each would compile the package anew where Python is told to keep no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test fuzz check format docs drawings dist test-wheel clean browser
 

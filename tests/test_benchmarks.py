@@ -55,15 +55,16 @@ def test_centers() -> None:
 
 def test_serve() -> None:
     found = figures("serve.py", "--quick", "--seconds", "1")
-    for backend in ("torch", "onnx"):
-        parts = found[backend]
+    for way in ("torch", "onnx", "processes"):
+        parts = found[way]
         for part in ("load", "restart"):
             assert parts[part]["answers"] > 0
             assert parts[part]["errors"] == parts[part]["wrong"] == 0
         assert parts["restart"]["retries"] > 0
         assert parts["load"]["retries"] == 0
         assert set(parts["queries_per_forward_pass"]) == {"text", "image"}
-    assert set(found["onnx_vs_torch"]) == {"requests_per_second", "p99_ms"}
+    for ratios in ("onnx_vs_torch", "processes_vs_torch"):
+        assert set(found[ratios]) == {"requests_per_second", "p99_ms"}
     assert found["vs_before"] > 0
 
 

@@ -145,7 +145,8 @@ def test_an_index_that_is_open_is_served_and_opened_again_when_it_is_made_anew(s
 
 
 def test_a_missing_package_is_named(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mcip.server.connections")
+    for name in ("connections", "processes"):
+        monkeypatch.delitem(sys.modules, f"mcip.server.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ConfigError, match=r"pip install 'mcip\[serve\]'"):
         serve(str(served), port=0)

@@ -200,6 +200,9 @@ def _open(file: Path) -> Any:
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    # 0 is a thread a core.
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     # Threads that wait by spinning take the processors from whatever else runs: a search, decoding, other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

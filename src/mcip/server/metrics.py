@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# The environment variable that has prometheus_client keep numbers in files of a folder, from when it is imported.
+SHARED_NUMBERS: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
@@ -29,15 +34,24 @@ class Metrics:
         self.cached_texts = Counter(
             "mcip_text_cache", "Texts looked up among those embedded before.", ("result",), registry=self.registry
         )
-        self.images = Gauge("mcip_images", "Images in the index.", registry=self.registry)
-        self.version = Gauge("mcip_table_version", "Version of the table that is served.", registry=self.registry)
+        self.images = Gauge(
+            "mcip_images", "Images in the index.", registry=self.registry, multiprocess_mode="mostrecent"
+        )
+        self.version = Gauge(
+            "mcip_table_version", "Version of the table that is served.", registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )  # fmt: skip
         self.refresh_failures = Counter(
             "mcip_refresh_failures", "Looks for a newer version of the table that failed.", registry=self.registry
         )
 
     def text(self) -> bytes:
-        """All numbers as Prometheus reads them."""
-        return generate_latest(self.registry)
+        """All numbers as Prometheus reads them: of all processes, where several share an address."""
+        registry = self.registry
+        if SHARED_NUMBERS in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
 class Measured:

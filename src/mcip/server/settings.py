@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # Parts of a query, of each kind; characters of a text and of an id.
@@ -62,3 +62,11 @@ class Settings:
     window: float = 0.003
     cached_texts: int = 10_000
     cached_thumbnails: int = 64_000_000
+
+    def shared_by(self, processes: int) -> Settings:
+        """The limits of each of several processes: its share of what all may take together."""
+        names = (
+            "max_held", "max_waiting", "max_connections", "max_connections_per_address", "cached_texts",
+            "cached_thumbnails",
+        )  # fmt: skip
+        return replace(self, **{name: -(-getattr(self, name) // processes) for name in names})

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mcip.core.choices import Backend
@@ -41,6 +40,7 @@ def serve(
     max_connections_per_address: int = 256,
     seconds: float = 20,
     refresh_seconds: float = 5,
+    processes: int = 1,
 ) -> str:
     """Serve an index until it is interrupted: an HTTP API and a page for searching by image, by text, or by both.
 
@@ -66,6 +66,8 @@ def serve(
         max_connections_per_address: Those of one client address. Clients behind one proxy share its address.
         seconds: Time to receive a request's header, its body, to answer it, and for a client to take 16 kB of it.
         refresh_seconds: Time between two looks for a newer version of the index.
+        processes: Processes that answer, on Linux. One uses little more than a core; each loads the index and the model
+            itself, and has its share of the limits and of the cores.
 
     Returns:
         The address that was served.
@@ -74,6 +76,7 @@ def serve(
         ArtefactError: There is no index.
         ConfigError: A parameter is out of range, the port is taken, or the extra `mcip[serve]` is not installed.
         ModelError: The model cannot be loaded, or is not the index's.
+        ProcessError: One of several processes has ended by itself.
 
     Example:
         >>> mcip.serve("photos.lance", port=8001)  # doctest: +SKIP
@@ -83,15 +86,16 @@ def serve(
         max_upload_mb=max_upload_mb, max_megapixels=max_megapixels, max_file_mb=max_file_mb, max_k=max_k,
         max_waiting=max_waiting, max_connections=max_connections,
         max_connections_per_address=max_connections_per_address, seconds=seconds, refresh_seconds=refresh_seconds,
+        processes=processes,
     )  # fmt: skip
     local = is_loopback(host)
     secret = _checked_token(token or os.environ.get(TOKEN) or None, local, host)
     from mcip.core.progress import console
 
-    open_ = _opener(db, model, device, backend)
+    open_ = _opener(db, model, device, backend, processes)
     try:
-        from mcip.server.app import create_app
-        from mcip.server.connections import http_server
+        from mcip.server.listen import address_of, listen
+        from mcip.server.processes import run_server
         from mcip.server.settings import Settings
     except ImportError as error:
         raise ConfigError(
@@ -111,23 +115,16 @@ def serve(
         seconds=seconds,
         refresh_seconds=refresh_seconds,
     )
-    failures: list[BaseException] = []
 
-    def stop(error: BaseException) -> None:
-        failures.append(error)
-        server.should_exit = True
+    def ready(images: int) -> None:
+        console.print(f"{images:,} images can be searched now.", markup=False)
 
-    def ready(index: Index) -> None:
-        console.print(f"{len(index):,} images can be searched now.", markup=False)
-
-    with _listen(host, port) as listening:
-        address = _address(host, listening)
-        server = http_server(create_app(open_, settings, ready, stop), settings)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(listening) for listening in listen(host, port, processes)]
+        address = address_of(host, sockets[0])
         console.print(f"{_name(db)} is being loaded. The page is at {address}", markup=False, soft_wrap=True)
-        with _announced(db, address, settings.key):
-            server.run([listening])
-    if failures:
-        raise failures[0]
+        stack.enter_context(_announced(db, address, settings.key))
+        run_server(open_, settings, sockets, ready)
     return address
 
 
@@ -140,24 +137,41 @@ def _announced(db: IndexInput, address: str, key: str | None) -> AbstractContext
     return announced(Note(address, os.getpid(), table_location(_name(db)), key))
 
 
-def _opener(db: IndexInput, model: str | None, device: str, backend: Backend = "auto") -> Callable[[], Index]:
-    """Opens the index, and opens it anew when it is called again.
+@dataclass(frozen=True)
+class _Opener:
+    """Opens an index, and opens it anew when it is called again."""
+
+    uri: str
+    model: str | None
+    device: str
+    backend: Backend
+
+    def __call__(self) -> Index:
+        from mcip.retrieval.index import open_index
+
+        return open_index(self.uri, self.model, self.device, backend=self.backend)
+
+
+def _opener(
+    db: IndexInput, model: str | None, device: str, backend: Backend = "auto", processes: int = 1
+) -> Callable[[], Index]:
+    """What opens the index; the first time, in this process, one that is open already is taken as it is.
 
     Raises:
         ArtefactError: There is no index.
         ConfigError: A model is given for an index that is open already.
     """
-    from mcip.retrieval.index import Index, open_index
+    from mcip.retrieval.index import Index
     from mcip.retrieval.table import open_table
 
     if not isinstance(db, Index):
         uri = os.fspath(db)
         _ = open_table(uri)
-        return lambda: open_index(uri, model, device, backend=backend)
+        return _Opener(uri, model, device, backend)
     if model is not None:
         raise ConfigError(f"{db.uri} is open already: give its model to open_index.")
-    given = [db]
-    return lambda: given.pop() if given else open_index(db.uri, None, device, backend=backend)
+    again, given = _Opener(db.uri, None, device, backend), [db]
+    return again if processes > 1 else lambda: given.pop() if given else again()
 
 
 def _name(db: IndexInput) -> str:
@@ -186,33 +200,3 @@ def _checked_token(token: str | None, local: bool, host: str) -> str | None:
             "such as `openssl rand -hex 16` prints."
         )
     return token
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address."""
-    if not 0 <= port <= 65_535:
-        raise ConfigError(f"port is {port}: it must be from 0 to 65535.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"{host} is no address to listen at: {error.strerror or error}.") from error
-    try:
-        if sys.platform != "win32":
-            # A server that is started again gets its port back at once.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(1024)
-    except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"Port {port} of {host} cannot be taken ({error.strerror or error}): choose another --port."
-        ) from error
-    return listening
-
-
-def _address(host: str, listening: socket.socket) -> str:
-    name = f"[{host.strip('[]')}]" if ":" in host else host
-    return f"http://{name}:{listening.getsockname()[1]}/"
