@@ -18,6 +18,7 @@ from mcip.core.errors import ArtefactError, ConfigError, DataError, ModelError
 from mcip.core.files import read_json
 from mcip.data import read_table
 from mcip.embeddings import Embeddings
+from mcip.embeddings.encode import copy_embeddings, embed_images
 from mcip.evaluation.validation import Validation
 from mcip.losses import ArcMargin
 from mcip.models.adapter import apply_adapter
@@ -72,6 +73,19 @@ def test_the_matrix_is_folded_so_that_open_clip_loads_it_strictly(name: str, tmp
     with torch.no_grad():
         actual = F.normalize(clip.encode_image(pixels), dim=-1)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def test_stored_embeddings_by_the_matrix_are_those_of_the_adapted_model(train: Path, tmp_path: Path) -> None:
+    table, model, adapted = read_table(train), models.load("toyshop"), models.load("toyshop")
+    matrix = matrix_of(model.embed_dim)
+    apply_adapter(adapted, matrix)
+    stored = embed_images(table, model, tmp_path / "stored")
+    rows = table.subset(range(3, 9))
+    made = copy_embeddings(stored, rows, adapted, tmp_path / "made", matrix=matrix.numpy())
+    expected = embed_images(rows, adapted, tmp_path / "expected")
+    assert made.ids == expected.ids == rows.ids
+    assert made.artefact.manifest["made_from"] == expected.artefact.manifest["made_from"]
+    np.testing.assert_allclose(made.take(range(6)), expected.take(range(6)), atol=1e-5)
 
 
 def test_what_cannot_be_folded_is_carried(tmp_path: Path) -> None:

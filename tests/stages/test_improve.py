@@ -20,7 +20,8 @@ from mcip.reporting.report import Report
 from mcip.stages import improve_plan, improve_trials
 from mcip.stages.improve import improve
 from mcip.stages.improve_data import label_names, write_pool
-from mcip.stages.improve_plan import ADAPTERS, REALIGNMENTS, TUNINGS, Plan, Speed, make_plan, parse_budget
+from mcip.stages.improve_plan import ADAPTERS, REALIGNMENTS, TUNINGS, Plan, Trial, make_plan, parse_budget
+from mcip.stages.improve_speed import Speed
 from mcip.stages.improve_trials import Ledger, Trials
 from mcip.toyshop.tables import Slice, write_slice
 from tests.tiny import contents
@@ -42,7 +43,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def plan(speed: Speed, budget: float, **_: int) -> Plan:
         realigned = [trial.long(2) for trial in REALIGNMENTS[:1]]
-        return Plan(budget, {"all": 1.0}, [ADAPTERS[0].long(5)], list(TUNINGS[:2]), [2, 4], realigned, STEP, 0.01)
+        return Plan(
+            budget, {"all": 1.0}, [ADAPTERS[0].long(5)], list(TUNINGS[:2]), [2, 1], [2, 4], realigned, STEP, 0.01
+        )
 
     monkeypatch.setattr(improve_plan, "make_plan", plan)
     monkeypatch.setattr(improve_trials, "ALPHAS", (0.5,))
@@ -59,8 +62,11 @@ def test_the_whole_way_resumes_to_the_same_model(
     assert isinstance(page, Report)
     manifest = read_json(tmp_path / "whole" / "manifest.json")
     tried = manifest["tried"]
-    names = {"base", "adapt-keep1-5", "mcip-lr0.0001-w0.2-2", "gpr-ft-lr0.0001-2", "adapt-keep1-5-alpha0.5"}
-    assert names <= tried.keys()
+    # The matrix was better than the base: tunings start from it.
+    assert tried["adapt-keep1-5"]["score"] > tried["base"]["score"]
+    tunings = [f"adapt-keep1-5+{name}" for name in ("mcip-lr0.0001-w0.2-2", "gpr-ft-lr0.0001-2")]
+    halfway = [f"{name}-alpha0.5" for name in tunings]
+    assert {"base", "adapt-keep1-5", "adapt-keep1-5-alpha0.5", *tunings, *halfway} <= tried.keys()
     assert sum(name.endswith("-4") for name in tried) == 1, "the better half goes on"
     assert tried[manifest["chosen"]]["score"] == max(one["score"] for one in tried.values())
     for one in tried.values():
@@ -78,7 +84,7 @@ def test_the_whole_way_resumes_to_the_same_model(
         assert part in html
 
     test = read_table(tmp_path / "whole" / "work" / "test.parquet")
-    trained = read_json(next((tmp_path / "whole" / "work" / "trials").glob("gpr-ft*-2")) / "classes.json")
+    trained = read_json(tmp_path / "whole" / "work" / "trials" / tunings[1] / "classes.json")
     assert not set(test.labels) & set(trained)
 
     real, stops = measure_models, iter([1, 3])
@@ -101,6 +107,36 @@ def test_the_whole_way_resumes_to_the_same_model(
     whole, stopped = (contents(tmp_path / name / "model") for name in ("whole", "stopped"))
     assert whole["open_clip_model.safetensors"] == stopped["open_clip_model.safetensors"]
     assert run(images, base, tmp_path / "stopped", pool=str(pool)).comparison.models == page.comparison.models
+
+
+def test_tunings_start_from_a_matrix_only_if_it_is_better_and_the_best_of_a_line_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"base": 5.0, "adapt-keep1-5": 4.0}
+    # At its end the first is ahead, halfway to the base the second.
+    first, second = TUNINGS[:2]
+    scores |= {f"{first.name}-2": 6.0, f"{first.name}-2-alpha0.5": 5.5}
+    scores |= {f"{second.name}-2": 3.0, f"{second.name}-2-alpha0.5": 7.0, f"{second.name}-4": 8.0}
+    starts: dict[str, str] = {}
+
+    def measured(trials: Trials, name: str, path: str, what: str, line: str, alpha: float) -> None:
+        trials.tried[name] = Tried(name, what, line, alpha, scores.get(name, 0.0), None, scores.get(name, 0.0))
+        trials.paths[name] = path
+
+    def trained(trials: Trials, trial: Trial, name: str, start: str) -> None:
+        starts[name] = start
+        measured(trials, name, name, "", name, 1.0)
+
+    monkeypatch.setattr(Trials, "_measure", measured)
+    monkeypatch.setattr(Trials, "_run", trained)
+    monkeypatch.setattr(improve_trials, "interpolate", lambda *_, **__: "between")
+    plan = Plan(60.0, {}, [ADAPTERS[0].long(5)], [first, second], [2, 1], [2, 4], [], STEP, 0.0)
+    data: Any = SimpleNamespace(train=range(9), captioned=None)
+    ledger = Ledger(tmp_path / "time.json", plan.budget)
+    trials = Trials("base", data, None, tmp_path, plan, ledger, tmp_path, 0.5, {})  # type: ignore[arg-type]
+    assert trials.run() == f"{second.name}-4"
+    assert f"{first.name}-4" not in starts
+    assert set(starts.values()) == {"base"}
 
 
 def test_a_dry_run_writes_nothing(images: Path, base: Path, tmp_path: Path) -> None:
@@ -144,7 +180,8 @@ def test_a_plan_keeps_to_its_budget_where_anything_can_be_tuned(budget: float, s
     plan = make_plan(speed, budget, **COUNTS, realign=500)
     if plan.tunings:
         assert sum(plan.parts.values()) <= budget
-        assert len(plan.tunings) == 2 ** (len(plan.steps) - 1)
+        assert len(plan.tunings) == plan.counts[0]
+        assert plan.counts[-1] == 1
     assert Plan.of_dict(plan.as_dict()) == plan
 
 
@@ -219,7 +256,7 @@ def test_a_trial_is_cut_at_the_budget_and_stays_out(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(improve_trials, "tune", endless)
     monkeypatch.setattr(Trials, "_measure", measured)
-    plan = Plan(60.2, {}, [], list(TUNINGS[:1]), [2, 4], [], dict.fromkeys(STEP, 0.0), 0.0)
+    plan = Plan(60.2, {}, [], list(TUNINGS[:1]), [1, 1], [2, 4], [], dict.fromkeys(STEP, 0.0), 0.0)
 
     def trials() -> Trials:
         ledger = Ledger(tmp_path / "time.json", plan.budget, reserve=60.0)

@@ -83,16 +83,22 @@ def embed_images(
 
 
 def copy_embeddings(
-    stored: Embeddings, table: Table, model: models.Model, out: str | Path, max_unreadable: float = 1.0
+    stored: Embeddings,
+    table: Table,
+    model: models.Model,
+    out: str | Path,
+    max_unreadable: float = 1.0,
+    matrix: NDArray[np.float32] | None = None,
 ) -> Embeddings:
     """Write the embeddings of some rows of a table that is embedded already, as `embed_images` would of these rows.
 
     Args:
         stored: The embeddings of a table's images.
         table: Rows of it.
-        model: The model that embedded them, or one with the same image tower.
+        model: The model that embedded them, or one with the same image tower; with a matrix, the one adapted by it.
         out: The folder of the artefact.
         max_unreadable: The share of the rows that may be unreadable.
+        matrix: What `mcip adapt` trained, of shape (D, D), float32: each embedding becomes its product, normalised.
     """
     row_of = {name: row for row, name in enumerate(stored.ids)}
     ids, lost = table.ids, stored.unreadable
@@ -103,7 +109,11 @@ def copy_embeddings(
             kept = [name for name in names if name in row_of]
             advance(len(rows))
             unreadable = [(name, lost[name]) for name in names if name in lost]
-            yield stored.take([row_of[name] for name in kept]), kept, unreadable
+            vectors = stored.take([row_of[name] for name in kept])
+            if matrix is not None:
+                vectors = vectors @ matrix
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            yield vectors, kept, unreadable
 
     made_from = stored.artefact.manifest["made_from"]
     made_from = {**made_from, "data": table.images_fingerprint, "model": model.fingerprint}

@@ -100,8 +100,9 @@ def improve(
     from mcip.embeddings.encode import copy_embeddings
     from mcip.embeddings.mining import images_folder
     from mcip.stages.improve_data import MOST_VALIDATION, REALIGN, WORK, has_splits, pool_size, write_pool
-    from mcip.stages.improve_plan import Speed, make_plan, parse_budget
+    from mcip.stages.improve_plan import make_plan, parse_budget
     from mcip.stages.improve_proof import prove, read_proof
+    from mcip.stages.improve_speed import Speed
     from mcip.stages.improve_trials import FAVOURS, Trials
     from mcip.stages.mine import mine
 

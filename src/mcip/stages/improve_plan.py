@@ -1,29 +1,27 @@
-"""The plan of `mcip improve`: which trials, how long each is, and how long it takes by a measurement of a moment."""
+"""The plan of `mcip improve`: which trials, and how long each is and takes."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Final
 
-import torch
 from rich.table import Table as RichTable
 
-from mcip.core.choices import Precision
-from mcip.core.device import autocast
-from mcip.core.errors import ConfigError, UnreadableImage
+from mcip.core.errors import ConfigError
 from mcip.core.progress import duration
-from mcip.data import Table
-from mcip.models import Model
+from mcip.stages.improve_speed import BATCH, Speed
 
 ALPHAS: Final = (0.3, 0.5, 0.7, 0.85)
-BATCH: Final = 64
-# The least and, in passes over the data, the most that a tuning is trained. After fewer steps, of many images, all
-# tunings are a little worse than the base, the more so the higher the learning rate, whichever is best in the end.
+HALFWAY: Final = 0.5
+# The trials of each round, the most that there is time for. Rounds take equal time, so that the last training, which is
+# the model in the end, gets half of the time or a third.
+_ROUNDS: Final = ((8, 2, 1), (4, 1), (2, 1), (1,))
+# The least and, in passes over the data, the most that is trained.
 _LEAST_STEPS: Final = 100
+# The least that tunings are compared after. With fewer steps, of many images, all of them are a little worse than the
+# base, the more so the higher the learning rate, whichever is best in the end.
+_LEAST_COMPARED: Final = 400
 _MOST_EPOCHS: Final = 20
 _FEWEST_AT_MOST: Final = 100
 _ADAPT_STEPS: Final = 600
@@ -32,10 +30,6 @@ _ADAPT_BATCH: Final = 256
 _ADAPT_SHARE: Final = 0.1
 # Captions that an image has, about.
 _CAPTIONS: Final = 10
-# Seconds that a batch may take before a larger one is not timed: small ones take longer an image.
-_MOMENT: Final = 0.25
-# Of a matrix product that is timed.
-_COLUMNS: Final = 8192
 _ALIGN_STEPS: Final = 300
 _LEAST_ALIGN_STEPS: Final = 10
 # Seconds that a trial takes beside its steps and its validation: loading, saving, hashing.
@@ -78,69 +72,11 @@ TUNINGS: Final = tuple(
     Trial(f"{method}-lr{lr:g}" + (f"-w{weight:g}" if method == "mcip" else ""), "tune",
           {"method": method, "lr": lr} | ({"caption_weight": weight} if method == "mcip" else {"keep": 1.0}))
     for method, lr, weight in (
-        ("mcip", 1e-4, 0.2), ("gpr-ft", 1e-4, 0.0), ("mcip", 1e-5, 0.2), ("gpr-ft", 1e-5, 0.0), ("mcip", 4e-4, 0.2),
+        ("mcip", 1e-4, 0.2), ("gpr-ft", 1e-4, 0.0), ("mcip", 4e-4, 0.2), ("mcip", 1e-5, 0.2), ("gpr-ft", 1e-5, 0.0),
         ("gpr-ft", 4e-4, 0.0), ("mcip", 1e-4, 0.5), ("mcip", 3e-5, 0.2),
     )
 )  # fmt: skip
 REALIGNMENTS: Final = tuple(Trial(f"re-a-lr{lr:g}", "align", {"lr": lr}) for lr in (1e-4, 1e-5))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast this machine is with a model.
-
-    Attributes:
-        read: Seconds to read an image.
-        embed: Seconds to embed one.
-        train: Seconds to train on one.
-        multiply: Seconds of a multiplication and addition within a matrix product: that of the losses, by class or by
-            caption, which may take longer than a small model.
-    """
-
-    read: float
-    embed: float
-    train: float
-    multiply: float
-
-    @classmethod
-    def measure(
-        cls, model: Model, table: Table, device: torch.device, precision: Precision = "auto", count: int = 8
-    ) -> Speed:
-        """Time a few images of the table, and batches as large as can be had in a moment, up to those of tunings."""
-        transform = model.transform("model", train=True, decode="fast")
-        rows = range(min(count, len(table)))
-
-        def read() -> None:
-            for row in rows:
-                try:
-                    transform(table.image(row))
-                except UnreadableImage:
-                    continue
-
-        def embed(pixels: torch.Tensor) -> None:
-            with autocast(device, precision), torch.inference_mode():
-                model.embed_pixels(pixels)
-
-        def train(pixels: torch.Tensor) -> None:
-            with autocast(device, precision):
-                loss = model.clip.encode_image(pixels).square().sum()
-            loss.backward()
-            model.clip.zero_grad(set_to_none=True)
-
-        def per_image(action: Callable[[torch.Tensor], None]) -> float:
-            images = torch.zeros(BATCH, 3, model.image_size, model.image_size, device=device)
-            size = count
-            while (seconds := _fastest(partial(action, images[:size]))) < _MOMENT and size < BATCH:
-                size *= 2
-            return seconds / size
-
-        left = torch.zeros(4 * BATCH, model.embed_dim, device=device)
-        right = torch.zeros(model.embed_dim, _COLUMNS, device=device)
-        model.clip.to(device)
-        speeds = [_fastest(read) / len(rows), per_image(embed), per_image(train)]
-        speeds.append(_fastest(lambda: left @ right) / (left.numel() * _COLUMNS))
-        model.clip.to("cpu")
-        return cls(*speeds)
 
 
 @dataclass(frozen=True)
@@ -151,9 +87,10 @@ class Plan:
         budget: Seconds in all.
         parts: What is done, with its estimated seconds.
         adapters: Trials of a matrix on stored embeddings.
-        tunings: The trials of the first round of successive halving; of each round the better half goes to the next,
-            with twice the steps.
-        steps: The steps of each round.
+        tunings: The trials of the first round of successive halving (Jamieson and Talwalkar, AISTATS 2016); of each
+            round the best go to the next.
+        counts: The trials of each round.
+        steps: The steps of a trial of each round.
         realignments: Trials of Re-A.
         step_seconds: Of a step of a trial, by its stage.
         check_seconds: What a trial takes beside its steps.
@@ -163,6 +100,7 @@ class Plan:
     parts: dict[str, float]
     adapters: list[Trial]
     tunings: list[Trial]
+    counts: list[int]
     steps: list[int]
     realignments: list[Trial]
     step_seconds: dict[str, float]
@@ -243,32 +181,36 @@ def make_plan(
     if aligned:
         parts["realigned text towers (mcip align)"] = len(aligned) * (align_steps * step + check)
         left = budget - sum(parts.values())
-    count, steps = _halving(left, step, check, most)
-    if count:
-        shown = ", ".join(f"{count >> place} of {length} steps" for place, length in enumerate(steps))
-        seconds = sum((count >> place) * (length * step + check) for place, length in enumerate(steps))
+    counts, steps = _halving(left, step, check, most)
+    rounds = list(zip(counts, steps, strict=True))
+    if rounds:
+        shown = ", ".join(f"{count} of {length} steps" for count, length in rounds)
+        seconds = sum(count * (length * step + _checks(count) * check) for count, length in rounds)
         parts[f"tunings by successive halving (mcip tune): {shown}"] = seconds
     order = ["embed", "mine", "3 ada", "tunings", "inter", "reali", "the t"]
     ordered = sorted(parts, key=lambda part: next(place for place, start in enumerate(order) if part.startswith(start)))
     return Plan(
         budget, {part: parts[part] for part in ordered},
-        [trial.long(adapt_steps) for trial in ADAPTERS], list(TUNINGS[:count]), steps,
+        [trial.long(adapt_steps) for trial in ADAPTERS], list(TUNINGS[: max(counts, default=0)]), counts, steps,
         [trial.long(align_steps) for trial in aligned], {"adapt": adapt_step, "tune": step, "align": step}, check,
     )  # fmt: skip
 
 
-def _halving(seconds: float, step: float, overhead: float, most: int) -> tuple[int, list[int]]:
-    """The trials of the first round, and the steps of each round: most trials first, then the longest.
+def _checks(count: int) -> int:
+    """How often each trial of a round is measured: also halfway to the base, if there is a choice to make."""
+    return 2 if count > 1 else 1
 
-    Each round has half the trials and twice the steps of the one before it, and so takes as long.
-    """
-    for rounds in (4, 3, 2, 1):
-        count = 2 ** (rounds - 1)
-        trials = 2 * count - 1
-        first = min((seconds - trials * overhead) / (step * count * rounds), most / count)
-        if first >= min(_LEAST_STEPS, most / count):
-            return count, [int(first) << place for place in range(rounds)]
-    return 0, []
+
+def _halving(seconds: float, step: float, check: float, most: int) -> tuple[list[int], list[int]]:
+    """The trials of each round, and their steps: as many trials as can be trained long enough to tell them apart."""
+    for counts in _ROUNDS:
+        left = seconds - sum(count * _checks(count) for count in counts) * check
+        steps = [left / (step * len(counts) * count) for count in counts]
+        share = min(1.0, most / steps[-1]) if left > 0 else 0.0
+        least = min(_LEAST_COMPARED if len(counts) > 1 else _LEAST_STEPS, most / counts[0])
+        if share * steps[0] >= least:
+            return list(counts), [int(share * length) for length in steps]
+    return [], []
 
 
 def parse_budget(text: str) -> float:
@@ -285,16 +227,3 @@ def parse_budget(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise ConfigError(f"budget is {text!r}: give a length of time such as 90s, 30min or 2h.")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _fastest(action: Callable[[], Any], times: int = 2) -> float:
-    """The least of some times, in seconds; a first run warms up."""
-    action()
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        action()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return min(found)

@@ -10,17 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from mcip.core.artefacts import MANIFEST
 from mcip.core.files import read_json, write_json
 from mcip.core.progress import console
 from mcip.core.time_limit import TimeIsUpError, time_limit
+from mcip.embeddings.encode import copy_embeddings
 from mcip.embeddings.mined_captions import MinedCaptions
+from mcip.embeddings.store import Embeddings
 from mcip.evaluation.several import measure_models
+from mcip.models import load
+from mcip.models.carried import ADAPTER_FILE, read_adapter
 from mcip.reporting.improvement import Tried
 from mcip.reporting.results import read_results
 from mcip.stages.adapt import adapt
 from mcip.stages.align import align
 from mcip.stages.improve_data import Prepared
-from mcip.stages.improve_plan import ALPHAS, BATCH, Plan, Trial
+from mcip.stages.improve_plan import ALPHAS, HALFWAY, Plan, Trial
+from mcip.stages.improve_speed import BATCH
 from mcip.stages.interpolate import interpolate
 from mcip.stages.tune import tune
 
@@ -103,12 +109,13 @@ class Trials:
         base: The model that is improved, as its stages take it.
         data: What is trained and measured on.
         mined: The captions of the training images.
-        images: The folder with the base's embeddings of the training images.
+        images: The folder with the embeddings of the training images, by the base or by what tunings start from.
         plan: The plan of the run.
         ledger: Counts the time.
         folder: Where the trials go.
         image_share: The share of image to image in the score.
         options: seed, workers, device, precision and max_unreadable, as all stages take them.
+        start: What tunings start from, by name.
         tried: What was measured, in order, by name; the base is the first.
         paths: The model folders by name.
         expected: The stage of each trial that was run, and the seconds that it was expected to take.
@@ -123,6 +130,7 @@ class Trials:
     folder: Path
     image_share: float
     options: dict[str, Any]
+    start: str = "base"
     tried: dict[str, Tried] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     expected: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -131,23 +139,27 @@ class Trials:
         """Run the plan; the name of the best model on validation."""
         with self.ledger.count("base"):
             self._measure("base", self.base, "the model as it was", "base", 0.0)
-        ends = [self.best([name for trial in self.plan.adapters if (name := self._trial(trial)) is not None])]
-        tunings = self.plan.tunings
-        finalist = None
-        for steps in self.plan.steps:
-            names = {trial.name: self._trial(trial.long(steps)) for trial in tunings}
-            done = {key: name for key, name in names.items() if name is not None}
+        adapted = self.best([name for trial in self.plan.adapters if (name := self._trial(trial)) is not None])
+        if adapted is not None:
+            self._start_from(adapted)
+        tunings, finalist = self.plan.tunings, None
+        for count, steps in zip(self.plan.counts, self.plan.steps, strict=True):
+            made = [(trial, self._trial(trial.long(steps), self.start)) for trial in tunings[:count]]
+            done = [(trial, name) for trial, name in made if name is not None]
             if not done:
                 break
-            order = sorted(done, key=lambda key: -self.tried[done[key]].score)
-            finalist = done[order[0]]
-            tunings = [trial for trial in tunings if trial.name in order[: max(1, len(tunings) // 2)]]
-        for name in filter(None, [*ends, finalist]):
+            if count > 1:
+                # A short training is worth most somewhere between: at its end the higher learning rates have lost more.
+                for _, name in done:
+                    self._line(name, (HALFWAY,))
+            done.sort(key=lambda pair: -self._worth(pair[1]))
+            tunings, finalist = [trial for trial, _ in done], done[0][1]
+        for name in filter(None, [adapted, finalist]):
             self._line(name)
         before = self.best(list(self.tried))
         if before not in (None, "base") and self.data.captioned is not None:
             for trial in self.plan.realignments:
-                self._trial(trial, start=before)
+                self._trial(trial, before)
         return self.best(list(self.tried)) or "base"
 
     def best(self, names: Sequence[str]) -> str | None:
@@ -161,11 +173,27 @@ class Trials:
         best = [self.best([name for name, tried in self.tried.items() if tried.line == line]) for line in lines]
         return sorted(filter(None, best), key=lambda name: -self.tried[name].score)[:count]
 
-    def _trial(self, trial: Trial, start: str | None = None) -> str | None:
+    def _start_from(self, adapted: str) -> None:
+        """Let tunings start where a matrix has led already, if that is better than the base."""
+        run = self.folder / adapted
+        if self.tried[adapted].score <= self.tried["base"].score or not read_json(run / MANIFEST)["folded"]:
+            return
+        with self.ledger.count("embeddings of the start"):
+            model, matrix = load(self.paths[adapted]), read_adapter(run / ADAPTER_FILE).numpy()
+            stored = copy_embeddings(
+                Embeddings(self.images), self.data.train, model, self.folder.parent / "start", matrix=matrix
+            )
+        self.start, self.images = adapted, stored.artefact.folder
+
+    def _worth(self, name: str) -> float:
+        """The best score of a trial and what lies between it and the base."""
+        return max(tried.score for tried in self.tried.values() if tried.line == name)
+
+    def _trial(self, trial: Trial, start: str = "base") -> str | None:
         """Run a trial and measure it; None where there was no time for it."""
         overhead = self.plan.check_seconds
         expected = overhead + trial.steps * self.plan.step_seconds[trial.stage]
-        name = trial.name if start is None else f"{start}+{trial.name}"
+        name = trial.name if start == "base" else f"{start}+{trial.name}"
         # A tuning leaves time for the line between it and the base.
         later = overhead * len(ALPHAS) if trial.stage == "tune" else 0.0
         if not self.ledger.has_time(name, expected * self._pace(trial.stage) + later):
@@ -184,7 +212,7 @@ class Trials:
         except TimeIsUpError:
             self.ledger.cut(name)
 
-    def _run(self, trial: Trial, name: str, start: str | None) -> None:
+    def _run(self, trial: Trial, name: str, start: str) -> None:
         out = self.folder / name
         common = {"steps": trial.steps, "report_to": "none", **trial.settings, **self.options}
         if trial.stage == "adapt":
@@ -192,13 +220,12 @@ class Trials:
         elif trial.stage == "tune":
             captions = self.mined if trial.settings["method"] == "mcip" else None
             model = tune(
-                self.data.train, out, self.base, captions=captions, embeddings=self.images,
+                self.data.train, out, self.paths[start], captions=captions, embeddings=self.images,
                 batch_size=min(BATCH, len(self.data.train)), center_init="class-means", center_lr_factor=10.0,
                 transform="model", **common,
             )  # fmt: skip
         else:
             assert self.data.captioned is not None
-            assert start is not None
             pairs = self.data.captioned
             model = align(
                 pairs, out, self.paths[start], batch_size=min(2 * BATCH, len(pairs)), **common,
@@ -211,11 +238,11 @@ class Trials:
         taken, expected = (sum(values) for values in zip(*pairs, strict=True)) if pairs else (1.0, 1.0)
         return min(3.0, max(1.0, taken / expected))
 
-    def _line(self, name: str) -> None:
+    def _line(self, name: str, alphas: Sequence[float] = ALPHAS) -> None:
         """Measure models between the base and a trained one."""
-        for alpha in ALPHAS:
+        for alpha in alphas:
             between = f"{name}-alpha{alpha:g}"
-            if self.ledger.has_time(between, self.plan.check_seconds):
+            if between not in self.tried and self.ledger.has_time(between, self.plan.check_seconds):
                 with self._limited(between):
                     out = self.folder / between / "model"
                     model = out if out.exists() else interpolate(self.paths[name], self.base, out, alpha=alpha)
