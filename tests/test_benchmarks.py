@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.tiny import CONFIG
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -43,6 +45,13 @@ def test_align() -> None:
     assert set(found["pairs_per_second"]) == {"stored", "on the fly", "plain", "cached"}
     assert found["tokens"] == 16
     assert all(found[ratio] > 0 for ratio in ("stored_vs_on_the_fly", "cached_vs_plain", "tokenizer_vs_open_clip"))
+
+
+def test_plan_memory() -> None:
+    found = figures("plan_memory.py", "--quick")
+    [row] = found["sizes"]
+    assert row["batch_size"] == 8
+    assert row["ratio"] == pytest.approx(row["measured_gb"] / row["planned_gb"], rel=0.01)
 
 
 def test_centers() -> None:

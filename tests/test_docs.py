@@ -85,8 +85,11 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_the_page_of_a_command_has_its_parameters(command: str) -> None:
+def test_the_page_of_a_command_has_its_parameters(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = runpy.run_path(str(DOCS / "_ext/reference.py"))["page"](command)
     assert page.startswith(f"# mcip {command}\n")
+    assert cli.main([command, "--help"]) == 0
+    [usage] = re.findall(r"^Usage: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert f"\n{usage}\n" in page
     flags = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.stage_of(command)).parameters}
     assert flags <= set(re.findall(r"--[\w-]+", page))

@@ -19,8 +19,8 @@ FOLDER = Path(__file__).parent.parent / "reference" / "commands"
 def page(command: str) -> str:
     """The page of a command, in Markdown: usage, purpose, and each flag with its default."""
     text: str = cli._app(command)[command].generate_docs()
-    # The usage line starts with the program that runs, which is Sphinx.
-    text = re.sub(r"(?<=^```console\n).*?(?= \[OPTIONS\]|$)", f"mcip {command}", text, count=1, flags=re.MULTILINE)
+    # The usage line starts with the program that runs, which is Sphinx; arguments follow in capitals or brackets.
+    text = re.sub(r"(?<=^```console\n).*?(?=( [A-Z\[].*)?$)", f"mcip {command}", text, count=1, flags=re.MULTILINE)
     lines = [line.rstrip() for line in text.splitlines()]
     lines[0] = f"# mcip {command}"
     return "\n".join(lines) + "\n"

@@ -41,6 +41,12 @@ def rows(results: list[Results]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(clip_benchmark_csv(results))))
 
 
+def test_our_own_columns_are_in_the_order_of_their_numbers(results: list[Results]) -> None:
+    ours = clip_benchmark_csv(results).splitlines()[0].split(",")[len(COLUMNS) :]
+    recalls = [name for name in ours if name.startswith("image_to_image_recall@")]
+    assert recalls == [f"image_to_image_recall@{k}" for k in (1, 5, 10)]
+
+
 def test_the_csv_has_the_columns_of_clip_benchmark(results: list[Results]) -> None:
     assert clip_benchmark_csv(results).splitlines()[0].split(",")[: len(COLUMNS)] == list(COLUMNS)
     found = {(row["model"], row["dataset"], row["task"]): row for row in rows(results)}

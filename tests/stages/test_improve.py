@@ -139,6 +139,25 @@ def test_tunings_start_from_a_matrix_only_if_it_is_better_and_the_best_of_a_line
     assert set(starts.values()) == {"base"}
 
 
+def test_the_last_tuning_has_the_steps_that_there_is_time_for(tmp_path: Path) -> None:
+    plan = Plan(1000.0, {}, [], list(TUNINGS[:2]), [2, 1], [100, 200], [], {"tune": 1.0, "align": 1.0}, 2.0)
+
+    def trials() -> Trials:
+        ledger, data = Ledger(tmp_path / "time.json", plan.budget), SimpleNamespace()
+        return Trials("base", data, None, tmp_path, plan, ledger, tmp_path, 0.5, {})  # type: ignore[arg-type]
+
+    first = trials()
+    assert first._that_fit(200) == 200
+    # A trial of 100 steps took twice the time: 850 s are left, less 18 for nine measurements, at 2 s a step.
+    first.ledger.add("one", 150.0)
+    first.expected["one"] = ("tune", 75.0)
+    assert first._that_fit(600) == 416
+    assert first.ledger.decide("the last tuning", 416) == 416
+    assert trials().ledger.decide("the last tuning", 600) == 416, "a later start keeps to it"
+    first.ledger.add("one", 5000.0)
+    assert first._that_fit(600) == 1
+
+
 def test_a_dry_run_writes_nothing(images: Path, base: Path, tmp_path: Path) -> None:
     plan = run(images, base, tmp_path / "out", dry_run=True)
     assert isinstance(plan, Plan)

@@ -9,19 +9,32 @@ import pytest
 
 import mcip
 from mcip import models
+from mcip.cli.main import COMMANDS
 from mcip.core.errors import ConfigError
 from mcip.stages.pretrain import pretrain
 from tests.tiny import CONFIG
 
 Stage = Callable[[Path, Path, Path, models.Model], object]
 
+# Those whose processes share the work, those that may run beside each other, and those that write nothing.
+OTHERS = {"embed", "mine", "tune", "align", "evaluate"} | {"search", "serve", "mcp"} | {"models", "plan", "doctor"}
 STAGES: dict[str, Stage] = {
+    "adapt": lambda data, pool, out, model: mcip.adapt(data, out, model),
+    "isoclip": lambda data, pool, out, model: mcip.isoclip(model, out, weakest=1),
+    "improve": lambda data, pool, out, model: mcip.improve(data, out, model),
+    "push": lambda data, pool, out, model: mcip.push(out, "owner/name"),
+    "duplicates": lambda data, pool, out, model: mcip.duplicates(out / "photos.lance", out),
+    "demo": lambda data, pool, out, model: mcip.demo(out),
     "pretrain": lambda data, pool, out, model: pretrain(data, out, pool),
     "index": lambda data, pool, out, model: mcip.index(data, out, model=model),
     "interpolate": lambda data, pool, out, model: mcip.interpolate(model, model, out),
     "export": lambda data, pool, out, model: mcip.export(model, out, format="open_clip"),
     "report": lambda data, pool, out, model: mcip.report([data], out),
 }
+
+
+def test_every_command_is_one_or_the_other() -> None:
+    assert set(COMMANDS) | {"pretrain"} == STAGES.keys() | OTHERS
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -9,6 +9,8 @@ from pathlib import Path
 import huggingface_hub
 import open_clip
 import pytest
+import timm
+import torch
 import yaml
 
 from mcip import models
@@ -18,6 +20,7 @@ from mcip.reporting.lineage import Lineage, lineage
 from mcip.stages.interpolate import interpolate
 from mcip.stages.push import push
 from tests.stages.hub import Hub, stand_in
+from tests.tiny import CONFIG, pixels_for
 
 
 @pytest.fixture
@@ -69,6 +72,19 @@ def test_the_hub_gets_what_open_clip_loads(hub: Hub, tuned: Path, tmp_path: Path
     assert push(tuned, "me/shop", yes=True, endpoint=hub.address).url is not None
 
 
+def test_timm_reads_the_image_tower_of_the_same_file(tmp_path: Path) -> None:
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 32, "image_size": 224}
+    model = models.from_config({**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "embed_dim": 512, "vision_cfg": vision}})
+    file = models.save(model, tmp_path / "model") / "open_clip_model.safetensors"
+    tower = timm.create_model(
+        "vit_base_patch32_clip_224.laion2b", pretrained=True, pretrained_cfg_overlay={"file": str(file)},
+        embed_dim=64, depth=1, num_heads=2,
+    ).eval()  # fmt: skip
+    pixels = pixels_for(model)
+    with torch.no_grad():
+        torch.testing.assert_close(tower(pixels), model.clip.visual(pixels), atol=1e-4, rtol=0)
+
+
 def test_the_card_says_where_the_model_comes_from(tuned: Path, tmp_path: Path) -> None:
     card = push(tuned, "me/shop", tuned_on="Products-10k").card
     assert metadata(card) == {
@@ -105,6 +121,13 @@ def test_the_card_of_a_model_in_a_folder_of_others(tiny: Model, tmp_path: Path) 
 def test_bases(base: str, license: str, repo: str | None) -> None:
     assert Lineage(base, ()).license == license
     assert Lineage(base, ()).base_repo == repo
+
+
+def test_the_card_of_a_model_that_was_not_tuned_tells_no_story(tiny: Model, tmp_path: Path) -> None:
+    card = push(models.save(tiny, tmp_path / "model"), "me/base", license="mit").card
+    assert "## How to use it" in card
+    for part in ("How it was made", "saved", "hexadecimal", "Citation", "Tuning by"):
+        assert part not in card
 
 
 def test_manifests_in_a_circle_end(tiny: Model, tmp_path: Path) -> None:

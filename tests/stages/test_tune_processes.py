@@ -123,11 +123,24 @@ def test_another_number_of_processes_goes_on(runs: dict[str, Run], one: dict[str
     """With shards in two processes, whole in one, in shards again in three; each but the last is killed."""
     run = {**runs["mcip"], **SHARDED, "out": tmp_path / "run"}
     assert run_together(2, _tune, run, 3, ends=None)[1] == -signal.SIGKILL
-    assert read_json(tmp_path / "run" / "checkpoints" / "checkpoint.json")["latest"]["step"] == 2
+    latest = read_json(tmp_path / "run" / "checkpoints" / "checkpoint.json")["latest"]
+    assert latest["step"] == 2
+    _check_no_file_holds_the_whole(tmp_path / "run" / "checkpoints", latest, one["mcip"])
     run_together(1, _tune, run, 5, ends=-signal.SIGKILL)
     assert read_json(tmp_path / "run" / "checkpoints" / "checkpoint.json")["latest"]["step"] == 4
     run_together(3, _tune, run)
     _check_equal(tmp_path / "run", one["mcip"], resumed=True)
+
+
+def _check_no_file_holds_the_whole(folder: Path, latest: dict[str, Any], whole: Path) -> None:
+    states = [torch.load(folder / file["file"], weights_only=True) for file in latest["parts"]]
+    assert [len(state["parts"]) for state in states] == [len(states[0]["parts"])] * 2
+    weights = sum(value.numel() for name, value in _weights(whole).items() if name.startswith("visual."))
+    # Of weights and two moments; the class centers come on top.
+    for state in states:
+        assert weights * 3 / 2 < sum(part.numel() for part in state["parts"]) < weights * 3
+    common = torch.load(folder / latest["file"], weights_only=True)
+    assert not [name for name, value in common["tensors"].items() if isinstance(value, torch.Tensor)]
 
 
 def _tune(run: Run, kill_at: int | None = None) -> None:

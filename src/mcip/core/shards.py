@@ -1,13 +1,14 @@
-"""Tensors of which each process holds a part: `DTensor`s, whole in checkpoints.
+"""Tensors of which each process holds a part: `DTensor`s, of which each process writes its rows into a checkpoint.
 
-They are a tower's weights (FSDP2) or class centers: clipping, the optimiser and checkpoints need not know which. As
-checkpoints hold whole tensors, any number of processes can go on with them.
+They are a tower's weights (FSDP2) or class centers: clipping, the optimiser and checkpoints need not know which. Rows
+are read from whichever file has them, so that any number of processes can go on with a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,38 @@ from mcip.core.processes import Processes
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+
+# Stands for a sharded tensor in what the first process writes: its place among the parts of each process.
+_PLACE: Final = "sharded tensor"
+
+
+@dataclass(frozen=True)
+class SavedRows:
+    """A tensor as several processes wrote it.
+
+    Attributes:
+        parts: Consecutive rows, those of each process.
+    """
+
+    parts: Sequence[Tensor]
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the whole tensor."""
+        return torch.Size([sum(map(len, self.parts)), *self.parts[0].shape[1:]])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of all parts."""
+        return self.parts[0].dtype
+
+    def take(self, rows: range) -> Tensor:
+        """Rows from one to another; only the parts that have them are read."""
+        found, start = [], 0
+        for part in self.parts:
+            found.append(part[max(0, rows.start - start) : max(0, rows.stop - start)])
+            start += len(part)
+        return torch.cat(found)
 
 
 def mesh_of(device: torch.device) -> DeviceMesh:
@@ -78,23 +111,51 @@ def whole(value: Any, keep: bool = True) -> Any:
     return value
 
 
-def part_like(saved: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` is: in shards on its device, or left as it is."""
+def separate(value: Any, parts: list[Tensor]) -> Any:
+    """What nested dicts and lists hold, with the place of each sharded tensor's own rows among `parts` in its stead."""
+    if isinstance(value, Tensor) and is_sharded(value):
+        parts.append(local(value.detach()).cpu())
+        return {_PLACE: len(parts) - 1}
+    if isinstance(value, Mapping):
+        return {key: separate(item, parts) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(separate(item, parts) for item in value)
+    return value
+
+
+def put_together(value: Any, parts: Sequence[Sequence[Tensor]]) -> Any:
+    """The reverse of `separate`, by the parts of all processes in the order of their ranks: `SavedRows` for tensors."""
+    if isinstance(value, Mapping):
+        if value.keys() == {_PLACE}:
+            return SavedRows([own[value[_PLACE]] for own in parts])
+        return {key: put_together(item, parts) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(put_together(item, parts) for item in value)
+    return value
+
+
+def part_like(saved: Tensor | SavedRows, like: Tensor) -> Tensor:
+    """A tensor of a checkpoint as `like` is: in shards on its device, or whole."""
+    rows = range(saved.shape[0]) if saved.shape else range(0)
     if not is_sharded(like):
-        return saved
-    from torch.distributed.tensor import distribute_tensor
+        return saved.take(rows) if isinstance(saved, SavedRows) else saved
+    from torch.distributed.tensor import DTensor
 
     sharded: Any = like
-    # Each process has the whole one and takes its part: nothing is sent.
-    return distribute_tensor(saved.to(like.device), sharded.device_mesh, sharded.placements, src_data_rank=None)
+    own = rows_of_shard(len(rows), Processes(dist.get_rank(), dist.get_world_size()))
+    part = saved.take(own) if isinstance(saved, SavedRows) else saved[own.start : own.stop]
+    stride = torch.empty(saved.shape, device="meta").stride()
+    return DTensor.from_local(
+        part.to(like.device), sharded.device_mesh, sharded.placements, run_check=False, shape=saved.shape, stride=stride
+    )
 
 
 def optimizer_parts(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """The state of an optimiser with whole tensors, as it belongs to parameters that may be sharded."""
+    """The state of an optimiser in a checkpoint, as it belongs to parameters that may be sharded."""
 
-    def like(value: Tensor, parameter: Tensor) -> Tensor:
+    def like(value: Tensor | SavedRows, parameter: Tensor) -> Tensor:
         # Moments in 8 bits are a type of their own, of unsharded parameters alone.
-        if value.shape != parameter.shape or type(value) is not Tensor:
+        if not isinstance(value, SavedRows) and (value.shape != parameter.shape or type(value) is not Tensor):
             return value
         # Fused optimisers take for granted that moments lie in memory as their parameter does, channels last or not.
         return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(part_like(value, parameter))

@@ -108,7 +108,8 @@ def _family(model: Model) -> Family:
     except ModelError as error:
         raise ModelError(
             f"{model.source} cannot be written for transformers: {error}. What can be: models of the architectures "
-            f"{', '.join(convertible_names())}, and others like them. Format onnx or open_clip takes every model."
+            f"{', '.join(convertible_names())}, and others like them. Format open_clip takes every model, onnx each "
+            "with CLIP's own tokenizer."
         ) from error
 
 

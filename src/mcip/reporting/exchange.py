@@ -48,12 +48,18 @@ def clip_benchmark_csv(results: Sequence[Results]) -> str:
             head = _head(result, measured)
             row = rows.setdefault((result.model, head["dataset"], head["task"]), head)
             row.update(_metrics(measured))
-    ours = sorted({column for row in rows.values() for column in row} - set(COLUMNS))
+    ours = sorted({column for row in rows.values() for column in row} - set(COLUMNS), key=_by_number)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *ours], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows.values())
     return text.getvalue()
+
+
+def _by_number(column: str) -> tuple[str, int]:
+    """recall@5 before recall@10."""
+    name, number = re.fullmatch(r"(.*?)(\d*)", column).groups()  # type: ignore[union-attr]
+    return name, int(number or 0)
 
 
 def json_lines(results: Sequence[Results]) -> str:

@@ -59,6 +59,12 @@ class Lineage:
     steps: tuple[Step, ...]
 
     @property
+    def fingerprints(self) -> bool:
+        """Whether the beginnings of some are among the parameters."""
+        values = (value for step in self.steps for value in step.parameters.values())
+        return any(re.fullmatch(r"[0-9a-f]{12}", value) for value in values)
+
+    @property
     def base_repo(self) -> str | None:
         """The repository of the base on the Hugging Face hub, as OWNER/NAME; None where it is not known."""
         if self.base.startswith("hf-hub:"):
@@ -81,7 +87,8 @@ def lineage(folder: Path) -> Lineage:
     while (place / MANIFEST).is_file() and len(steps) < _LONGEST:
         manifest = read_json(place / MANIFEST)
         made_from = manifest.get("made_from") or {}
-        if "exported_from" not in made_from:
+        # What was only saved or written in another form is no step.
+        if "exported_from" not in made_from and made_from:
             steps.append(_step(made_from))
         source = str(made_from.get("interpolated") or manifest.get("source") or place.name)
         place = Path(source)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mcip.core.choices import CenterInit, Precision
 from mcip.core.errors import ConfigError, DataError
 from mcip.core.parameters import check_choices, recorded, settings_of
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import CaptionsInput, DataInput, ModelInput, open_captions, open_model
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def adapt(
         >>> model = adapted.load()  # doctest: +SKIP
     """
     check_choices(adapt, locals())
+    check_one_process()
     _check(caption_weight, keep)
     import numpy as np
 

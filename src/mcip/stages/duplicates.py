@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcip.core.processes import check_one_process
 from mcip.stages.inputs import IndexInput, as_index
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def duplicates(
         >>> found = mcip.duplicates("photos.lance", threshold=0.97)
         >>> found.delete.read_text().splitlines()
     """
+    check_one_process()
     from mcip.core.progress import progress
     from mcip.retrieval.duplicates import Duplicates
     from mcip.retrieval.near_duplicates import duplicate_groups

@@ -41,8 +41,9 @@ def export(
             `load_state_dict(torch.load(out, weights_only=True), strict=True)`; its configuration (activation and
             preprocessing) is written beside it as `<out>.json`. "open_clip": a folder that
             `open_clip.create_model_and_transforms("local-dir:<out>")` loads. "onnx": a folder with `image.onnx` and
-            `text.onnx`, by which an index is searched without PyTorch. They are written only if their embeddings of 64
-            images and 64 texts have a cosine of at least 0.9999 (0.99 for int8) to those of the model. "hf": a folder
+            `text.onnx`, by which an index is searched without PyTorch, of a model with CLIP's own tokenizer. They are
+            written only if their embeddings of 64 images and 64 texts have a cosine of at least 0.9999 (0.99 for int8)
+            to those of the model. "hf": a folder
             that `AutoModel` and `AutoProcessor` of `transformers` load: CLIP with vision transformers (OpenAI, LAION,
             DataComp, DFN, MetaCLIP), SigLIP and SigLIP 2; another model is refused. "sentence-transformers": the same
             folder, which `SentenceTransformer(out)` loads too. Both are written only if each tower computes what ours

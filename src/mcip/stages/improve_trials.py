@@ -37,7 +37,7 @@ FAVOURS: Final = {"images": 1.0, "balance": 0.5, "text": 0.25}
 
 
 class Ledger:
-    """The seconds that each part of a run took, over all its starts, and what was left out for lack of time."""
+    """The seconds that each part of a run took, over all its starts, and what was cut short for lack of time."""
 
     def __init__(self, path: Path, budget: float, reserve: float = 0.0) -> None:
         """Read what an earlier start wrote; trials leave the seconds of `reserve` to what comes after them."""
@@ -45,6 +45,7 @@ class Ledger:
         self.path, self.budget, self.reserve = path, budget, reserve
         self.seconds: dict[str, float] = content.get("seconds", {})
         self.left_out: list[str] = content.get("left_out", [])
+        self.steps: dict[str, int] = content.get("steps", {})
 
     @property
     def spent(self) -> float:
@@ -63,7 +64,7 @@ class Ledger:
 
         def note() -> None:
             self.seconds[part] = round(before + time.monotonic() - start, 2)
-            write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out})
+            self._write()
 
         def beat() -> None:
             while not over.wait(_BEAT):
@@ -91,14 +92,24 @@ class Ledger:
         self._leave_out(part, "is left out")
         return False
 
+    def decide(self, part: str, steps: int) -> int:
+        """How many steps a part has: what was decided first, in an earlier start perhaps."""
+        if part not in self.steps:
+            self.steps[part] = steps
+            self._write()
+        return self.steps[part]
+
     def cut(self, part: str) -> None:
         """Leave out a part that was begun."""
         self._leave_out(part, "is cut")
 
     def _leave_out(self, part: str, what: str) -> None:
         self.left_out.append(part)
-        write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out})
+        self._write()
         console.print(f"{part} {what}: the budget is spent.", soft_wrap=True)
+
+    def _write(self) -> None:
+        write_json(self.path, {"seconds": self.seconds, "left_out": self.left_out, "steps": self.steps})
 
 
 @dataclass
@@ -143,7 +154,8 @@ class Trials:
         if adapted is not None:
             self._start_from(adapted)
         tunings, finalist = self.plan.tunings, None
-        for count, steps in zip(self.plan.counts, self.plan.steps, strict=True):
+        for count, planned in zip(self.plan.counts, self.plan.steps, strict=True):
+            steps = self.ledger.decide("the last tuning", self._that_fit(planned)) if count == 1 else planned
             made = [(trial, self._trial(trial.long(steps), self.start)) for trial in tunings[:count]]
             done = [(trial, name) for trial, name in made if name is not None]
             if not done:
@@ -172,6 +184,15 @@ class Trials:
         lines = [line for line in known if line not in (self.tried[chosen].line, "base")]
         best = [self.best([name for name, tried in self.tried.items() if tried.line == line]) for line in lines]
         return sorted(filter(None, best), key=lambda name: -self.tried[name].score)[:count]
+
+    def _that_fit(self, steps: int) -> int:
+        """Fewer steps for the last tuning, the model in the end, where those before took longer than was planned."""
+        after = self.plan.check_seconds * (1 + 2 * len(ALPHAS))
+        after += sum(
+            self.plan.check_seconds + trial.steps * self.plan.step_seconds["align"] for trial in self.plan.realignments
+        )
+        fitting = (self.ledger.left - after) / (self.plan.step_seconds["tune"] * self._pace("tune"))
+        return max(1, min(steps, int(fitting)))
 
     def _start_from(self, adapted: str) -> None:
         """Let tunings start where a matrix has led already, if that is better than the base."""

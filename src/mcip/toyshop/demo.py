@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcip.core.errors import ConfigError
+from mcip.core.processes import check_one_process
 
 if TYPE_CHECKING:
     from mcip.reporting.report import Report
@@ -36,6 +37,7 @@ def demo(out: Path = Path("runs/demo"), *, full: bool = False, quick: bool = Fal
     Raises:
         ConfigError: It shall be both full and quick.
     """
+    check_one_process()
     from dataclasses import replace
 
     from mcip.core import optional
