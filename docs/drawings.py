@@ -100,7 +100,7 @@ def stages() -> str:
     base, mine = Box(75, 240, "base model"), Box(235, 140, "mine", "stage", 90)
     captions, tune = Box(385, 140, "captions"), Box(540, 140, "tune", "stage", 90)
     model, pairs = Box(690, 140, "model"), Box(540, 240, "captioned\nimages", width=100)
-    align = Box(690, 240, "align · adapt\ninterpolate", "stage", 116)
+    align = Box(690, 240, "align · adapt\nisoclip · interpolate", "stage", 150)
     evaluate, results = Box(850, 50, "evaluate", "stage", 90), Box(1000, 50, "results")
     report, page = Box(1150, 50, "report", "stage", 90), Box(1300, 50, "tables, plots,\na page")
     index, table = Box(850, 140, "index", "stage", 90), Box(1000, 140, "index\n(Lance table)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -87,19 +88,23 @@ def write_transformers(model: Model, folder: str | os.PathLike[str], sentence: b
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars and notes of `transformers` about files."""
+    """Without the bars and notes of `transformers` about files, and those of PyTorch about what it imports."""
     from transformers.utils import logging as transformers_logging
 
-    logging: Any = transformers_logging
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    theirs: Any = transformers_logging
+    shown, verbosity = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
+    torch_log = logging.getLogger("torch.utils._pytree")
+    level = torch_log.level
+    torch_log.setLevel(logging.ERROR)
+    theirs.disable_progress_bar()
+    theirs.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        torch_log.setLevel(level)
+        theirs.set_verbosity(verbosity)
         if shown:
-            logging.enable_progress_bar()
+            theirs.enable_progress_bar()
 
 
 def _family(model: Model) -> Family:

@@ -84,7 +84,9 @@ def lineage(folder: Path) -> Lineage:
     """Follow the manifests from a saved model back to its base."""
     steps: list[Step] = []
     place, source = folder, str(folder)
-    while (place / MANIFEST).is_file() and len(steps) < _LONGEST:
+    for _ in range(_LONGEST):
+        if not (place / MANIFEST).is_file():
+            break
         manifest = read_json(place / MANIFEST)
         made_from = manifest.get("made_from") or {}
         # What was only saved or written in another form is no step.

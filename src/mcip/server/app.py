@@ -36,6 +36,7 @@ def create_app(
     settings: Settings | None = None,
     on_ready: Callable[[Index], None] | None = None,
     on_failure: Callable[[BaseException], None] | None = None,
+    wait: Callable[[], object] | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -44,9 +45,10 @@ def create_app(
         settings: Limits.
         on_ready: Called when it is open.
         on_failure: Called with the error if the index cannot be opened.
+        wait: Called in a thread when it is open: queries are answered when this returns.
     """
     limits, metrics = settings or Settings(), Metrics()
-    service = Service(open_index, limits, metrics, on_ready)
+    service = Service(open_index, limits, metrics, on_ready, wait)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

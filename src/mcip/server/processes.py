@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Barrier
 from types import FrameType
 from typing import Final
 
@@ -53,15 +54,18 @@ def run_server(
     with tempfile.TemporaryDirectory(prefix="mcip-numbers-") as numbers:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(sockets)))
         children: list[tuple[SpawnProcess, Connection]] = []
+        # A client shall not get an answer from one process, and then from another that it is loading.
+        all_loaded = multiprocessing.get_context("spawn").Barrier(len(sockets))
         try:
             with _stopped_by_signals():
                 with _environment({SHARED_NUMBERS: numbers, "OMP_NUM_THREADS": threads}):
                     for listening in sockets:
-                        children.append(_start(open_index, settings.shared_by(len(sockets)), listening))
+                        children.append(_start(open_index, settings.shared_by(len(sockets)), listening, all_loaded))
                 _watch(children, on_ready)
         except _Stopped as stopped:
             received = stopped.signal
         finally:
+            all_loaded.abort()
             _end([process for process, _ in children], settings.seconds + _TO_END)
     if received is not None:
         # What the signal does to a server of one process.
@@ -69,7 +73,11 @@ def run_server(
 
 
 def _run_here(
-    open_index: Callable[[], Index], settings: Settings, listening: socket.socket, on_ready: Callable[[int], None]
+    open_index: Callable[[], Index],
+    settings: Settings,
+    listening: socket.socket,
+    on_ready: Callable[[int], None],
+    wait_for_others: Callable[[], object] | None = None,
 ) -> None:
     failures: list[BaseException] = []
 
@@ -77,7 +85,7 @@ def _run_here(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(open_index, settings, lambda index: on_ready(len(index)), stop)
+    app = create_app(open_index, settings, lambda index: on_ready(len(index)), stop, wait_for_others)
     server = http_server(app, settings)
     server.run([listening])
     if failures:
@@ -85,11 +93,11 @@ def _run_here(
 
 
 def _start(
-    open_index: Callable[[], Index], settings: Settings, listening: socket.socket
+    open_index: Callable[[], Index], settings: Settings, listening: socket.socket, all_loaded: Barrier
 ) -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     reports, sends = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(open_index, settings, listening, sends), daemon=True)
+    process = context.Process(target=_work, args=(open_index, settings, listening, all_loaded, sends), daemon=True)
     process.start()
     # Each socket has one owner: connections to one that nobody reads from would wait for ever.
     listening.close()
@@ -97,11 +105,20 @@ def _start(
     return process, reports
 
 
-def _work(open_index: Callable[[], Index], settings: Settings, listening: socket.socket, reports: Connection) -> None:
+def _work(
+    open_index: Callable[[], Index],
+    settings: Settings,
+    listening: socket.socket,
+    all_loaded: Barrier,
+    reports: Connection,
+) -> None:
     """One of several processes: reports the number of images, or why it ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _run_here(open_index, settings, listening, reports.send)
+        _run_here(open_index, settings, listening, reports.send, all_loaded.wait)
+    except threading.BrokenBarrierError:
+        # Another process failed, and has said why.
+        pass
     except McipError as error:
         reports.send(error)
     except Exception as error:

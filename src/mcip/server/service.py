@@ -109,6 +109,7 @@ class Service:
         settings: Limits.
         metrics: Where things are counted.
         on_ready: Called when it is open.
+        wait: Called in a thread before the first queries are answered: waits for what shall be ready by then too.
         failure: Why it could not be opened.
         problem: What `/healthz` says while the newest version cannot be opened.
     """
@@ -117,6 +118,7 @@ class Service:
     settings: Settings
     metrics: Metrics
     on_ready: Callable[[Index], None] | None = None
+    wait: Callable[[], object] | None = None
     failure: BaseException | None = None
     problem: str | None = None
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS, "worker"))
@@ -149,12 +151,15 @@ class Service:
         with ThreadPoolExecutor(1, "index") as thread:
             loop = asyncio.get_running_loop()
             try:
-                self._loaded = await loop.run_in_executor(thread, self._load)
+                loaded = await loop.run_in_executor(thread, self._load)
+                if self.wait is not None:
+                    await loop.run_in_executor(thread, self.wait)
+                self._loaded = loaded
             except Exception as error:
                 self.failure = error
                 return
             if self.on_ready is not None:
-                self.on_ready(self._loaded.index)
+                self.on_ready(loaded.index)
             try:
                 while True:
                     await loop.run_in_executor(thread, _prepare, self._loaded.index)

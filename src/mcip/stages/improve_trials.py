@@ -191,8 +191,8 @@ class Trials:
         after += sum(
             self.plan.check_seconds + trial.steps * self.plan.step_seconds["align"] for trial in self.plan.realignments
         )
-        fitting = (self.ledger.left - after) / (self.plan.step_seconds["tune"] * self._pace("tune"))
-        return max(1, min(steps, int(fitting)))
+        step = self.plan.step_seconds["tune"] * self._pace("tune")
+        return max(1, min(steps, int((self.ledger.left - after) / step))) if step else steps
 
     def _start_from(self, adapted: str) -> None:
         """Let tunings start where a matrix has led already, if that is better than the base."""
