@@ -12,6 +12,8 @@ demo: $(VENV)/installed
 	@echo "Search the images on a page: $(BIN)/mcip serve runs/demo/photos.lance"
 
 # The same examples each time; what could not be tested, and what it takes, stands in the last lines.
+# Each of the processes that run them has a core, and threads of its own would wait for those of the others.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed browser
 	$(BIN)/python -m pytest -n auto --dist worksteal
 

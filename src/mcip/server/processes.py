@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Barrier
 from types import FrameType
 from typing import Final
 
@@ -27,6 +26,9 @@ from mcip.server.settings import Settings
 log = logging.getLogger("mcip.serve")
 # Seconds beyond those for an answer in which a process may end before it is killed.
 _TO_END: Final = 10.0
+# What a process says when it has loaded the index. None answers until all have: a client shall not get an answer from
+# one, and then from another that it is loading.
+_LOADED: Final = "loaded"
 
 
 def run_server(
@@ -54,19 +56,16 @@ def run_server(
     with tempfile.TemporaryDirectory(prefix="mcip-numbers-") as numbers:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(sockets)))
         children: list[tuple[SpawnProcess, Connection]] = []
-        # A client shall not get an answer from one process, and then from another that it is loading.
-        all_loaded = multiprocessing.get_context("spawn").Barrier(len(sockets))
         try:
             with _stopped_by_signals():
                 with _environment({SHARED_NUMBERS: numbers, "OMP_NUM_THREADS": threads}):
                     for listening in sockets:
-                        children.append(_start(open_index, settings.shared_by(len(sockets)), listening, all_loaded))
+                        children.append(_start(open_index, settings.shared_by(len(sockets)), listening))
                 _watch(children, on_ready)
         except _Stopped as stopped:
             received = stopped.signal
         finally:
-            all_loaded.abort()
-            _end([process for process, _ in children], settings.seconds + _TO_END)
+            _end(children, settings.seconds + _TO_END)
     if received is not None:
         # What the signal does to a server of one process.
         signal.raise_signal(received)
@@ -93,37 +92,36 @@ def _run_here(
 
 
 def _start(
-    open_index: Callable[[], Index], settings: Settings, listening: socket.socket, all_loaded: Barrier
+    open_index: Callable[[], Index], settings: Settings, listening: socket.socket
 ) -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
-    reports, sends = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(open_index, settings, listening, all_loaded, sends), daemon=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(open_index, settings, listening, theirs), daemon=True)
     process.start()
     # Each socket has one owner: connections to one that nobody reads from would wait for ever.
     listening.close()
-    sends.close()
-    return process, reports
+    theirs.close()
+    return process, ours
 
 
-def _work(
-    open_index: Callable[[], Index],
-    settings: Settings,
-    listening: socket.socket,
-    all_loaded: Barrier,
-    reports: Connection,
-) -> None:
-    """One of several processes: reports the number of images, or why it ends."""
+def _work(open_index: Callable[[], Index], settings: Settings, listening: socket.socket, first: Connection) -> None:
+    """One of several processes: tells the first one that it has loaded, how many images, or why it ends."""
+
+    def wait_for_others() -> None:
+        first.send(_LOADED)
+        first.recv()
+
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _run_here(open_index, settings, listening, reports.send, all_loaded.wait)
-    except threading.BrokenBarrierError:
-        # Another process failed, and has said why.
+        _run_here(open_index, settings, listening, first.send, wait_for_others)
+    except EOFError:
+        # Another one failed while this one waited, and has said why.
         pass
     except McipError as error:
-        reports.send(error)
+        first.send(error)
     except Exception as error:
         log.exception("A process of the server failed.")
-        reports.send(ProcessError(f"A process of the server failed: {error!r}"))
+        first.send(ProcessError(f"A process of the server failed: {error!r}"))
     except KeyboardInterrupt:
         # A terminal sends it to all processes; the first one tells that it was there.
         pass
@@ -137,10 +135,10 @@ def _end_with_parent() -> None:
 
 
 def _watch(children: Sequence[tuple[SpawnProcess, Connection]], on_ready: Callable[[int], None]) -> None:
-    """Wait for reports until a process ends, which is an error."""
-    loading = len(children)
+    """Let all processes answer when they have loaded; then wait until one ends, which is an error."""
     reports = {connection: process for process, connection in children}
     sentinels = {process.sentinel: process for process, _ in children}
+    loaded, images = 0, list[int]()
     while True:
         events = wait([*reports, *sentinels])
         for connection in [event for event in events if isinstance(event, Connection)]:
@@ -151,9 +149,15 @@ def _watch(children: Sequence[tuple[SpawnProcess, Connection]], on_ready: Callab
                 continue
             if isinstance(report, BaseException):
                 raise report
-            loading -= 1
-            if loading == 0:
-                on_ready(report)
+            if report == _LOADED:
+                loaded += 1
+                if loaded == len(children):
+                    for _, each in children:
+                        each.send(_LOADED)
+            else:
+                images.append(report)
+                if len(images) == len(children):
+                    on_ready(report)
         for process in [sentinels[event] for event in events if isinstance(event, int)]:
             if process not in reports.values():
                 process.join()
@@ -162,10 +166,11 @@ def _watch(children: Sequence[tuple[SpawnProcess, Connection]], on_ready: Callab
                 )
 
 
-def _end(processes: Sequence[SpawnProcess], seconds: float) -> None:
-    for process in processes:
+def _end(children: Sequence[tuple[SpawnProcess, Connection]], seconds: float) -> None:
+    for process, connection in children:
         process.terminate()
-    for process in processes:
+        connection.close()
+    for process, _ in children:
         process.join(seconds)
         process.kill()
 
