@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from resident_memory import peak_gb
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -129,11 +130,6 @@ def timed(loss: Any, size: Size, before: float) -> dict[str, Any]:
         "loss": value.item(), "features": embeddings.grad, "ms": round(1000 * min(seconds), 1),
         "centers_gb": held.nbytes / 1e9, "centers": len(held), "peak_gb": round(peak_gb() - before, 3),
     }  # fmt: skip
-
-
-def peak_gb() -> float:
-    """The largest resident set of this process so far, in 10^9 bytes."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def run(part: Any, count: int, threads: int, size: Size, folder: Path) -> list[dict[str, Any]]:

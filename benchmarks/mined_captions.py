@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from resident_memory import peak_gb
 from rich.console import Console
 
 from mcip.core.artefacts import Artefact
@@ -63,12 +64,6 @@ def use(folder: Path, images: int) -> None:
     batches = time.perf_counter() - start - opened
     figures |= {"seconds": opened, "milliseconds_a_batch": 10 * batches, "peak_gb": peak_gb()}
     print(json.dumps(figures))
-
-
-def peak_gb() -> float:
-    """The largest resident set so far, in 10^9 bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def main() -> None:

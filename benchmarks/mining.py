@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from resident_memory import resident
 from rich.console import Console
 
 from mcip.core.artefacts import Artefact
@@ -140,9 +141,7 @@ def search(folder: Path, images: int) -> None:
     torch.set_num_threads(2)
     embeddings = Embeddings(folder)
     topk(torch.from_numpy(vectors(images, embeddings.dim, 7)), embeddings.blocks(), K)
-    # Not `ru_maxrss`: a new process starts with its parent's.
-    status = Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
+    print(resident("VmHWM") / 2**30)
 
 
 def memory(folder: Path, sizes: tuple[int, int]) -> Iterator[tuple[str, float]]:

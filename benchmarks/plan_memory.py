@@ -15,12 +15,12 @@ import argparse
 import ctypes
 import json
 import multiprocessing
-import re
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from resident_memory import resident
 
 from mcip import models
 from mcip.losses import ArcMargin
@@ -73,13 +73,6 @@ def measure(size: int, result: Connection) -> None:
         loss(torch.nn.functional.normalize(visual(pixels), dim=-1), labels).backward()
         optimizer.step()
     result.send(resident("VmHWM") - before)
-
-
-def resident(field: str) -> int:
-    """Bytes of this process in memory now (VmRSS), or at most (VmHWM)."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ are read from whichever file has them, so that any number of processes can go on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 import torch.distributed as dist
@@ -66,19 +66,22 @@ def rows_of_shard(rows: int, team: Processes) -> range:
     return range(min(rows, team.rank * size), min(rows, (team.rank + 1) * size))
 
 
-def sharded_by_rows(part: Tensor, rows: int, device: torch.device) -> DTensor:
+def sharded_by_rows(part: Tensor, rows: int, device: torch.device, mesh: DeviceMesh | None = None) -> DTensor:
     """A tensor of `rows` rows, of which each process holds those of `rows_of_shard`.
 
     Args:
         part: The rows of this process.
         rows: Of all processes together.
         device: Where they lie.
+        mesh: The processes; all of the run if not given.
     """
     from torch.distributed.tensor import DTensor, Shard
 
     shape = torch.Size([rows, *part.shape[1:]])
     stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(part.to(device), mesh_of(device), [Shard(0)], run_check=False, shape=shape, stride=stride)
+    return DTensor.from_local(
+        part.to(device), mesh or mesh_of(device), [Shard(0)], run_check=False, shape=shape, stride=stride
+    )
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -101,53 +104,55 @@ def whole(value: Any, keep: bool = True) -> Any:
 
     All processes call it. Where `keep` is false the result is not needed here, and empty tensors stand in it.
     """
-    if isinstance(value, Tensor) and is_sharded(value):
-        full = value.detach().full_tensor()  # type: ignore[attr-defined]
-        return full.cpu() if keep else torch.empty(0)
-    if isinstance(value, Mapping):
-        return {key: whole(item, keep) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(whole(item, keep) for item in value)
-    return value
+
+    def full(tensor: Any) -> Tensor:
+        found = tensor.detach().full_tensor()
+        return found.cpu() if keep else torch.empty(0)
+
+    return _replaced(value, _is_sharded_tensor, full)
 
 
 def separate(value: Any, parts: list[Tensor]) -> Any:
     """What nested dicts and lists hold, with the place of each sharded tensor's own rows among `parts` in its stead."""
-    if isinstance(value, Tensor) and is_sharded(value):
-        parts.append(local(value.detach()).cpu())
+
+    def place(tensor: Tensor) -> dict[str, int]:
+        parts.append(local(tensor.detach()).cpu())
         return {_PLACE: len(parts) - 1}
-    if isinstance(value, Mapping):
-        return {key: separate(item, parts) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(separate(item, parts) for item in value)
-    return value
+
+    return _replaced(value, _is_sharded_tensor, place)
 
 
 def put_together(value: Any, parts: Sequence[Sequence[Tensor]]) -> Any:
     """The reverse of `separate`, by the parts of all processes in the order of their ranks: `SavedRows` for tensors."""
+
+    def is_place(item: Any) -> bool:
+        return isinstance(item, Mapping) and item.keys() == {_PLACE}
+
+    return _replaced(value, is_place, lambda item: SavedRows([own[item[_PLACE]] for own in parts]))
+
+
+def _is_sharded_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and is_sharded(value)
+
+
+def _replaced(value: Any, applies: Callable[[Any], bool], replace: Callable[[Any], Any]) -> Any:
+    """Nested dicts and lists with other items in the place of some."""
+    if applies(value):
+        return replace(value)
     if isinstance(value, Mapping):
-        if value.keys() == {_PLACE}:
-            return SavedRows([own[value[_PLACE]] for own in parts])
-        return {key: put_together(item, parts) for key, item in value.items()}
+        return {key: _replaced(item, applies, replace) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(put_together(item, parts) for item in value)
+        return type(value)(_replaced(item, applies, replace) for item in value)
     return value
 
 
 def part_like(saved: Tensor | SavedRows, like: Tensor) -> Tensor:
     """A tensor of a checkpoint as `like` is: in shards on its device, or whole."""
-    rows = range(saved.shape[0]) if saved.shape else range(0)
     if not is_sharded(like):
-        return saved.take(rows) if isinstance(saved, SavedRows) else saved
-    from torch.distributed.tensor import DTensor
-
-    sharded: Any = like
-    own = rows_of_shard(len(rows), Processes(dist.get_rank(), dist.get_world_size()))
-    part = saved.take(own) if isinstance(saved, SavedRows) else saved[own.start : own.stop]
-    stride = torch.empty(saved.shape, device="meta").stride()
-    return DTensor.from_local(
-        part.to(like.device), sharded.device_mesh, sharded.placements, run_check=False, shape=saved.shape, stride=stride
-    )
+        return saved.take(range(saved.shape[0])) if isinstance(saved, SavedRows) else saved
+    rows, sharded = saved if isinstance(saved, SavedRows) else SavedRows([saved]), cast("DTensor", like)
+    own = rows_of_shard(rows.shape[0], Processes(dist.get_rank(), dist.get_world_size()))
+    return sharded_by_rows(rows.take(own), rows.shape[0], like.device, sharded.device_mesh)
 
 
 def optimizer_parts(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:

@@ -91,20 +91,20 @@ def _quiet() -> Iterator[None]:
     """Without the bars and notes of `transformers` about files, and those of PyTorch about what it imports."""
     from transformers.utils import logging as transformers_logging
 
-    theirs: Any = transformers_logging
-    shown, verbosity = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
+    transformers_log: Any = transformers_logging
+    shown, verbosity = transformers_log.is_progress_bar_enabled(), transformers_log.get_verbosity()
     torch_log = logging.getLogger("torch.utils._pytree")
     level = torch_log.level
     torch_log.setLevel(logging.ERROR)
-    theirs.disable_progress_bar()
-    theirs.set_verbosity_error()
+    transformers_log.disable_progress_bar()
+    transformers_log.set_verbosity_error()
     try:
         yield
     finally:
         torch_log.setLevel(level)
-        theirs.set_verbosity(verbosity)
+        transformers_log.set_verbosity(verbosity)
         if shown:
-            theirs.enable_progress_bar()
+            transformers_log.enable_progress_bar()
 
 
 def _family(model: Model) -> Family:
@@ -167,9 +167,9 @@ def _differences(model: Model, converted: Any, processor: Any) -> dict[str, floa
 
 def _first_other(expected: Tensor, actual: Tensor, texts: list[str]) -> str | None:
     """The first text whose tokens differ up to the end; what pads them behind it has no effect in CLIP."""
-    for ours, theirs, text in zip(expected, actual, texts, strict=True):
+    for ours, transformers_log, text in zip(expected, actual, texts, strict=True):
         length = int(ours.argmax()) + 1 if int(ours[-1]) == 0 else len(ours)
-        if not torch.equal(ours[:length].cpu(), theirs[:length]):
+        if not torch.equal(ours[:length].cpu(), transformers_log[:length]):
             return text
     return None
 

@@ -95,13 +95,13 @@ def _start(
     open_index: Callable[[], Index], settings: Settings, listening: socket.socket
 ) -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(open_index, settings, listening, theirs), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_work, args=(open_index, settings, listening, child_end), daemon=True)
     process.start()
     # Each socket has one owner: connections to one that nobody reads from would wait for ever.
     listening.close()
-    theirs.close()
-    return process, ours
+    child_end.close()
+    return process, parent_end
 
 
 def _work(open_index: Callable[[], Index], settings: Settings, listening: socket.socket, first: Connection) -> None:

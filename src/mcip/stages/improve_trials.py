@@ -164,7 +164,7 @@ class Trials:
                 # A short training is worth most somewhere between: at its end the higher learning rates have lost more.
                 for _, name in done:
                     self._line(name, (HALFWAY,))
-            done.sort(key=lambda pair: -self._worth(pair[1]))
+            done.sort(key=lambda pair: -self.tried[self._best_of_line(pair[1])].score)
             tunings, finalist = [trial for trial, _ in done], done[0][1]
         for name in filter(None, [adapted, finalist]):
             self._line(name)
@@ -182,8 +182,13 @@ class Trials:
         """The best of each line other than the chosen model's, and so no two neighbours of one line."""
         known = dict.fromkeys(tried.line for tried in self.tried.values())
         lines = [line for line in known if line not in (self.tried[chosen].line, "base")]
-        best = [self.best([name for name, tried in self.tried.items() if tried.line == line]) for line in lines]
-        return sorted(filter(None, best), key=lambda name: -self.tried[name].score)[:count]
+        return sorted(map(self._best_of_line, lines), key=lambda name: -self.tried[name].score)[:count]
+
+    def _best_of_line(self, line: str) -> str:
+        """The best of a trained model and what lies between it and the base."""
+        best = self.best([name for name, tried in self.tried.items() if tried.line == line])
+        assert best is not None
+        return best
 
     def _that_fit(self, steps: int) -> int:
         """Fewer steps for the last tuning, the model in the end, where those before took longer than was planned."""
@@ -205,10 +210,6 @@ class Trials:
                 Embeddings(self.images), self.data.train, model, self.folder.parent / "start", matrix=matrix
             )
         self.start, self.images = adapted, stored.artefact.folder
-
-    def _worth(self, name: str) -> float:
-        """The best score of a trial and what lies between it and the base."""
-        return max(tried.score for tried in self.tried.values() if tried.line == name)
 
     def _trial(self, trial: Trial, start: str = "base") -> str | None:
         """Run a trial and measure it; None where there was no time for it."""
