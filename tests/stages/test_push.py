@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import open_clip
 import pytest
+import safetensors.torch
 import timm
 import torch
 import yaml
@@ -17,6 +19,7 @@ from mcip import models
 from mcip.core.errors import ConfigError, ModelError
 from mcip.models import Model
 from mcip.reporting.lineage import Lineage, lineage
+from mcip.stages.export import export
 from mcip.stages.interpolate import interpolate
 from mcip.stages.push import push
 from tests.stages.hub import Hub, stand_in
@@ -70,6 +73,29 @@ def test_the_hub_gets_what_open_clip_loads(hub: Hub, tuned: Path, tmp_path: Path
     assert models.load(tmp_path / "hub").fingerprint == models.load(tuned).fingerprint
     # The repository is there by now.
     assert push(tuned, "me/shop", yes=True, endpoint=hub.address).url is not None
+
+
+def test_the_files_are_those_of_open_clips_own_push(hub: Hub, base: Path, tmp_path: Path) -> None:
+    """`open_clip.push_to_hf_hub` itself ends in a NameError with huggingface_hub 1; here is what writes its files."""
+    pytest.importorskip("transformers")
+    push(base, "me/ours", formats="all", yes=True, endpoint=hub.address)
+    ours = hub.repos["me/ours"]
+    config = json.loads(ours["open_clip_config.json"])
+    # It takes no tokenizer but one of transformers; ours is given as the folder that we export.
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(export(base, tmp_path / "hf", format="hf")))
+    write = importlib.import_module("open_clip.push_to_hf_hub").save_for_hf
+    write(models.load(base).clip, tokenizer, config["model_cfg"], tmp_path / "theirs", safe_serialization=True)
+    theirs = {file.name: file.read_bytes() for file in (tmp_path / "theirs").iterdir()}
+    assert set(theirs) <= set(ours)
+    other = json.loads(theirs["open_clip_config.json"])
+    assert other["model_cfg"] == config["model_cfg"]
+    assert {name: list(map(float, other["preprocess_cfg"][name])) for name in ("mean", "std")} == {
+        name: config["preprocess_cfg"][name] for name in ("mean", "std")
+    }  # fmt: skip
+    found, expected = (safetensors.torch.load(files["open_clip_model.safetensors"]) for files in (ours, theirs))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
 
 
 def test_timm_reads_the_image_tower_of_the_same_file(tmp_path: Path) -> None:

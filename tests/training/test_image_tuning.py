@@ -150,7 +150,7 @@ def test_the_compiled_tower_gives_the_same_gradients(
         assert found == pytest.approx(losses, rel=1e-5)
         for gradient, other in zip(after, before, strict=True):
             torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-5)
-    assert "Compiled in" in capsys.readouterr().err
+    assert "Compiled the image tower in" in capsys.readouterr().err
     assert objective._compiled is not None
     assert list(tower.state_dict()) == names
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -26,6 +27,9 @@ console = Console(
 # Letters of a title that are always shown, and columns that the bar, the counts, the rate, the time and a note take.
 _TITLE = 16
 _NUMBERS = 56
+
+# Writes the note of the bar that is shown.
+_write_note: ContextVar[Callable[[str], None] | None] = ContextVar("note of the bar", default=None)
 
 
 class _Rate(ProgressColumn):
@@ -84,4 +88,23 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
             bar.update(task, advance=amount, note=note)
             check_time()
 
-        yield advance
+        token = _write_note.set(lambda note: bar.update(task, note=note))
+        try:
+            yield advance
+        finally:
+            _write_note.reset(token)
+
+
+@contextlib.contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Show a note at the end of the bar while the block runs; it is a line where no bar can be seen."""
+    write = _write_note.get() if console.is_interactive else None
+    if write is None:
+        console.print(f"{note[:1].upper()}{note[1:]}.")
+        yield
+        return
+    write(note)
+    try:
+        yield
+    finally:
+        write("")

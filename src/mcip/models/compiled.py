@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mcip.core.choices import Compile, Precision, check_choice
 from mcip.core.device import autocast
 from mcip.core.errors import ConfigError
-from mcip.core.progress import console, duration
+from mcip.core.progress import console, duration, noted
 
 # Compiling takes one to three minutes; on an H200 a compiled step of 128 images of a ViT-L-14-336 is 0.1 s shorter, and
 # embedding 256 of them 0.05 s.
@@ -44,7 +44,9 @@ def compiled(
     embed: Callable[[Tensor], Tensor] | None = None,
     graphs: bool = False,
 ) -> Callable[[Tensor], Tensor] | None:
-    """Compile a module for inputs of one shape, and say so: to train it, forward and backward, or only to embed.
+    """Compile a module for inputs of one shape: to train it, forward and backward, or only to embed.
+
+    The bar that is shown says so meanwhile, the console afterwards.
 
     The module itself, its parameters, buffers and names stay as they are. Inputs are channels last.
 
@@ -61,13 +63,12 @@ def compiled(
         What computes the module's output, or that of `embed`; None where compilation fails, which is said on the
         console too.
     """
-    console.print("Compiling the image tower: one to three minutes before the first batch.")
     start, training = time.perf_counter(), tower.training
     kept = {name: buffer.clone() for name, buffer in tower.named_buffers()}
     mode = "reduce-overhead" if graphs else None
     call: Any = torch.compile(embed or tower, backend=BACKEND, dynamic=False, mode=mode)
     try:
-        with torch.random.fork_rng(), torch.inference_mode(embed is not None):
+        with noted("compiling, 1 to 3 minutes"), torch.random.fork_rng(), torch.inference_mode(embed is not None):
             tower.train(embed is None)
             pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
@@ -85,7 +86,7 @@ def compiled(
             buffer.copy_(kept[name])
     from torch._inductor import config
 
-    console.print(f"Compiled in {duration(time.perf_counter() - start)}.")
+    console.print(f"Compiled the image tower in {duration(time.perf_counter() - start)}.")
     if device.type == "cuda" and not config.deterministic:
         console.print(
             "Note: the compiler chooses kernels by their time. A run that is resumed on another card, or without the "
