@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -18,6 +20,7 @@ from mcip.models import Model
 from mcip.stages.export import export
 from mcip.stages.mine import mine
 from mcip.toyshop.tables import Slice, write_slice
+from tests.order import by_process
 from tests.tiny import CONFIG, TINY_SIGLIP
 
 # How long an example takes says nothing about the code on a machine that does other work as well. The examples are the
@@ -25,6 +28,16 @@ from tests.tiny import CONFIG, TINY_SIGLIP
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=300)
 settings.load_profile("repeatable")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: for a quarter of their time tests wait for servers, disks and seconds to pass."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest, in each process."""
+    items[:] = by_process(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,6 +66,14 @@ def interruptible() -> None:
 def one_thread() -> None:
     """So small models are faster on one thread, and processes that compare results bit for bit use as many."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Whatever ran before, a test draws the same numbers."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 @pytest.fixture
