@@ -30,6 +30,7 @@ settings.register_profile("fuzz", deadline=None, max_examples=300)
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores: for a quarter of their time tests wait for servers, disks and seconds to pass."""
     return (os.cpu_count() or 1) + 1
