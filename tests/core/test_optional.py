@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,14 @@ def test_what_is_missing_is_named_with_its_purpose(name: str, message: str, monk
 def test_every_extra_of_users_has_a_purpose() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     assert optional.EXTRAS.keys() == project["project"]["optional-dependencies"].keys() - {"all", "dev", "docs"}
+
+
+def test_what_is_broken_is_told_and_what_is_missing_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "built_for_another.py").write_text("raise ValueError('numpy.dtype size changed')")
+    (tmp_path / "lacks_another.py").write_text("import not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert optional.module_or_none("not_there_at_all") is None
+    assert optional.module_or_none("json") is json
+    for name, why in (("built_for_another", "size changed"), ("lacks_another", "not_there_at_all")):
+        with pytest.raises(ConfigError, match=f"{name} is installed, but cannot be imported .*{why}"):
+            optional.module_or_none(name)

@@ -166,3 +166,12 @@ def test_embeddings_of_photographs_stay_where_they_are(decoder: str) -> None:
         with torch.no_grad():
             vectors.append(torch.nn.functional.normalize(model.embed_pixels(transform.finish(pixels)), dim=-1))
     assert (vectors[0] * vectors[1]).sum(dim=-1).mean() > 0.999
+
+
+def test_a_broken_decoder_is_not_taken_for_a_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise ConfigError("simplejpeg is installed, but cannot be imported")
+
+    monkeypatch.setattr(jpeg_module, "_simplejpeg", broken)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        image_transform({"size": 32}, decode="fast").read(jpeg(photo(0, 200, 150)))

@@ -57,6 +57,27 @@ def module(name: str) -> Any:
         ) from error
 
 
+def module_or_none(name: str) -> Any:
+    """Import a module without which something is slower, or a format is not read; None where it is not installed.
+
+    Raises:
+        ConfigError: It is installed, but cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return None
+        broken: Exception = error
+    except Exception as error:  # what was built for other versions raises what it likes
+        broken = error
+    why = " ".join(str(broken).split())
+    raise ConfigError(
+        f"{name} is installed, but cannot be imported ({why}). Install it again, in a version that fits the other "
+        "packages, or remove it."
+    ) from broken
+
+
 def installed(extra: str) -> bool:
     """Whether the packages of an extra, "search" or "ray", are there."""
     modules = [name for name, (_, other) in _PACKAGES.items() if other == extra]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import io
 import struct
@@ -12,6 +11,7 @@ from typing import Final
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
 
 from mcip.core.errors import UnreadableImage
+from mcip.core.optional import module_or_none
 from mcip.data.raw import RAW_SUFFIXES
 
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
@@ -63,6 +63,7 @@ def register_extra(content: bytes) -> None:
 
     Raises:
         UnreadableImage: The extra is not installed; the message says how to install it.
+        ConfigError: It is installed, but cannot be imported.
     """
     Image.init()
     if content.startswith(_JXL):
@@ -74,10 +75,9 @@ def register_extra(content: bytes) -> None:
     if name in Image.OPEN:
         return
     extra, module = _EXTRAS[format_]
-    try:
-        plugin = importlib.import_module(module)
-    except ImportError:
-        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'") from None
+    plugin = module_or_none(module)
+    if plugin is None:
+        raise UnreadableImage(f"{format_} needs pip install 'mcip[{extra}]'")
     if format_ == "HEIC":
         plugin.register_heif_opener()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mcip.core.errors import UnreadableImage
+from mcip.core.errors import McipError, UnreadableImage
 from mcip.data.decoder_limits import DECODER_BYTES, MAX_BYTES, MAX_PIXELS, RGB_BYTES, check_image, check_size, too_large
 from mcip.data.formats import (
     IMAGE_SUFFIXES,
@@ -228,7 +228,7 @@ def _reasons(max_pixels: int) -> Iterator[None]:
     """Turn what Pillow raises into `UnreadableImage`."""
     try:
         yield
-    except UnreadableImage:
+    except McipError:
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImage(too_large(str(error), max_pixels)) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
+
+from mcip.core.optional import module_or_none
 
 
 def draft_pixels(content: bytes, encoded: JpegImageFile, side: int) -> NDArray[np.uint8] | None:
@@ -24,6 +25,9 @@ def draft_pixels(content: bytes, encoded: JpegImageFile, side: int) -> NDArray[n
     Returns:
         uint8 (H, W, 3), by the package simplejpeg: the same pixels as Pillow's, in less time. None where it is not
         installed, or cannot read the file: then Pillow has to.
+
+    Raises:
+        ConfigError: simplejpeg is installed, but cannot be imported.
     """
     encoded.draft(None, (side, side))
     decoder = _simplejpeg()
@@ -38,7 +42,4 @@ def draft_pixels(content: bytes, encoded: JpegImageFile, side: int) -> NDArray[n
 
 @lru_cache(maxsize=1)
 def _simplejpeg() -> Any:
-    try:
-        return import_module("simplejpeg")
-    except ImportError:
-        return None
+    return module_or_none("simplejpeg")

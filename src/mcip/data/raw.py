@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from mcip.core.errors import UnreadableImage
+from mcip.core.optional import module_or_none
 
 if TYPE_CHECKING:
     import rawpy
@@ -75,16 +76,16 @@ def raw_preview(
 
     Raises:
         UnreadableImage: The extra that reads RAW is not installed.
+        ConfigError: It is installed, but cannot be imported.
         Exception: What LibRaw raises on damaged files and on cameras that it does not know.
     """
-    try:
-        import rawpy
-    except ImportError:
-        raise UnreadableImage("camera RAW needs pip install 'mcip[photos]'") from None
-    with rawpy.imread(io.BytesIO(content)) as raw:
+    library = module_or_none("rawpy")
+    if library is None:
+        raise UnreadableImage("camera RAW needs pip install 'mcip[photos]'")
+    with library.imread(io.BytesIO(content)) as raw:
         sizes = raw.sizes
         check_size((sizes.raw_width, sizes.raw_height), _BYTES_PER_PIXEL)
-        embedded = _embedded(raw, rawpy, decode)
+        embedded = _embedded(raw, library, decode)
         if embedded is not None and max(embedded.size) >= min(_ENOUGH, max(sizes.width, sizes.height) // 2):
             return embedded
         return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8))
