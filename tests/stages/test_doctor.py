@@ -194,6 +194,19 @@ def test_a_broken_library_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["check"].remedy == "Install the package again: pip install --force-reinstall torch"
 
 
+def test_a_broken_extra_is_a_finding(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its packages are there in the versions that are needed."""
+    (tmp_path / "rabitqlib.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "rabitqlib", raising=False)
+    search = findings("Extras")["search"]
+    assert search.status == "missing"
+    assert "rabitqlib is installed, but cannot be imported (numpy.dtype size changed)" in search.value
+    assert search.remedy == "pip install --upgrade 'mcip[search]'"
+
+
 def test_tables_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = (Finding("Versions", "[b]", "1"), Finding("Extras", "ray", "absent", "missing", "pip install 'mcip[ray]'"))
     shown = io.StringIO()

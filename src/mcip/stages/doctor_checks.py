@@ -14,10 +14,16 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mcip.core.optional import EXTRAS
+from mcip.core.errors import ConfigError
+from mcip.core.optional import EXTRAS, module_or_none
 from mcip.stages.diagnosis import Finding
 
 _GIB: Final = 2**30
+# Modules of extras, apart from those that take seconds to import.
+_QUICKLY_IMPORTED: Final = {
+    "search": ("lance", "rabitqlib"), "fast": ("simplejpeg",), "photos": ("pillow_heif", "pillow_jxl", "rawpy"),
+    "onnx": ("onnxruntime",), "milvus": ("pymilvus",),
+}  # fmt: skip
 # Less than a large model takes.
 _LEAST_FREE: Final = 2 * _GIB
 
@@ -141,8 +147,20 @@ def _extras() -> Iterator[Finding]:
         if lacking:
             remedy = f"pip install 'mcip[{extra}]'"
             yield Finding("Extras", extra, f"{purpose} ({', '.join(lacking)})", "optional", remedy)
+        elif broken := _broken(extra):
+            yield Finding("Extras", extra, f"{purpose} ({broken})", "missing", f"pip install --upgrade 'mcip[{extra}]'")
         else:
             yield Finding("Extras", extra, purpose)
+
+
+def _broken(extra: str) -> str:
+    """Why what an extra has installed cannot be imported; empty where it can."""
+    try:
+        for name in _QUICKLY_IMPORTED.get(extra, ()):
+            module_or_none(name)
+    except ConfigError as error:
+        return str(error).partition(". ")[0]
+    return ""
 
 
 def _caches() -> Iterator[Finding]:
