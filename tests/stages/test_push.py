@@ -76,7 +76,7 @@ def test_the_hub_gets_what_open_clip_loads(hub: Hub, tuned: Path, tmp_path: Path
 
 
 def test_the_files_are_those_of_open_clips_own_push(hub: Hub, base: Path, tmp_path: Path) -> None:
-    """`open_clip.push_to_hf_hub` itself ends in a NameError with huggingface_hub 1; here is what writes its files."""
+    """`open_clip.push_to_hf_hub` itself ends in a NameError with huggingface_hub 2; here is what writes its files."""
     pytest.importorskip("transformers")
     push(base, "me/ours", formats="all", yes=True, endpoint=hub.address)
     ours = hub.repos["me/ours"]
