@@ -26,7 +26,8 @@ DISTRIBUTIONS = {
 OWN = {"mcip", "tests", *(path.stem for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))}
 # Functions that import the module that their first argument names.
 IMPORTING = {
-    "module", "optional.module", "importorskip", "pytest.importorskip", "importlib.import_module", "import_module",
+    "module", "module_or_none", "optional.module", "importorskip", "pytest.importorskip", "importlib.import_module",
+    "import_module",
 }  # fmt: skip
 # What is compared in a benchmark where it is installed, and leaves it out otherwise.
 COMPARED = {"open-metric-learning", "torchcodec"}
