@@ -167,9 +167,9 @@ def _differences(model: Model, converted: Any, processor: Any) -> dict[str, floa
 
 def _first_other(expected: Tensor, actual: Tensor, texts: list[str]) -> str | None:
     """The first text whose tokens differ up to the end; what pads them behind it has no effect in CLIP."""
-    for ours, transformers_log, text in zip(expected, actual, texts, strict=True):
+    for ours, converted, text in zip(expected, actual, texts, strict=True):
         length = int(ours.argmax()) + 1 if int(ours[-1]) == 0 else len(ours)
-        if not torch.equal(ours[:length].cpu(), transformers_log[:length]):
+        if not torch.equal(ours[:length].cpu(), converted[:length]):
             return text
     return None
 
